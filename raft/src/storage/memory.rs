@@ -1,0 +1,277 @@
+//! A log in memory: for tests, for nodes that may forget, for measuring everything but the disk.
+//!
+//! It keeps two images of the log, the one that readers see and the one that a crash leaves behind, so that a test
+//! can find out whether something was promised before it was durable. Entries share their bytes, so the second image is cheap.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::outline::Outline;
+use super::{LogReader, LogStore, RecoveredState, StorageError};
+use crate::effects::PersistBatch;
+use crate::types::{Entry, LogIndex, Payload};
+
+/// A [`LogStore`] in memory.
+///
+/// Clones are handles on the same log, as two programs are on one disk: a test keeps one, gives another to a node, and
+/// makes a new node from [`Self::recovered`] after it has dropped the first and called [`Self::crash`].
+#[derive(Clone, Debug, Default)]
+pub struct MemoryLog {
+    shared: Arc<RwLock<Shared>>,
+}
+
+/// A [`LogReader`] of a [`MemoryLog`].
+#[derive(Clone, Debug)]
+pub struct MemoryLogReader {
+    shared: Arc<RwLock<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Everything that was appended.
+    visible: Image,
+    /// Everything that was synced.
+    durable: Image,
+    /// What lies between the two.
+    unsynced: Vec<PersistBatch>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Image {
+    outline: Outline,
+    /// The entries behind the outline's base.
+    entries: VecDeque<Entry>,
+}
+
+impl MemoryLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What opening the log after a crash would find: all that was synced and nothing else.
+    #[must_use]
+    pub fn recovered(&self) -> RecoveredState {
+        read(&self.shared).durable.recovered()
+    }
+
+    /// Loses everything that was not synced.
+    pub fn crash(&mut self) {
+        let mut shared = write(&self.shared);
+        shared.unsynced.clear();
+        shared.visible = shared.durable.clone();
+    }
+}
+
+impl LogStore for MemoryLog {
+    type Reader = MemoryLogReader;
+
+    fn reader(&self) -> MemoryLogReader {
+        MemoryLogReader { shared: Arc::clone(&self.shared) }
+    }
+
+    fn append(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
+        let mut shared = write(&self.shared);
+        let check = shared.visible.outline.check(batch);
+        check.map_err(|error| StorageError::Fatal(Arc::new(error)))?;
+        shared.visible.apply(batch);
+        shared.unsynced.push(batch.clone());
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        let mut shared = write(&self.shared);
+        let Shared { durable, unsynced, .. } = &mut *shared;
+        unsynced.drain(..).for_each(|batch| durable.apply(&batch));
+        Ok(())
+    }
+
+    fn idle(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn compact(&mut self, through: LogIndex) -> Result<(), StorageError> {
+        let mut shared = write(&self.shared);
+        // Only a durable snapshot may stand in for entries.
+        let through = through.min(shared.durable.outline.covered());
+        shared.visible.compact(through);
+        shared.durable.compact(through);
+        Ok(())
+    }
+
+    fn is_low_on_space(&self) -> bool {
+        false
+    }
+}
+
+impl LogReader for MemoryLogReader {
+    fn entries(
+        &self,
+        range: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let (from, through) = range.into_inner();
+        if from > through {
+            return Ok(Vec::new());
+        }
+        let shared = read(&self.shared);
+        let log = &shared.visible;
+        let (first, last) = (log.first(), log.outline.terms.last().index);
+        let outside = |index| StorageError::OutOfRange { index, first, last };
+        let start = log.position(from).ok_or_else(|| outside(from))?;
+        let end = log.position(through).ok_or_else(|| outside(through))?;
+        let mut bytes = 0;
+        let mut found = Vec::new();
+        for entry in log.entries.range(start..=end) {
+            bytes += entry.size();
+            if bytes > bytes_max && !found.is_empty() {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        Ok(found)
+    }
+}
+
+impl Image {
+    fn first(&self) -> LogIndex {
+        self.outline.terms.base().index.next()
+    }
+
+    /// Where the entry lies in the queue; `None` if it is not there.
+    fn position(&self, index: LogIndex) -> Option<usize> {
+        let position = usize::try_from(index.0.checked_sub(self.first().0)?).ok()?;
+        (position < self.entries.len()).then_some(position)
+    }
+
+    fn apply(&mut self, batch: &PersistBatch) {
+        if batch.restart_log {
+            self.entries.clear();
+        } else if let Some(from) = batch.truncate_from
+            && let Some(position) = self.position(from)
+        {
+            self.entries.truncate(position);
+        }
+        self.entries.extend(batch.entries.iter().cloned());
+        self.outline.apply(batch);
+    }
+
+    fn compact(&mut self, through: LogIndex) {
+        let through = through.min(self.outline.terms.last().index);
+        if let Some(position) = self.position(through) {
+            self.entries.drain(..=position);
+            self.outline.terms.compact(through);
+        }
+    }
+
+    fn recovered(&self) -> RecoveredState {
+        let Outline { hard_state, snapshot, terms } = self.outline.clone();
+        let memberships = self.entries.iter().filter_map(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some((entry.id.index, membership.clone())),
+            Payload::Noop | Payload::Command(_) => None,
+        });
+        let memberships = memberships.collect();
+        // The log is in memory as it is, so all of it may be the tail.
+        let tail = self.entries.iter().cloned().collect();
+        RecoveredState { hard_state, snapshot, terms, memberships, tail }
+    }
+}
+
+/// Nobody goes on with a log that a panic left half changed.
+const POISON: &str = "a panic happened while the log was written";
+
+fn read(shared: &RwLock<Shared>) -> RwLockReadGuard<'_, Shared> {
+    shared.read().expect(POISON)
+}
+
+fn write(shared: &RwLock<Shared>) -> RwLockWriteGuard<'_, Shared> {
+    shared.write().expect(POISON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::Membership;
+    use crate::types::{EntryId, HardState, NodeId, SnapshotMeta, Term};
+
+    fn entry(index: u64, term: u64) -> Entry {
+        let payload = Payload::Command(vec![0; 68].into());
+        Entry { id: EntryId::new(Term(term), LogIndex(index)), session: None, payload }
+    }
+
+    fn batch(entries: Vec<Entry>) -> PersistBatch {
+        PersistBatch { entries, ..PersistBatch::default() }
+    }
+
+    fn snapshot(index: u64, term: u64) -> Option<SnapshotMeta> {
+        let last = EntryId::new(Term(term), LogIndex(index));
+        let membership = Membership::founding([NodeId(1)]);
+        Some(SnapshotMeta { last, membership, size: 1, checksum: 1 })
+    }
+
+    fn indexes(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.id.index.0).collect()
+    }
+
+    #[test]
+    fn a_crash_loses_what_was_not_synced_and_nothing_else() {
+        let mut log = MemoryLog::new();
+        let hard_state = Some(HardState { term: Term(1), voted_for: Some(NodeId(1)) });
+        log.append(&PersistBatch { hard_state, ..batch(vec![entry(1, 1), entry(2, 1)]) }).unwrap();
+        log.sync().unwrap();
+        let truncate_from = Some(LogIndex(2));
+        log.append(&PersistBatch { truncate_from, ..batch(vec![entry(2, 2)]) }).unwrap();
+        assert_eq!(log.reader().entries(LogIndex(2)..=LogIndex(2), 0).unwrap(), [entry(2, 2)]);
+        log.crash();
+        assert_eq!(log.reader().entries(LogIndex(2)..=LogIndex(2), 0).unwrap(), [entry(2, 1)]);
+        let recovered = log.recovered();
+        assert_eq!(Some(recovered.hard_state), hard_state);
+        assert_eq!(recovered.tail, [entry(1, 1), entry(2, 1)]);
+        assert_eq!(recovered.terms.last(), entry(2, 1).id);
+    }
+
+    #[test]
+    fn reads_stop_at_the_byte_limit_but_give_one_entry_at_least() {
+        let mut log = MemoryLog::new();
+        log.append(&batch((1..=5).map(|index| entry(index, 1)).collect())).unwrap();
+        let read = |from, through, bytes_max| {
+            log.reader().entries(LogIndex(from)..=LogIndex(through), bytes_max)
+        };
+        assert_eq!(indexes(&read(1, 5, 1000).unwrap()), [1, 2, 3, 4, 5]);
+        assert_eq!(indexes(&read(2, 5, 250).unwrap()), [2, 3]);
+        assert_eq!(indexes(&read(4, 5, 0).unwrap()), [4]);
+        assert!(matches!(read(0, 1, 1000), Err(StorageError::OutOfRange { .. })));
+        assert!(matches!(read(5, 6, 1000), Err(StorageError::OutOfRange { .. })));
+    }
+
+    #[test]
+    fn only_a_durable_snapshot_lets_entries_go() {
+        let mut log = MemoryLog::new();
+        log.append(&batch((1..=5).map(|index| entry(index, 1)).collect())).unwrap();
+        log.append(&PersistBatch { snapshot: snapshot(3, 1), ..batch(vec![]) }).unwrap();
+        log.compact(LogIndex(3)).unwrap();
+        assert!(log.reader().entries(LogIndex(1)..=LogIndex(1), 0).is_ok(), "not durable yet");
+        log.sync().unwrap();
+        log.compact(LogIndex(9)).unwrap();
+        let recovered = log.recovered();
+        assert_eq!(recovered.terms.base(), entry(3, 1).id);
+        assert_eq!(indexes(&recovered.tail), [4, 5]);
+        assert!(log.reader().entries(LogIndex(3)..=LogIndex(3), 0).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_from_the_leader_restarts_the_log_behind_it() {
+        let mut log = MemoryLog::new();
+        log.append(&batch(vec![entry(1, 1)])).unwrap();
+        let restart = PersistBatch { snapshot: snapshot(9, 4), restart_log: true, ..batch(vec![]) };
+        log.append(&restart).unwrap();
+        log.append(&batch(vec![entry(10, 4)])).unwrap();
+        assert!(log.append(&batch(vec![entry(12, 4)])).is_err(), "a gap");
+        log.sync().unwrap();
+        let recovered = log.recovered();
+        assert_eq!(recovered.terms.base(), restart.snapshot.unwrap().last);
+        assert_eq!(indexes(&recovered.tail), [10]);
+    }
+}
