@@ -23,13 +23,13 @@ mod outline;
 #[cfg(feature = "journal")]
 mod snapshot;
 
-//HOLD #[cfg(feature = "journal")]
-//HOLD pub use identity::{DataDirectory, Identity, IdentityError};
+#[cfg(feature = "journal")]
+pub use identity::{DataDirectory, Identity, IdentityError};
 //HOLD #[cfg(feature = "journal")]
 //HOLD pub use journal::{JournalLog, JournalLogReader};
 pub use memory::{MemoryLog, MemoryLogReader};
-//HOLD #[cfg(feature = "journal")]
-//HOLD pub use snapshot::{SnapshotError, SnapshotStore, SnapshotWriter};
+#[cfg(feature = "journal")]
+pub use snapshot::{Received, SnapshotError, SnapshotReader, SnapshotStore, SnapshotWriter};
 
 /// Why the log store could not do what was asked.
 #[derive(Clone, Debug, Error)]

@@ -1,7 +1,7 @@
 //! A log in memory: for tests, for nodes that may forget, for measuring everything but the disk.
 //!
-//! It keeps two images of the log, the one that readers see and the one that a crash leaves behind, so that a test
-//! can find out whether something was promised before it was durable. Entries share their bytes, so the second image is cheap.
+//! It keeps apart what was appended and what was synced, so that a test can find out whether something was promised
+//! before it was durable. Like those of the log on the journal, its readers see what was synced and nothing else.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -29,15 +29,15 @@ pub struct MemoryLogReader {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Everything that was appended.
-    visible: Image,
-    /// Everything that was synced.
-    durable: Image,
-    /// What lies between the two.
+    /// The log with everything that was appended.
+    appended: Outline,
+    /// What was appended and not yet synced.
     unsynced: Vec<PersistBatch>,
+    /// The log with everything that was synced.
+    durable: Image,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Image {
     outline: Outline,
     /// The entries behind the outline's base.
@@ -61,7 +61,7 @@ impl MemoryLog {
     pub fn crash(&mut self) {
         let mut shared = write(&self.shared);
         shared.unsynced.clear();
-        shared.visible = shared.durable.clone();
+        shared.appended = shared.durable.outline.clone();
     }
 }
 
@@ -74,9 +74,9 @@ impl LogStore for MemoryLog {
 
     fn append(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
         let mut shared = write(&self.shared);
-        let check = shared.visible.outline.check(batch);
+        let check = shared.appended.check(batch);
         check.map_err(|error| StorageError::Fatal(Arc::new(error)))?;
-        shared.visible.apply(batch);
+        shared.appended.apply(batch);
         shared.unsynced.push(batch.clone());
         Ok(())
     }
@@ -96,7 +96,7 @@ impl LogStore for MemoryLog {
         let mut shared = write(&self.shared);
         // Only a durable snapshot may stand in for entries.
         let through = through.min(shared.durable.outline.covered());
-        shared.visible.compact(through);
+        shared.appended.terms.compact(through);
         shared.durable.compact(through);
         Ok(())
     }
@@ -117,7 +117,7 @@ impl LogReader for MemoryLogReader {
             return Ok(Vec::new());
         }
         let shared = read(&self.shared);
-        let log = &shared.visible;
+        let log = &shared.durable;
         let (first, last) = (log.first(), log.outline.terms.last().index);
         let outside = |index| StorageError::OutOfRange { index, first, last };
         let start = log.position(from).ok_or_else(|| outside(from))?;
@@ -223,19 +223,24 @@ mod tests {
         log.sync().unwrap();
         let truncate_from = Some(LogIndex(2));
         log.append(&PersistBatch { truncate_from, ..batch(vec![entry(2, 2)]) }).unwrap();
-        assert_eq!(log.reader().entries(LogIndex(2)..=LogIndex(2), 0).unwrap(), [entry(2, 2)]);
+        let second = |log: &MemoryLog| log.reader().entries(LogIndex(2)..=LogIndex(2), 0).unwrap();
+        assert_eq!(second(&log), [entry(2, 1)], "readers see what is durable");
         log.crash();
-        assert_eq!(log.reader().entries(LogIndex(2)..=LogIndex(2), 0).unwrap(), [entry(2, 1)]);
+        assert_eq!(second(&log), [entry(2, 1)]);
         let recovered = log.recovered();
         assert_eq!(Some(recovered.hard_state), hard_state);
         assert_eq!(recovered.tail, [entry(1, 1), entry(2, 1)]);
         assert_eq!(recovered.terms.last(), entry(2, 1).id);
+        log.append(&PersistBatch { truncate_from, ..batch(vec![entry(2, 2)]) }).unwrap();
+        log.sync().unwrap();
+        assert_eq!(second(&log), [entry(2, 2)]);
     }
 
     #[test]
     fn reads_stop_at_the_byte_limit_but_give_one_entry_at_least() {
         let mut log = MemoryLog::new();
         log.append(&batch((1..=5).map(|index| entry(index, 1)).collect())).unwrap();
+        log.sync().unwrap();
         let read = |from, through, bytes_max| {
             log.reader().entries(LogIndex(from)..=LogIndex(through), bytes_max)
         };
@@ -250,6 +255,7 @@ mod tests {
     fn only_a_durable_snapshot_lets_entries_go() {
         let mut log = MemoryLog::new();
         log.append(&batch((1..=5).map(|index| entry(index, 1)).collect())).unwrap();
+        log.sync().unwrap();
         log.append(&PersistBatch { snapshot: snapshot(3, 1), ..batch(vec![]) }).unwrap();
         log.compact(LogIndex(3)).unwrap();
         assert!(log.reader().entries(LogIndex(1)..=LogIndex(1), 0).is_ok(), "not durable yet");
