@@ -1,0 +1,648 @@
+//! The writer: a plain struct without threads or clocks, which one owner drives.
+//!
+//! [`Journal::append`] turns a batch into a frame in memory; [`Journal::sync`] writes all that queued with one write and makes it
+//! durable with one `sync_data`. Group commit follows by itself: what is appended while a sync runs elsewhere goes with the next.
+//!
+//! Only two things change what is on disk otherwise: [`rotation`] begins a new segment, and [`compaction`] drops or rewrites old
+//! ones. Nothing is ever written over bytes that hold a frame.
+
+mod compaction;
+mod rotation;
+
+pub use compaction::Replace;
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::Batch;
+use crate::disk::{Disk, DiskFile, DiskLock, OpenMode};
+use crate::error::{AppendError, Fatal, JournalError, OpenError, TooLarge, at};
+use crate::frame::{
+    self, FrameHeader, FrameKind, MARK_LENGTH, NOT_TRUNCATED, Place, batch_frame_length, to_u64,
+};
+use crate::index::{FrameRef, Index};
+use crate::reader::{Reader, Shared};
+use crate::recovery::{Listing, Recovered, Recovery, SegmentFacts, Tail, recover};
+use crate::segment::{LOCK_NAME, SPARE_NAME, in_memory, segment_name};
+use crate::status::Status;
+
+/// Bytes that queue before they are written ahead of the sync that will cover them.
+const QUEUED_MAX: usize = 1 << 20;
+/// Room at the end of a segment that batches leave for marks, which compaction needs even when the disk is full.
+const RESERVED: u64 = 4 * MARK_LENGTH;
+/// Of which idle marks leave this.
+const RESERVED_FOR_COMPACTION: u64 = 2 * MARK_LENGTH;
+
+/// How a journal is laid out, and its limits.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JournalOptions {
+    /// Identity of the journal: drawn at random by the owner when it creates it, and checked whenever it is opened.
+    pub id: u128,
+    /// Length of the first segment in bytes. Each one after it is twice as long, up to the maximum. A frame that fits in no
+    /// such segment gets a longer one.
+    pub segment_size: u64,
+    /// Length of segments in bytes at which the doubling ends.
+    pub segment_size_max: u64,
+    /// The longest item in bytes.
+    pub item_size_max: u64,
+    /// The longest frame of a batch in bytes; at most `u32::MAX`.
+    pub batch_size_max: u64,
+}
+
+impl JournalOptions {
+    /// The usual sizes: segments of 4 MiB that double to 64 MiB, items up to 64 MiB, batches up to 128 MiB.
+    #[must_use]
+    pub fn new(id: u128) -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            id,
+            segment_size: 4 * MIB,
+            segment_size_max: 64 * MIB,
+            item_size_max: 64 * MIB,
+            batch_size_max: 128 * MIB,
+        }
+    }
+}
+
+/// A segment as [`Journal::segments`] lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentInfo {
+    /// Its number.
+    pub number: u64,
+    /// Length of its file in bytes.
+    pub length: u64,
+    /// Positions of the durable items in it that are part of the log.
+    pub positions: Range<u64>,
+    /// It is complete; only the last one is not.
+    pub sealed: bool,
+}
+
+/// An open journal. Dropping it without [`Journal::close`] loses what was not synced, as a crash would.
+#[derive(Debug)]
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    options: JournalOptions,
+    shared: Arc<Shared>,
+    status: Status,
+    access: Access,
+    segments: Vec<SegmentFacts>,
+    /// Segments below this one were given up.
+    first_segment: u64,
+    active: Active,
+    spare: Option<Spare>,
+    /// Frames that are not written yet: the bytes of the active segment from `active.written` on.
+    queued: Vec<u8>,
+    /// What the frames since the last sync change in the index.
+    changes: Vec<Change>,
+    /// Positions held, with those that are not durable yet.
+    positions: Range<u64>,
+    state: Option<Vec<u8>>,
+    next_sequence: u64,
+    /// All frames below this sequence are durable.
+    durable_end: u64,
+    /// Sequence of the last batch.
+    last_batch: u64,
+    /// All frames below this sequence are vouched for by a durable frame.
+    vouched: u64,
+    chain: u32,
+    state_sequence: u64,
+    truncation_sequence: u64,
+    truncated_to: u64,
+    /// The last to go.
+    _lock: Box<dyn DiskLock>,
+}
+
+/// What may still be done with the journal.
+#[derive(Debug)]
+enum Access {
+    Write,
+    /// Damage was found; repairing it is up to the owner.
+    ReadOnly,
+    Failed(Fatal),
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct Active {
+    number: u64,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    length: u64,
+    /// Where the next frame goes.
+    end: u64,
+    /// Up to where frames were written.
+    written: u64,
+}
+
+#[derive(Debug)]
+struct Spare {
+    file: Arc<dyn DiskFile>,
+    length: u64,
+}
+
+/// A change of the index that waits for its frame to be durable.
+#[derive(Debug)]
+enum Change {
+    Truncate(u64),
+    Restart(u64),
+    Push(FrameRef),
+}
+
+impl Journal {
+    /// Opens the journal in a directory, or creates it there if the directory is empty or missing.
+    ///
+    /// A torn tail is cut, the files that a crash left over are removed, and what was recovered is durable when this returns.
+    /// If anything is damaged, nothing is changed, and the journal is open for reading only: see [`Recovery::damaged`].
+    ///
+    /// # Errors
+    ///
+    /// If the journal is in use, is another one, or is of a newer version, or if the disk fails. A full disk is an error only
+    /// when a journal has to be created.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: impl Into<PathBuf>,
+        options: JournalOptions,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let directory = directory.into();
+        disk.create_dir(&directory).map_err(at("creating", &directory))?;
+        let lock = take_lock(&*disk, &directory)?;
+        let listing = Listing::read(&*disk, &directory)?;
+        if listing.segments.is_empty() {
+            if listing.has_spare {
+                return Err(OpenError::SegmentsLost { directory });
+            }
+            remove_leftovers(&*disk, &directory, &listing, &[])?;
+            let ignored = listing.ignored;
+            return Self::create(disk, directory, options, lock, ignored);
+        }
+        let recovered = recover(&*disk, &directory, options.id, &listing)?;
+        if recovered.recovery.damaged.is_empty() {
+            remove_leftovers(&*disk, &directory, &listing, &recovered.obsolete)?;
+            settle_tail(&recovered, &directory)?;
+            disk.sync_dir(&directory).map_err(at("syncing", &directory))?;
+        }
+        Self::resume(disk, directory, options, lock, recovered)
+    }
+
+    fn create(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        options: JournalOptions,
+        lock: Box<dyn DiskLock>,
+        ignored: Vec<String>,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let made = rotation::create_first(&*disk, &directory, &options)?;
+        let mut index = Index { end: 1, ..Index::default() };
+        index.files.insert(1, made.file);
+        let recovered = Recovered {
+            recovery: Recovery {
+                created: true,
+                state: None,
+                state_damaged: false,
+                positions: 1..1,
+                torn: None,
+                damaged: Vec::new(),
+                ignored,
+            },
+            index,
+            obsolete: Vec::new(),
+            first_segment: 1,
+            segments: vec![SegmentFacts { number: 1, length: made.length, first_sequence: 1 }],
+            tail: Tail {
+                segment: 1,
+                end: made.end,
+                dirty_end: made.end,
+                unvouched_from: made.end,
+                has_unvouched_batch: false,
+                chain: made.chain,
+                next_sequence: 2,
+                state_sequence: 0,
+                truncation_sequence: 0,
+                truncated_to: NOT_TRUNCATED,
+            },
+        };
+        Self::resume(disk, directory, options, lock, recovered)
+    }
+
+    /// Goes on where the recovered journal ends.
+    fn resume(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        options: JournalOptions,
+        lock: Box<dyn DiskLock>,
+        recovered: Recovered,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let Recovered { recovery, index, first_segment, segments, tail, .. } = recovered;
+        let last = segments.last().copied().expect("a journal has at least one segment");
+        let file = index.files.get(&last.number).map(Arc::clone);
+        let active = Active {
+            number: last.number,
+            path: directory.join(segment_name(last.number)),
+            file: file.expect("every segment that was recovered is open"),
+            length: last.length,
+            end: tail.end,
+            written: tail.end,
+        };
+        let damaged = !recovery.damaged.is_empty();
+        let mut journal = Self {
+            shared: Arc::new(Shared::new(options.id, index)),
+            disk,
+            directory,
+            options,
+            _lock: lock,
+            status: Status::default(),
+            access: if damaged { Access::ReadOnly } else { Access::Write },
+            segments,
+            first_segment,
+            active,
+            spare: None,
+            queued: Vec::new(),
+            changes: Vec::new(),
+            positions: recovery.positions.clone(),
+            state: recovery.state.clone(),
+            next_sequence: tail.next_sequence,
+            durable_end: tail.next_sequence,
+            last_batch: tail.next_sequence.saturating_sub(1),
+            vouched: if tail.has_unvouched_batch { 0 } else { tail.next_sequence },
+            chain: tail.chain,
+            state_sequence: tail.state_sequence,
+            truncation_sequence: tail.truncation_sequence,
+            truncated_to: tail.truncated_to,
+        };
+        journal.status.set_durable_end(journal.durable_end);
+        journal.note_size();
+        if !damaged {
+            journal.refill_spare()?;
+            journal.put_mark_if_room()?;
+        }
+        Ok((journal, recovery))
+    }
+
+    /// Appends a batch as one atomic unit. It is durable after the next [`Journal::sync`] that succeeds.
+    ///
+    /// # Errors
+    ///
+    /// A refused batch leaves the journal as it was: it is too large, does not fit the positions, or the disk is full
+    /// ([`AppendError::NoSpace`], which may be tried again later). Only [`AppendError::Fatal`] is final.
+    pub fn append<B: AsRef<[u8]>>(&mut self, batch: &Batch<B>) -> Result<(), AppendError> {
+        match &self.access {
+            Access::Write => {}
+            Access::ReadOnly => return Err(AppendError::Damaged),
+            Access::Failed(fatal) => return Err(fatal.clone().into()),
+        }
+        let first = self.check_positions(batch)?;
+        let length = self.check_size(batch)?;
+        if self.active.end + length + RESERVED > self.active.length {
+            self.rotate(length).map_err(|error| match error {
+                JournalError::Fatal(fatal) => AppendError::Fatal(fatal),
+                _ => AppendError::NoSpace { needed: length },
+            })?;
+        }
+        self.put_batch(batch, first, length);
+        if self.queued.len() >= QUEUED_MAX {
+            self.write_queued()?;
+        }
+        Ok(())
+    }
+
+    /// The position of the batch's first item, if the batch fits the positions held.
+    fn check_positions<B>(&self, batch: &Batch<B>) -> Result<u64, AppendError> {
+        let held = self.positions.clone();
+        let next = match (batch.truncate_from, batch.restart_at) {
+            (None, None) => held.end,
+            (Some(from), None) if held.start <= from && from <= held.end => from,
+            (Some(from), None) => return Err(AppendError::Truncation { from, held }),
+            (None, Some(at)) => at,
+            (Some(_), Some(_)) => return Err(AppendError::TruncatesAndRestarts),
+        };
+        let overflows = next.checked_add(to_u64(batch.items.len())).is_none();
+        if overflows || (!batch.items.is_empty() && batch.first != next) {
+            return Err(AppendError::Position { expected: next, found: batch.first });
+        }
+        Ok(next)
+    }
+
+    /// Length of the batch's frame in bytes, if it is within the limits.
+    fn check_size<B: AsRef<[u8]>>(&self, batch: &Batch<B>) -> Result<u64, AppendError> {
+        let longest = batch.items.iter().map(|item| item.as_ref().len()).max().unwrap_or(0);
+        check_limit("item", to_u64(longest), self.options.item_size_max)?;
+        let length = batch_frame_length(batch);
+        check_limit("batch", length, self.frame_length_max())?;
+        Ok(length)
+    }
+
+    fn frame_length_max(&self) -> u64 {
+        self.options.batch_size_max.min(u64::from(u32::MAX))
+    }
+
+    /// Queues the frame of a batch, for which there is room.
+    fn put_batch<B: AsRef<[u8]>>(&mut self, batch: &Batch<B>, first: u64, length: u64) {
+        let count = u32::try_from(batch.items.len()).expect("a batch of less than 4 GiB");
+        let sequence = self.next_sequence;
+        if batch.truncate_from.is_some() {
+            self.changes.push(Change::Truncate(first));
+            self.truncation_sequence = sequence;
+            self.truncated_to = self.truncated_to.min(first);
+        }
+        if batch.restart_at.is_some() {
+            self.changes.push(Change::Restart(first));
+            self.truncation_sequence = sequence;
+            self.truncated_to = 0;
+            self.positions.start = first;
+        }
+        if let Some(state) = &batch.state {
+            self.state = Some(state.clone());
+            self.state_sequence = sequence;
+        }
+        self.positions.end = first + u64::from(count);
+        let segment = self.active.number;
+        self.changes.push(Change::Push(FrameRef {
+            first,
+            count,
+            segment,
+            offset: self.active.end,
+            length,
+        }));
+        let header = self.frame_header(FrameKind::Batch, count, first);
+        let place = self.place();
+        self.chain = frame::put_batch(&mut self.queued, place, header, batch);
+        self.last_batch = sequence;
+        self.frame_was_put(length);
+    }
+
+    fn put_mark(&mut self) {
+        let header = self.frame_header(FrameKind::Mark, 0, self.positions.end);
+        let place = self.place();
+        self.chain = frame::put_mark(&mut self.queued, place, header, self.first_segment);
+        self.frame_was_put(MARK_LENGTH);
+    }
+
+    fn frame_header(&self, kind: FrameKind, count: u32, first: u64) -> FrameHeader {
+        FrameHeader {
+            kind,
+            count,
+            previous: self.chain,
+            sequence: self.next_sequence,
+            first,
+            durable_end: self.durable_end,
+            state_sequence: self.state_sequence,
+            truncation_sequence: self.truncation_sequence,
+            truncated_to: self.truncated_to,
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { journal: self.options.id, segment: self.active.number, offset: self.active.end }
+    }
+
+    fn frame_was_put(&mut self, length: u64) {
+        self.active.end += length;
+        self.next_sequence += 1;
+        debug_assert_eq!(
+            self.active.written + to_u64(self.queued.len()),
+            self.active.end,
+            "the queue is what stands between what was written and the end"
+        );
+    }
+
+    /// Writes what queued and makes it durable. Returns the sequence below which every frame is durable now.
+    ///
+    /// # Errors
+    ///
+    /// A failed write or sync is final: nothing is known about what the disk holds.
+    pub fn sync(&mut self) -> Result<u64, JournalError> {
+        self.check_writable()?;
+        self.sync_active()?;
+        Ok(self.durable_end)
+    }
+
+    fn sync_active(&mut self) -> Result<(), Fatal> {
+        if self.durable_end == self.next_sequence {
+            return Ok(());
+        }
+        self.write_queued()?;
+        if let Err(error) = self.active.file.sync_data() {
+            return Err(self.poison("syncing", error));
+        }
+        // Each of these frames carries the `durable_end` that held when it was made.
+        self.vouched = self.vouched.max(self.durable_end);
+        self.durable_end = self.next_sequence;
+        self.status.set_durable_end(self.durable_end);
+        let mut index = self.shared.index_mut();
+        for change in self.changes.drain(..) {
+            match change {
+                Change::Truncate(from) => index.truncate(from),
+                Change::Restart(at) => index.restart(at),
+                Change::Push(frame) => index.push(frame),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_queued(&mut self) -> Result<(), Fatal> {
+        if self.queued.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.active.file.write_at(&self.queued, self.active.written) {
+            return Err(self.poison("writing", error));
+        }
+        self.active.written += to_u64(self.queued.len());
+        self.queued.clear();
+        self.queued.shrink_to(4 * QUEUED_MAX);
+        Ok(())
+    }
+
+    /// Syncs, and then closes the durable window: writes a mark that vouches for every frame so far. To be called when the
+    /// owner is idle. Does nothing if all is vouched for already, or if there is no room for a mark. Also tries to get back
+    /// a spare segment, if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::sync`].
+    pub fn mark(&mut self) -> Result<(), JournalError> {
+        self.check_writable()?;
+        self.sync_active()?;
+        if self.status.low_space() {
+            self.refill_spare()?;
+        }
+        self.put_mark_if_room()?;
+        Ok(())
+    }
+
+    fn put_mark_if_room(&mut self) -> Result<(), Fatal> {
+        let room = self.active.end + MARK_LENGTH + RESERVED_FOR_COMPACTION <= self.active.length;
+        if self.vouched > self.last_batch || !room {
+            return Ok(());
+        }
+        self.put_mark();
+        self.sync_active()
+    }
+
+    /// Marks and closes the journal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::sync`]. A journal that is open for reading only closes without an error.
+    pub fn close(mut self) -> Result<(), JournalError> {
+        match self.mark() {
+            Err(JournalError::Damaged) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// A reader of the durable items.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// The positions of the items held, also of those that are not durable yet; the end is the next position.
+    ///
+    /// The beginning says what is still on disk. The owner's own compaction point may be further on, for segments are dropped
+    /// whole.
+    #[must_use]
+    pub fn positions(&self) -> Range<u64> {
+        self.positions.clone()
+    }
+
+    /// The owner's state as appended last, durable or not.
+    #[must_use]
+    pub fn state(&self) -> Option<&[u8]> {
+        self.state.as_deref()
+    }
+
+    /// Figures that other threads can look at.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// Sequence of the next frame: a batch is durable when `sync` has returned more than the value from before its append.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// The segments, oldest first.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let index = self.shared.index();
+        let info = |segment: &SegmentFacts| SegmentInfo {
+            number: segment.number,
+            length: segment.length,
+            positions: index.positions_in(segment.number),
+            sealed: segment.number != self.active.number,
+        };
+        self.segments.iter().map(info).collect()
+    }
+
+    fn check_writable(&self) -> Result<(), JournalError> {
+        match &self.access {
+            Access::Write => Ok(()),
+            Access::ReadOnly => Err(JournalError::Damaged),
+            Access::Failed(fatal) => Err(fatal.clone().into()),
+        }
+    }
+
+    /// Remembers a failure for ever.
+    fn poison(&mut self, operation: &'static str, error: io::Error) -> Fatal {
+        let path = self.active.path.clone();
+        self.poison_at(operation, &path, error)
+    }
+
+    fn poison_at(&mut self, operation: &'static str, path: &Path, error: io::Error) -> Fatal {
+        let fatal = Fatal::new(operation, path, error);
+        self.status.set_failed();
+        self.access = Access::Failed(fatal.clone());
+        fatal
+    }
+
+    fn note_size(&self) {
+        let spare = self.spare.as_ref().map_or(0, |spare| spare.length);
+        let segments: u64 = self.segments.iter().map(|segment| segment.length).sum();
+        self.status.set_bytes_on_disk(segments + spare);
+    }
+}
+
+fn check_limit(what: &'static str, size: u64, limit: u64) -> Result<(), TooLarge> {
+    if size <= limit { Ok(()) } else { Err(TooLarge { what, size, limit }) }
+}
+
+fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, OpenError> {
+    let path = directory.join(LOCK_NAME);
+    disk.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { directory: directory.to_path_buf() },
+        _ => OpenError::Io { operation: "locking", path, source },
+    })
+}
+
+/// Removes what a crash left over. The spare goes too: it may hold the beginning of a segment that never came to be, and
+/// segments begin as zeros.
+fn remove_leftovers(
+    disk: &dyn Disk,
+    directory: &Path,
+    listing: &Listing,
+    obsolete: &[u64],
+) -> Result<(), OpenError> {
+    let spare = listing.has_spare.then(|| SPARE_NAME.to_owned());
+    let segments = obsolete.iter().map(|number| segment_name(*number));
+    for name in listing.temporary.iter().cloned().chain(spare).chain(segments) {
+        let path = directory.join(name);
+        disk.remove(&path).map_err(at("removing", &path))?;
+    }
+    Ok(())
+}
+
+/// Makes the end of the last segment certain: zeros behind the last frame, so that no frame of a torn tail can come back, and
+/// all frames durable.
+///
+/// Frames that no other frame vouches for are written once more before they are synced: had the last process died of a failed
+/// sync, the kernel might show them and yet believe that there is nothing left to write.
+fn settle_tail(recovered: &Recovered, directory: &Path) -> Result<(), OpenError> {
+    const PART: u64 = 1 << 20;
+    let tail = &recovered.tail;
+    let path = directory.join(segment_name(tail.segment));
+    let file = recovered.index.files.get(&tail.segment).expect("the last segment is open");
+    let mut part = Vec::new();
+    let mut from = tail.unvouched_from;
+    while from < tail.end {
+        let length = PART.min(tail.end - from);
+        part.resize(in_memory(length).map_err(at("reading", &path))?, 0);
+        if file.read_at(&mut part, from).map_err(at("reading", &path))? != part.len() {
+            let source = io::ErrorKind::UnexpectedEof.into();
+            return Err(OpenError::Io { operation: "reading", path, source });
+        }
+        file.write_at(&part, from).map_err(at("writing", &path))?;
+        from += length;
+    }
+    while from < tail.dirty_end {
+        let length = PART.min(tail.dirty_end - from);
+        part.clear();
+        part.resize(in_memory(length).map_err(at("writing", &path))?, 0);
+        file.write_at(&part, from).map_err(at("writing", &path))?;
+        from += length;
+    }
+    file.sync_data().map_err(at("syncing", &path))
+}
+
+/// Opens a new file and allocates it, or takes it away again if there is no room.
+fn allocate_new(
+    disk: &dyn Disk,
+    path: &Path,
+    length: u64,
+) -> Result<Arc<dyn DiskFile>, (&'static str, io::Error)> {
+    let file = disk.open(path, OpenMode::CreateNew).map_err(|error| ("creating", error))?;
+    match file.allocate(length) {
+        Ok(()) => Ok(Arc::from(file)),
+        Err(error) => {
+            drop(file);
+            disk.remove(path).map_err(|error| ("removing", error))?;
+            Err(("allocating", error))
+        }
+    }
+}
