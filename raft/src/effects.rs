@@ -1,0 +1,207 @@
+//! What a step asks the outside world to do, and the order in which it must happen.
+//!
+//! A step never waits. It appends [`Effect`]s to a buffer that the caller reuses, in an order that matters: a
+//! [`Effect::Persist`] comes before any [`Effect::Send`] that names its token. **A message that reveals a term, a vote or an entry that is
+//! not yet durable carries the token of the batch that makes it so, and may not leave before** (Raft §5: "updated on stable
+//! storage before responding to RPCs"). A leader's `AppendEntries` carries the token of the batch in which its *term* became durable,
+//! which is long past, and so leaves in parallel with the leader's own disk write (Raft thesis §10.2.1); the leader counts itself
+//! only when that write is durable.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+use crate::membership::Membership;
+use crate::message::{Envelope, ReadId};
+use crate::raft_node::Role;
+use crate::trace::TraceEvent;
+use crate::types::{Entry, EntryId, HardState, LogIndex, NodeId, SnapshotMeta, Term};
+
+/// A batch's place in the order of writes. Tokens grow by one; that of a later batch stands for all before it, so a late or repeated
+/// completion does no harm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IoToken(pub u64);
+
+/// The caller's name for a proposal, unique while the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProposalId(pub u64);
+
+/// One atomic unit for the log store: all of it becomes durable, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PersistBatch {
+    /// Its place in the order of writes.
+    pub token: IoToken,
+    /// The term and vote, if they changed.
+    pub hard_state: Option<HardState>,
+    /// Remove this entry and all behind it, before appending.
+    pub truncate_from: Option<LogIndex>,
+    /// Entries to append.
+    pub entries: Vec<Entry>,
+    /// A new latest snapshot.
+    pub snapshot: Option<SnapshotMeta>,
+    /// Forget the whole log: the next entry follows the snapshot (which came from the leader). Only with `snapshot`.
+    pub restart_log: bool,
+}
+
+/// Why a proposal was not taken into the log. In every case it has no effect, now or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// This node does not lead; `leader` does, if known.
+    NotLeader {
+        /// Whom to ask instead.
+        leader: Option<NodeId>,
+    },
+    /// The leader holds as many uncommitted bytes as it may.
+    Overloaded,
+    /// The command is larger than the limit.
+    TooLarge {
+        /// Its length in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+/// An error after which the node must not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FatalError {
+    /// The log store failed. After a failed fsync nothing is known about what it covered; see `lattice_journal::disk`.
+    Storage(String),
+    /// The state machine failed in a way that is not a function of its input.
+    StateMachine(String),
+    /// The cluster knows another data directory under this node's id.
+    WrongStore {
+        /// That directory.
+        bound: crate::types::StoreId,
+    },
+    /// A snapshot that the log depends on cannot be read or restored.
+    Snapshot(String),
+}
+
+/// Something for the outside world to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Write this batch; report `Event::Persisted` with its token when it is durable.
+    Persist(PersistBatch),
+    /// Send a message, not before `after` is durable.
+    Send {
+        /// The message; its receiver is in it.
+        envelope: Envelope,
+        /// The write that must come first.
+        after: Option<IoToken>,
+    },
+    /// These entries are committed and durable here: apply them, in order. Report `Event::Applied`.
+    Apply(RangeInclusive<LogIndex>),
+    /// The proposal is in the log under this id. Whether it commits is not known yet.
+    Proposed {
+        /// The proposal.
+        id: ProposalId,
+        /// Its entry.
+        entry: EntryId,
+    },
+    /// The proposal was not taken.
+    Rejected {
+        /// The proposal.
+        id: ProposalId,
+        /// Why.
+        reason: Rejection,
+    },
+    /// The read may be served once `index` is applied.
+    ReadReady {
+        /// The read.
+        id: ReadId,
+        /// The place that must be applied.
+        index: LogIndex,
+    },
+    /// The read could not be confirmed: ask again, or ask `leader`.
+    ReadFailed {
+        /// The read.
+        id: ReadId,
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// Read entries from the log store for a follower whose next ones are no longer in memory. Report `Event::EntriesRead`.
+    ReadEntries {
+        /// For whom.
+        to: NodeId,
+        /// The first entry wanted.
+        from: LogIndex,
+        /// The last entry wanted.
+        through: LogIndex,
+        /// Stop after this many bytes, but give one entry at least.
+        bytes_max: usize,
+    },
+    /// Read a piece of our latest snapshot for a follower. Report `Event::SnapshotRead`.
+    ReadSnapshot {
+        /// For whom.
+        to: NodeId,
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Where the piece begins.
+        offset: u64,
+    },
+    /// Write a piece of a snapshot that arrives from the leader. Report `Event::SnapshotWritten`.
+    WriteSnapshot {
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Where the piece begins; zero begins anew.
+        offset: u64,
+        /// The piece.
+        data: Bytes,
+    },
+    /// The snapshot from the leader is durable and the log begins after it: put the state machine into its state.
+    Restore(SnapshotMeta),
+    /// Entries up to this one may be dropped from the log store.
+    Compact(LogIndex),
+    /// The node's role, term or leader changed.
+    RoleChanged {
+        /// What it is now.
+        role: Role,
+        /// In which term.
+        term: Term,
+        /// Whom it takes for the leader.
+        leader: Option<NodeId>,
+    },
+    /// The members changed (in the log, not necessarily committed).
+    MembershipChanged(Membership),
+    /// For the trace and the logs.
+    Trace(TraceEvent),
+    /// The node must stop.
+    Fatal(FatalError),
+}
+
+/// The effects of one or more steps, in order. Reused from step to step.
+#[derive(Debug, Default)]
+pub struct Effects {
+    list: Vec<Effect>,
+}
+
+impl Effects {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends an effect.
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    /// Takes out all effects, in order, and keeps the buffer's memory.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        self.list.drain(..)
+    }
+
+    /// The effects so far, in order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Effect] {
+        &self.list
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}

@@ -1,0 +1,239 @@
+//! Raft's five safety properties (Raft, Figure 3), over a set of nodes.
+//!
+//! A [`SafetyChecker`] looks at all nodes from outside, after every event of a simulation. What it remembers from
+//! one look to the next (who led which term, what was committed where, what was applied) outlives crashes, as the promises
+//! must. Looking at what changed since the last time keeps a step cheap; [`SafetyChecker::check_all`] looks at everything.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::raft_node::{RaftNode, Role};
+use crate::types::{EntryId, LogIndex, NodeId, Term};
+
+/// Which promise was broken, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The property.
+    pub property: Property,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// The properties of Figure 3, and two that follow from them and are cheap to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// At most one leader can be elected in a given term.
+    ElectionSafety,
+    /// A leader never overwrites or deletes entries in its log; it only appends.
+    LeaderAppendOnly,
+    /// If two logs contain an entry with the same index and term, they are identical up to it.
+    LogMatching,
+    /// What is committed in a term is in the logs of the leaders of all later terms.
+    LeaderCompleteness,
+    /// No two servers apply different commands at the same index.
+    StateMachineSafety,
+    /// A node's term and commit index never fall while it runs, its term not even over a crash.
+    Monotonic,
+}
+
+/// Remembers what was promised. Feed it every node that is up, after every event.
+#[derive(Clone, Debug, Default)]
+pub struct SafetyChecker {
+    leaders: BTreeMap<Term, NodeId>,
+    /// Every committed entry: its term, and who first said so.
+    committed: Vec<(Term, NodeId)>,
+    /// The digest of the command applied at each index.
+    applied: BTreeMap<LogIndex, (u64, NodeId)>,
+    seen: BTreeMap<NodeId, Seen>,
+}
+
+/// A node as it was seen last.
+#[derive(Clone, Debug)]
+struct Seen {
+    boot: u64,
+    term: Term,
+    role: Role,
+    commit: LogIndex,
+    last: EntryId,
+}
+
+impl SafetyChecker {
+    /// A checker that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many entries are known to be committed.
+    #[must_use]
+    pub fn committed(&self) -> LogIndex {
+        LogIndex(self.committed.len() as u64)
+    }
+
+    /// Checks one node after something happened to it.
+    pub fn check(&mut self, node: &RaftNode) -> Result<(), Violation> {
+        self.check_monotonic(node)?;
+        self.check_leader(node)?;
+        self.check_committed(node)?;
+        let seen = Seen {
+            boot: node.config().boot,
+            term: node.term(),
+            role: node.role(),
+            commit: node.commit(),
+            last: node.log().last(),
+        };
+        self.seen.insert(node.id(), seen);
+        Ok(())
+    }
+
+    /// Checks every pair of logs in full. Costs as much as the logs are long.
+    pub fn check_all<'a>(
+        &mut self,
+        nodes: impl Iterator<Item = &'a RaftNode> + Clone,
+    ) -> Result<(), Violation> {
+        for node in nodes.clone() {
+            self.check(node)?;
+            self.check_committed_from(node, LogIndex::ZERO)?;
+        }
+        for (place, left) in nodes.clone().enumerate() {
+            for right in nodes.clone().skip(place + 1) {
+                check_log_matching(left, right)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A state machine has applied a command, of which `digest` is a digest, at `index`.
+    pub fn applied(&mut self, node: NodeId, index: LogIndex, digest: u64) -> Result<(), Violation> {
+        let &mut (first, by) = self.applied.entry(index).or_insert((digest, node));
+        if first == digest {
+            return Ok(());
+        }
+        violation(
+            Property::StateMachineSafety,
+            format!("{by} and {node} applied different commands at index {index}"),
+        )
+    }
+
+    fn check_monotonic(&self, node: &RaftNode) -> Result<(), Violation> {
+        let Some(seen) = self.seen.get(&node.id()) else { return Ok(()) };
+        if node.term() < seen.term && seen.boot == node.config().boot {
+            let detail = format!("{} fell from term {} to {}", node.id(), seen.term, node.term());
+            return violation(Property::Monotonic, detail);
+        }
+        if seen.boot == node.config().boot && node.commit() < seen.commit {
+            let detail =
+                format!("{} fell from commit {} to {}", node.id(), seen.commit, node.commit());
+            return violation(Property::Monotonic, detail);
+        }
+        Ok(())
+    }
+
+    fn check_leader(&mut self, node: &RaftNode) -> Result<(), Violation> {
+        if node.role() != Role::Leader {
+            return Ok(());
+        }
+        let (id, term) = (node.id(), node.term());
+        let first = *self.leaders.entry(term).or_insert(id);
+        if first != id {
+            let detail = format!("{first} and {id} both led term {term}");
+            return violation(Property::ElectionSafety, detail);
+        }
+        let before = self.seen.get(&id).filter(|seen| {
+            seen.role == Role::Leader && seen.term == term && seen.boot == node.config().boot
+        });
+        match before {
+            Some(seen) if !node.log().contains(seen.last) => violation(
+                Property::LeaderAppendOnly,
+                format!("{id}, leader of term {term}, no longer has {}", seen.last),
+            ),
+            Some(_) => Ok(()),
+            None => self.check_completeness(node),
+        }
+    }
+
+    /// A new leader must have every entry that was ever committed, which were all committed in earlier terms.
+    fn check_completeness(&self, node: &RaftNode) -> Result<(), Violation> {
+        let lacks = |place: usize| {
+            let index = LogIndex(place as u64 + 1);
+            index > node.log().base().index
+                && node.log().term_at(index) != Some(self.committed[place].0)
+        };
+        match (0..self.committed.len()).rev().find(|&place| lacks(place)) {
+            None => Ok(()),
+            Some(place) => {
+                let (of, by) = self.committed[place];
+                let entry = EntryId::new(of, LogIndex(place as u64 + 1));
+                let detail = format!(
+                    "{} leads term {} without {entry}, which {by} saw committed",
+                    node.id(),
+                    node.term()
+                );
+                violation(Property::LeaderCompleteness, detail)
+            }
+        }
+    }
+
+    fn check_committed(&mut self, node: &RaftNode) -> Result<(), Violation> {
+        let seen = self.seen.get(&node.id()).filter(|seen| seen.boot == node.config().boot);
+        let from = seen.map_or(LogIndex::ZERO, |seen| seen.commit);
+        self.check_committed_from(node, from)
+    }
+
+    /// Two nodes never take different entries for committed at the same place; and what is committed stays.
+    fn check_committed_from(&mut self, node: &RaftNode, from: LogIndex) -> Result<(), Violation> {
+        let from = from.max(node.log().base().index);
+        for index in from.0 + 1..=node.commit().0 {
+            let Some(term) = node.log().term_at(LogIndex(index)) else { continue };
+            let place = usize::try_from(index - 1).expect("simulated logs fit in memory");
+            match self.committed.get(place) {
+                Some(&(of, _)) if of == term => {}
+                Some(&(of, by)) => {
+                    let index = LogIndex(index);
+                    let (one, other) = (EntryId::new(of, index), EntryId::new(term, index));
+                    let detail = format!("{by} committed {one}, {} {other}", node.id());
+                    return violation(Property::StateMachineSafety, detail);
+                }
+                None if place == self.committed.len() => self.committed.push((term, node.id())),
+                None => {
+                    let detail = format!("{} committed {index} before what precedes it", node.id());
+                    return violation(Property::StateMachineSafety, detail);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where two logs have the same entry, they are the same before it: so, from the last common entry down, all terms agree.
+fn check_log_matching(left: &RaftNode, right: &RaftNode) -> Result<(), Violation> {
+    let from = left.log().base().index.max(right.log().base().index);
+    let through = left.log().last().index.min(right.log().last().index);
+    let mut common = None;
+    for index in (from.0..=through.0).rev().map(LogIndex) {
+        let same = left.log().term_at(index) == right.log().term_at(index);
+        match common {
+            None if same => common = Some(index),
+            Some(common) if !same => {
+                let detail = format!(
+                    "{} and {} have the same entry at {common} and different ones at {index}",
+                    left.id(),
+                    right.id()
+                );
+                return violation(Property::LogMatching, detail);
+            }
+            None | Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn violation<T>(property: Property, detail: String) -> Result<T, Violation> {
+    Err(Violation { property, detail })
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.property, self.detail)
+    }
+}

@@ -1,0 +1,311 @@
+//! The log as the node sees it: the terms of all entries, the newest entries themselves, and how far it is durable.
+//!
+//! Entries are written by the driver and read back by it; here only a bounded tail of them is kept, which is what
+//! followers that keep up need. The *terms* of all entries are kept, as runs, so that every question about matching
+//! can be answered at once however long the log is.
+//!
+//! Durability is told in tokens (see [`crate::effects::IoToken`]). `unsynced` remembers, for each write under way, the last entry that is
+//! durable once it is done. A truncation lowers what is promised by the writes before it, so that the completion of a write
+//! of an entry that was replaced meanwhile never counts for its replacement (the ABA race of etcd's async storage writes).
+
+use std::collections::VecDeque;
+
+use crate::effects::IoToken;
+use crate::storage::{RecoveredState, TermRuns};
+use crate::types::{Entry, EntryId, LogIndex, SnapshotMeta, Term};
+
+/// A node's view of its log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    terms: TermRuns,
+    /// The newest entries; ends with the last one.
+    tail: VecDeque<Entry>,
+    tail_bytes: usize,
+    tail_bytes_max: usize,
+    durable: LogIndex,
+    unsynced: VecDeque<(IoToken, LogIndex)>,
+    durable_token: IoToken,
+    snapshot: Option<SnapshotMeta>,
+}
+
+impl Log {
+    /// The log that was found at start, all of which is durable.
+    #[must_use]
+    pub fn recovered(state: RecoveredState, tail_bytes_max: usize) -> Self {
+        let mut log = Self {
+            durable: state.terms.last().index,
+            terms: state.terms,
+            tail_bytes: state.tail.iter().map(Entry::size).sum(),
+            tail: state.tail.into(),
+            tail_bytes_max,
+            unsynced: VecDeque::new(),
+            durable_token: IoToken(0),
+            snapshot: state.snapshot,
+        };
+        log.evict();
+        log
+    }
+
+    /// What precedes the first entry.
+    #[must_use]
+    pub fn base(&self) -> EntryId {
+        self.terms.base()
+    }
+
+    /// The last entry; the base if there is none.
+    #[must_use]
+    pub fn last(&self) -> EntryId {
+        self.terms.last()
+    }
+
+    /// The last entry that is durable here.
+    #[must_use]
+    pub fn durable(&self) -> LogIndex {
+        self.durable
+    }
+
+    /// The latest write that is durable.
+    #[must_use]
+    pub fn durable_token(&self) -> IoToken {
+        self.durable_token
+    }
+
+    /// The latest snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&SnapshotMeta> {
+        self.snapshot.as_ref()
+    }
+
+    /// The term of the entry at `index`, if it is in the log or is its base.
+    #[must_use]
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.terms.term_at(index)
+    }
+
+    /// Whether this entry is in the log, or is its base.
+    #[must_use]
+    pub fn contains(&self, id: EntryId) -> bool {
+        self.term_at(id.index) == Some(id.term)
+    }
+
+    /// The last entry at or before `index` whose term is at most `term`.
+    #[must_use]
+    pub fn last_at_most(&self, index: LogIndex, term: Term) -> EntryId {
+        self.terms.last_at_most(index, term)
+    }
+
+    /// Whether a log that ends with `last` is at least as complete as this one (Raft §5.4.1): the later term wins, in the same term the
+    /// longer log.
+    #[must_use]
+    pub fn is_up_to_date(&self, last: EntryId) -> bool {
+        last >= self.last()
+    }
+
+    /// Appends the next entry.
+    pub fn append(&mut self, entry: Entry) {
+        self.terms.push(entry.id);
+        self.tail_bytes += entry.size();
+        self.tail.push_back(entry);
+    }
+
+    /// Removes the entries from `from` on.
+    pub fn truncate(&mut self, from: LogIndex) {
+        self.terms.truncate(from);
+        while self.tail.back().is_some_and(|entry| entry.id.index >= from) {
+            let entry = self.tail.pop_back().expect("just looked at");
+            self.tail_bytes -= entry.size();
+        }
+        let last = from.previous();
+        self.durable = self.durable.min(last);
+        for (_, promised) in &mut self.unsynced {
+            *promised = (*promised).min(last);
+        }
+    }
+
+    /// Forgets everything: the log goes on behind `snapshot`.
+    pub fn restart(&mut self, snapshot: SnapshotMeta) {
+        self.terms = TermRuns::after(snapshot.last);
+        self.tail.clear();
+        self.tail_bytes = 0;
+        // What was durable of the old log says nothing about the new one: it counts from its base, which is the snapshot's
+        // to vouch for.
+        self.durable = snapshot.last.index;
+        for (_, promised) in &mut self.unsynced {
+            *promised = snapshot.last.index;
+        }
+        self.snapshot = Some(snapshot);
+    }
+
+    /// There is a newer snapshot.
+    pub fn set_snapshot(&mut self, snapshot: SnapshotMeta) {
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Drops the entries up to `through`.
+    pub fn compact(&mut self, through: LogIndex) {
+        self.terms.compact(through);
+        while self.tail.front().is_some_and(|entry| entry.id.index <= through) {
+            let entry = self.tail.pop_front().expect("just looked at");
+            self.tail_bytes -= entry.size();
+        }
+    }
+
+    /// Entries from `from` to at most `through`, at most `bytes_max` of them but at least one; `None` if the first of them is
+    /// no longer in memory.
+    #[must_use]
+    pub fn entries(&self, from: LogIndex, through: LogIndex, bytes_max: usize) -> Option<Vec<Entry>> {
+        let first = self.tail.front()?.id.index;
+        let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
+        let mut bytes = 0;
+        let run = self.tail.iter().skip(skip).take_while(|entry| entry.id.index <= through);
+        let run: Vec<Entry> = run
+            .enumerate()
+            .take_while(|(place, entry)| {
+                bytes += entry.size();
+                *place == 0 || bytes <= bytes_max
+            })
+            .map(|(_, entry)| entry.clone())
+            .collect();
+        (!run.is_empty()).then_some(run)
+    }
+
+    /// A write of everything up to the current last entry is under way.
+    pub fn writing(&mut self, token: IoToken) {
+        debug_assert!(self.unsynced.back().is_none_or(|&(before, _)| before < token));
+        self.unsynced.push_back((token, self.last().index));
+    }
+
+    /// The write `token` and all before it are durable. Returns whether that is news.
+    pub fn persisted(&mut self, token: IoToken) -> bool {
+        let mut is_news = false;
+        while self.unsynced.front().is_some_and(|&(under_way, _)| under_way <= token) {
+            let (done, promised) = self.unsynced.pop_front().expect("just looked at");
+            self.durable_token = done;
+            self.durable = self.durable.max(promised);
+            is_news = true;
+        }
+        if is_news {
+            self.evict();
+        }
+        is_news
+    }
+
+    /// The write that must be durable before the entry at `index` is; `None` if it is already.
+    #[must_use]
+    pub fn token_for(&self, index: LogIndex) -> Option<IoToken> {
+        if index <= self.durable {
+            return None;
+        }
+        let covering = self.unsynced.iter().find(|&&(_, promised)| promised >= index);
+        Some(covering.expect("what is not durable is being written").0)
+    }
+
+    /// Forgets the oldest entries in memory, as far as they can be read back.
+    fn evict(&mut self) {
+        while self.tail_bytes > self.tail_bytes_max
+            && self.tail.front().is_some_and(|entry| entry.id.index <= self.durable)
+        {
+            let entry = self.tail.pop_front().expect("just looked at");
+            self.tail_bytes -= entry.size();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Payload;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        let id = EntryId::new(Term(term), LogIndex(index));
+        Entry { id, session: None, payload: Payload::Command(vec![7; 100].into()) }
+    }
+
+    fn log(terms: &[u64]) -> Log {
+        let mut log = Log::recovered(RecoveredState::default(), 1 << 20);
+        for (index, &term) in terms.iter().enumerate() {
+            log.append(entry(index as u64 + 1, term));
+        }
+        log
+    }
+
+    #[test]
+    fn a_later_term_beats_a_longer_log_and_a_longer_log_an_equal_term() {
+        let log = log(&[1, 1, 3]);
+        for (term, index, expected) in
+            [(3, 3, true), (3, 2, false), (3, 4, true), (2, 9, false), (4, 1, true)]
+        {
+            let last = EntryId::new(Term(term), LogIndex(index));
+            assert_eq!(log.is_up_to_date(last), expected, "{last}");
+        }
+    }
+
+    /// etcd raft's `async_storage_writes_append_aba_race`.
+    #[test]
+    fn completion_of_a_replaced_write_does_not_count_for_its_replacement() {
+        let mut log = log(&[1]);
+        log.writing(IoToken(1));
+        log.append(entry(2, 1));
+        log.writing(IoToken(2));
+        log.truncate(LogIndex(2));
+        log.append(entry(2, 2));
+        log.writing(IoToken(3));
+        assert_eq!(log.token_for(LogIndex(2)), Some(IoToken(3)));
+        log.persisted(IoToken(2));
+        assert_eq!(log.durable(), LogIndex(1));
+        log.persisted(IoToken(3));
+        assert_eq!(log.durable(), LogIndex(2));
+    }
+
+    #[test]
+    fn late_and_repeated_completions_are_no_news() {
+        let mut log = log(&[1]);
+        log.writing(IoToken(1));
+        log.append(entry(2, 1));
+        log.writing(IoToken(2));
+        assert!(log.persisted(IoToken(2)));
+        assert!(!log.persisted(IoToken(1)));
+        assert!(!log.persisted(IoToken(2)));
+        assert_eq!((log.durable(), log.durable_token()), (LogIndex(2), IoToken(2)));
+    }
+
+    #[test]
+    fn only_durable_entries_leave_memory() {
+        let mut log = Log::recovered(RecoveredState::default(), 300);
+        for index in 1..=5 {
+            log.append(entry(index, 1));
+        }
+        assert!(log.entries(LogIndex(1), LogIndex(5), 1 << 20).is_some());
+        log.writing(IoToken(1));
+        log.persisted(IoToken(1));
+        assert_eq!(log.entries(LogIndex(1), LogIndex(5), 1 << 20), None);
+        let kept = log.entries(LogIndex(4), LogIndex(5), 1 << 20).expect("in memory");
+        assert_eq!(kept.len(), 2);
+    }
+
+    #[test]
+    fn a_run_of_entries_is_bounded_by_bytes_but_never_empty() {
+        let log = log(&[1, 1, 1, 1]);
+        let run = |from: u64, bytes| log.entries(LogIndex(from), LogIndex(4), bytes).map(|run| run.len());
+        assert_eq!(run(1, 0), Some(1));
+        assert_eq!(run(1, 264), Some(2));
+        assert_eq!(run(3, 1 << 20), Some(2));
+        assert_eq!(run(5, 1 << 20), None);
+    }
+
+    #[test]
+    fn a_restart_behind_a_snapshot_forgets_the_old_log() {
+        let mut log = log(&[1, 1, 2]);
+        log.writing(IoToken(1));
+        let last = EntryId::new(Term(5), LogIndex(9));
+        let membership = crate::membership::Membership::default();
+        log.restart(SnapshotMeta { last, membership, size: 0, checksum: 0 });
+        assert_eq!((log.base(), log.last(), log.durable()), (last, last, LogIndex(9)));
+        log.append(entry(10, 5));
+        log.writing(IoToken(2));
+        log.persisted(IoToken(1));
+        assert_eq!(log.durable(), LogIndex(9));
+        log.persisted(IoToken(2));
+        assert_eq!(log.durable(), LogIndex(10));
+    }
+}

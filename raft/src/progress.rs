@@ -1,0 +1,187 @@
+//! One follower as its leader sees it: how far it is known to agree, what is under way to it, and how to go on.
+//!
+//! - **Probe**: where the logs part is not known. One message at a time, until one is accepted.
+//! - **Replicate**: the follower agrees up to `next - 1`, if nothing under way is lost. Messages follow each other without waiting
+//!   (pipelining), within a window of messages and bytes.
+//! - **Snapshot**: what the follower needs is no longer in the log. It gets a snapshot, a piece at a time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::types::{LogIndex, SnapshotMeta};
+
+/// How entries reach a follower.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgressState {
+    /// Looking for the place where the logs part.
+    Probe {
+        /// When the probe under way was sent; `None` if there is none.
+        sent: Option<Duration>,
+    },
+    /// Streaming.
+    Replicate,
+    /// Sending a snapshot.
+    Snapshot {
+        /// Which one.
+        meta: SnapshotMeta,
+        /// The first byte that the follower has not acknowledged.
+        offset: u64,
+        /// When the piece under way was asked for or sent.
+        sent: Duration,
+    },
+}
+
+/// An append under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inflight {
+    last: LogIndex,
+    bytes: usize,
+    sent: Duration,
+}
+
+/// What a leader knows of one follower.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Everything up to here is durable there and equal to the leader's log.
+    pub matched: LogIndex,
+    /// The next entry to send. Always above `matched`.
+    pub next: LogIndex,
+    /// How to go on.
+    pub state: ProgressState,
+    /// When something was last heard from it.
+    pub contact: Duration,
+    /// The latest read round that it has acknowledged.
+    pub round: u64,
+    /// The commit index that it was last told.
+    pub told_commit: LogIndex,
+    /// Entries for it are being read from the log store.
+    pub is_reading: bool,
+    inflight: VecDeque<Inflight>,
+    inflight_bytes: usize,
+}
+
+impl Progress {
+    /// A follower of which nothing is known; `last` is the leader's last entry.
+    #[must_use]
+    pub fn new(last: LogIndex, now: Duration) -> Self {
+        Self {
+            matched: LogIndex::ZERO,
+            next: last.next(),
+            state: ProgressState::Probe { sent: None },
+            contact: now,
+            round: 0,
+            told_commit: LogIndex::ZERO,
+            is_reading: false,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+        }
+    }
+
+    /// Whether another append may be under way.
+    #[must_use]
+    pub fn has_room(&self, messages_max: usize, bytes_max: usize) -> bool {
+        self.inflight.len() < messages_max && self.inflight_bytes < bytes_max
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.inflight.is_empty()
+    }
+
+    /// An append that ends with `last` is on its way.
+    pub fn sent(&mut self, last: LogIndex, bytes: usize, now: Duration) {
+        debug_assert_eq!(self.state, ProgressState::Replicate);
+        self.next = last.next();
+        self.inflight.push_back(Inflight { last, bytes, sent: now });
+        self.inflight_bytes += bytes;
+    }
+
+    /// The follower has everything up to `matched`. Returns whether that is news.
+    pub fn accepted(&mut self, matched: LogIndex) -> bool {
+        while self.inflight.front().is_some_and(|inflight| inflight.last <= matched) {
+            let done = self.inflight.pop_front().expect("just looked at");
+            self.inflight_bytes -= done.bytes;
+        }
+        let is_news = matched > self.matched;
+        self.matched = self.matched.max(matched);
+        self.next = self.next.max(self.matched.next());
+        is_news
+    }
+
+    /// Goes back to looking for the place where the logs part, from `next` on, but never below what is known to agree.
+    pub fn probe(&mut self, next: LogIndex) {
+        self.state = ProgressState::Probe { sent: None };
+        self.next = next.max(self.matched.next());
+        self.forget_inflight();
+    }
+
+    /// The logs agree up to `matched`: stream from there.
+    pub fn replicate(&mut self) {
+        self.state = ProgressState::Replicate;
+        self.next = self.matched.next();
+        self.forget_inflight();
+    }
+
+    /// Begins to send a snapshot.
+    pub fn snapshot(&mut self, meta: SnapshotMeta, now: Duration) {
+        self.state = ProgressState::Snapshot { meta, offset: 0, sent: now };
+        self.forget_inflight();
+    }
+
+    /// Whether the oldest append under way has been unanswered since before `limit`.
+    #[must_use]
+    pub fn is_overdue(&self, limit: Duration) -> bool {
+        self.inflight.front().is_some_and(|inflight| inflight.sent <= limit)
+    }
+
+    fn forget_inflight(&mut self) {
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(index: u64) -> LogIndex {
+        LogIndex(index)
+    }
+
+    fn replicating(matched: u64) -> Progress {
+        let mut progress = Progress::new(index(10), Duration::ZERO);
+        progress.accepted(index(matched));
+        progress.replicate();
+        progress
+    }
+
+    #[test]
+    fn the_window_closes_by_messages_and_by_bytes_and_opens_with_acknowledgements() {
+        let mut progress = replicating(10);
+        progress.sent(index(12), 100, Duration::ZERO);
+        progress.sent(index(13), 50, Duration::ZERO);
+        assert!(progress.has_room(3, 200));
+        assert!(!progress.has_room(2, 200), "two messages are under way");
+        assert!(!progress.has_room(3, 150), "150 bytes are under way");
+        assert!(progress.accepted(index(12)));
+        assert!(progress.has_room(2, 150));
+        assert_eq!((progress.matched, progress.next), (index(12), index(14)));
+    }
+
+    #[test]
+    fn a_repeated_or_late_acknowledgement_moves_nothing_back() {
+        let mut progress = replicating(10);
+        progress.sent(index(15), 1, Duration::ZERO);
+        assert!(progress.accepted(index(15)));
+        assert!(!progress.accepted(index(12)));
+        assert_eq!((progress.matched, progress.next), (index(15), index(16)));
+    }
+
+    #[test]
+    fn probing_never_goes_below_what_is_known_to_agree() {
+        let mut progress = replicating(10);
+        progress.probe(index(3));
+        assert_eq!(progress.next, index(11));
+    }
+}

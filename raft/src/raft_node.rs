@@ -1,0 +1,820 @@
+//! One Raft node as a pure state machine: an event and the time go in, effects come out.
+//!
+//! Nothing here waits, reads a clock, draws from a global random source or touches a disk or a socket. [`RaftNode::step`] is a
+//! dispatch table; what each message does is in the child modules, which are named as the paper's chapters:
+//!
+//! - `election`: pre-vote, votes, winning (Raft §5.2, §5.4.1; thesis §9.6)
+//! - `replication`: appending, rejecting, the commit rule (Raft §5.3, §5.4.2)
+//! - `read`: linearizable reads through rounds of heartbeats (thesis §6.4)
+//! - `snapshot`: building, sending, installing, compacting (Raft §7)
+//! - `membership`: who the members are, and which data directory each is bound to
+//!
+//! The methods come in four kinds: getters; the input [`RaftNode::step`], which takes commands and messages alike as an [`Event`];
+//! [`RaftNode::next_deadline`], which says when the node wants `Event::Timeout`; and outputs, which are the [`Effects`].
+//!
+//! **The order of things in one step.** Changes to the term, the vote and the log gather in one [`PersistBatch`], so that they become
+//! durable together or not at all. At the end of the step the batch is given out first, then the messages, each with the
+//! token of the write it has to wait for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lattice_trace::Cause;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use thiserror::Error;
+
+use crate::effects::{Effect, Effects, FatalError, IoToken, PersistBatch, ProposalId};
+use crate::log::Log;
+use crate::membership::Membership;
+use crate::message::{Envelope, Message, ReadId};
+use crate::progress::Progress;
+use crate::storage::RecoveredState;
+use crate::trace::TraceEvent;
+use crate::types::{
+    ClusterId, Entry, EntryId, GroupId, HardState, LogIndex, NodeId, Payload, SessionId,
+    SnapshotMeta, StoreId, Term,
+};
+
+mod election;
+mod membership;
+mod read;
+mod replication;
+mod snapshot;
+
+use election::Ballot;
+use membership::MembershipHistory;
+use read::ReadQueue;
+use replication::Uncommitted;
+use snapshot::Compaction;
+
+/// What a node is at the moment (Raft §5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    #[default]
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// Who a node is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its id.
+    pub id: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The Raft group.
+    pub group: GroupId,
+    /// Its data directory.
+    pub store: StoreId,
+    /// This start of the node: a number that no other start of it has.
+    pub boot: u64,
+    /// The members that found the cluster; in force until the log says otherwise.
+    pub founding: Membership,
+    /// Bounds of the random time without a leader after which an election begins. The lower one is also how long a node refuses
+    /// votes after it has heard from a leader, or started.
+    pub election_timeout: Range<Duration>,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Bytes of entries in one append message (one entry may exceed it).
+    pub append_bytes_max: usize,
+    /// Append messages under way to one follower.
+    pub inflight_messages_max: usize,
+    /// Bytes of entries under way to one follower.
+    pub inflight_bytes_max: usize,
+    /// Bytes of entries that a leader takes without having committed them.
+    pub uncommitted_bytes_max: usize,
+    /// Bytes of one command.
+    pub command_bytes_max: usize,
+    /// Bytes of the newest entries kept in memory.
+    pub tail_bytes_max: usize,
+    /// Entries behind a snapshot's last one that compaction leaves for slow followers.
+    pub kept_entries: u64,
+    /// Linearizable reads that wait at once, those of followers included.
+    pub reads_max: usize,
+    /// A defect to run with, to prove that the checks would find it.
+    #[cfg(feature = "sim")]
+    pub planted_bug: Option<crate::sim::PlantedBug>,
+}
+
+/// Why a node cannot run.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// The configuration contradicts itself.
+    #[error("configuration: {0}")]
+    Config(&'static str),
+    /// What was found on disk contradicts itself.
+    #[error("the log contradicts itself: {0}")]
+    Corrupt(String),
+    /// The log binds this node's id to another data directory.
+    #[error("{node} is bound to data directory {bound}, this one is {store}: it belongs to another node, or is a copy")]
+    WrongStore {
+        /// This node.
+        node: NodeId,
+        /// The directory the cluster knows.
+        bound: StoreId,
+        /// The directory the node was started on.
+        store: StoreId,
+    },
+}
+
+/// A command on its way into the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The caller's name for it.
+    pub id: ProposalId,
+    /// Exactly-once identity, if any.
+    pub session: Option<SessionId>,
+    /// The command.
+    pub command: Bytes,
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The deadline of [`RaftNode::next_deadline`] has come.
+    Timeout,
+    /// A message arrived.
+    Receive(Envelope),
+    /// Clients want these commands in the log, in this order.
+    Propose(Vec<Proposal>),
+    /// A client wants a linearizable read.
+    ReadIndex(ReadId),
+    /// The write with this token, and all before it, are durable.
+    Persisted(IoToken),
+    /// A write failed. The node stops.
+    PersistFailed(String),
+    /// Entries up to here are applied.
+    Applied(LogIndex),
+    /// Entries that `Effect::ReadEntries` asked for; empty if they could not be read.
+    EntriesRead {
+        /// For whom.
+        to: NodeId,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// A snapshot of our own state machine is durable.
+    SnapshotBuilt(SnapshotMeta),
+    /// A piece that `Effect::ReadSnapshot` asked for; `None` if it could not be read.
+    SnapshotRead {
+        /// For whom.
+        to: NodeId,
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Where the piece begins.
+        offset: u64,
+        /// The piece.
+        data: Option<Bytes>,
+    },
+    /// A piece that `Effect::WriteSnapshot` gave out was written, or refused.
+    SnapshotWritten {
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// The next byte wanted.
+        offset: u64,
+        /// The snapshot is whole, verified and durable.
+        is_complete: bool,
+    },
+}
+
+/// What is known only while leading.
+#[derive(Clone, Debug)]
+struct Leader {
+    /// The other voters.
+    progress: BTreeMap<NodeId, Progress>,
+    heartbeat_due: Duration,
+    /// The first entry of this term.
+    term_start: LogIndex,
+    uncommitted: Uncommitted,
+    reads: ReadQueue,
+}
+
+/// What a role keeps.
+#[derive(Clone, Debug)]
+enum RoleState {
+    Follower { leader: Option<NodeId> },
+    PreCandidate(Ballot),
+    Candidate(Ballot),
+    Leader(Box<Leader>),
+}
+
+/// A Raft node. See the head of the module.
+#[derive(Clone, Debug)]
+pub struct RaftNode {
+    config: Config,
+    rng: ChaCha8Rng,
+    /// Time of the step under way.
+    now: Duration,
+    hard_state: HardState,
+    /// The write that makes `hard_state` durable.
+    hard_state_token: IoToken,
+    role: RoleState,
+    log: Log,
+    membership: MembershipHistory,
+    commit: LogIndex,
+    /// Entries up to here were given out to be applied.
+    applying: LogIndex,
+    applied: LogIndex,
+    election_deadline: Duration,
+    /// When a leader was last heard from; a node that has just started acts as if it had heard one.
+    leader_contact: Duration,
+    last_token: IoToken,
+    /// The write that this step gathers.
+    batch: Option<PersistBatch>,
+    /// What this step gives out after its write.
+    outbox: Vec<Effect>,
+    /// A snapshot that waits for its write, to be restored.
+    restoring: Option<(IoToken, SnapshotMeta)>,
+    compaction: Option<Compaction>,
+    /// A piece of a snapshot is being written.
+    is_writing_snapshot: bool,
+    is_stopped: bool,
+}
+
+impl RaftNode {
+    /// A node as its log store remembers it, at time `now`. The seed is for election timeouts; ChaCha8.
+    pub fn recover(
+        config: Config,
+        state: RecoveredState,
+        seed: u64,
+        now: Duration,
+    ) -> Result<Self, RecoverError> {
+        config.validate()?;
+        let snapshot = state.snapshot.as_ref();
+        let snapshot_last = snapshot.map_or(EntryId::ZERO, |meta| meta.last);
+        let (base, last) = (state.terms.base(), state.terms.last());
+        if base.index > snapshot_last.index || last.index < snapshot_last.index {
+            return Err(RecoverError::Corrupt(format!(
+                "the log follows {base} and ends with {last}, the snapshot ends with {snapshot_last}"
+            )));
+        }
+        let (base_index, base_membership) = snapshot
+            .map_or((LogIndex::ZERO, config.founding.clone()), |meta| {
+                (meta.last.index, meta.membership.clone())
+            });
+        let hard_state = recovered_hard_state(&config, state.hard_state, last.term)?;
+        let membership =
+            MembershipHistory::recovered(base_index, base_membership, state.memberships.clone());
+        if membership.current().is_impostor(config.id, config.store) {
+            let bound = membership.current().store_of(config.id).expect("an impostor's id is bound");
+            return Err(RecoverError::WrongStore { node: config.id, bound, store: config.store });
+        }
+        let mut node = Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            now,
+            hard_state,
+            hard_state_token: IoToken(0),
+            role: RoleState::Follower { leader: None },
+            log: Log::recovered(state, config.tail_bytes_max),
+            membership,
+            commit: snapshot_last.index,
+            applying: snapshot_last.index,
+            applied: snapshot_last.index,
+            election_deadline: now,
+            leader_contact: now,
+            last_token: IoToken(0),
+            batch: None,
+            outbox: Vec::new(),
+            restoring: None,
+            compaction: None,
+            is_writing_snapshot: false,
+            is_stopped: false,
+            config,
+        };
+        node.reset_election_deadline();
+        Ok(node)
+    }
+
+    // Getters.
+
+    /// This node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// What the node was configured with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the node is at the moment.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.role {
+            RoleState::Follower { .. } => Role::Follower,
+            RoleState::PreCandidate(_) => Role::PreCandidate,
+            RoleState::Candidate(_) => Role::Candidate,
+            RoleState::Leader(_) => Role::Leader,
+        }
+    }
+
+    /// The latest term the node has seen.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The term and vote.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// Whom the node takes for the leader; itself if it leads.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        match self.role {
+            RoleState::Follower { leader } => leader,
+            RoleState::Leader(_) => Some(self.config.id),
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+        }
+    }
+
+    /// The last entry known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> LogIndex {
+        self.commit
+    }
+
+    /// The last entry reported as applied.
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The members as of the last entry.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.membership.current()
+    }
+
+    /// The members as of the entry at `index`, which is in the log or its snapshot.
+    #[must_use]
+    pub fn membership_at(&self, index: LogIndex) -> &Membership {
+        self.membership.at(index)
+    }
+
+    /// What the leader knows of each follower; empty unless this node leads.
+    pub fn progress(&self) -> impl Iterator<Item = (NodeId, &Progress)> {
+        let leader = match &self.role {
+            RoleState::Leader(leader) => Some(leader),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+        };
+        leader.into_iter().flat_map(|leader| leader.progress.iter().map(|(&id, peer)| (id, peer)))
+    }
+
+    /// The first entry of the term this node leads; `None` if it does not.
+    #[must_use]
+    pub fn term_start(&self) -> Option<LogIndex> {
+        match &self.role {
+            RoleState::Leader(leader) => Some(leader.term_start),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+        }
+    }
+
+    /// When the node wants `Event::Timeout`; `None` once it has stopped.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        if self.is_stopped {
+            return None;
+        }
+        Some(match &self.role {
+            RoleState::Leader(leader) => leader.heartbeat_due,
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                self.election_deadline
+            }
+        })
+    }
+
+    // The input.
+
+    /// Takes one event at time `now` and appends what is to be done to `effects`. Time never runs backwards: an earlier `now` than
+    /// the last counts as the last.
+    pub fn step(&mut self, now: Duration, event: Event, effects: &mut Effects) {
+        if self.is_stopped {
+            return;
+        }
+        self.now = self.now.max(now);
+        match event {
+            Event::Timeout => self.handle_timeout(),
+            Event::Receive(envelope) => self.handle_envelope(envelope),
+            Event::Propose(proposals) => self.handle_proposals(proposals),
+            Event::ReadIndex(id) => self.handle_read_index(id),
+            Event::Persisted(token) => self.handle_persisted(token),
+            Event::PersistFailed(cause) => self.stop(FatalError::Storage(cause)),
+            Event::Applied(index) => self.applied = self.applied.max(index),
+            Event::EntriesRead { to, entries } => self.handle_entries_read(to, entries),
+            Event::SnapshotBuilt(meta) => self.handle_snapshot_built(meta),
+            Event::SnapshotRead { to, meta, offset, data } => {
+                self.handle_snapshot_read(to, &meta, offset, data);
+            }
+            Event::SnapshotWritten { meta, offset, is_complete } => {
+                self.handle_snapshot_written(meta, offset, is_complete);
+            }
+        }
+        self.finish(effects);
+    }
+
+    fn handle_timeout(&mut self) {
+        if self.next_deadline().is_some_and(|deadline| self.now < deadline) {
+            return;
+        }
+        match &self.role {
+            RoleState::Leader(_) => self.heartbeat_is_due(),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                self.start_pre_vote();
+            }
+        }
+    }
+
+    /// The rules that hold for every message (Raft §5.1), then the dispatch.
+    fn handle_envelope(&mut self, envelope: Envelope) {
+        let Envelope { from, store, term, .. } = envelope;
+        if let Err(reason) = self.is_for_us(&envelope) {
+            return self.trace(TraceEvent::Dropped { from, reason });
+        }
+        if let Message::WrongStore { bound } = envelope.message {
+            return self.handle_wrong_store(bound);
+        }
+        if self.membership().is_impostor(from, store) {
+            let bound = self.membership().store_of(from).expect("an impostor's id is bound");
+            self.send(from, Message::WrongStore { bound }, None);
+            return self.trace(TraceEvent::Dropped { from, reason: "sent by another data directory" });
+        }
+        if term > self.term() && !self.accept_later_term(&envelope) {
+            return;
+        }
+        if term < self.term() {
+            return self.answer_earlier_term(from, &envelope.message);
+        }
+        self.note_contact(from, store);
+        self.dispatch(from, store, envelope.message);
+    }
+
+    fn is_for_us(&self, envelope: &Envelope) -> Result<(), &'static str> {
+        if envelope.cluster != self.config.cluster {
+            return Err("of another cluster");
+        }
+        if envelope.group != self.config.group {
+            return Err("of another group");
+        }
+        if envelope.to != self.config.id {
+            return Err("for another node");
+        }
+        if envelope.from == self.config.id {
+            return Err("from ourselves");
+        }
+        Ok(())
+    }
+
+    /// A later term was seen. Returns whether the message is worth looking at.
+    fn accept_later_term(&mut self, envelope: &Envelope) -> bool {
+        let is_campaign = matches!(envelope.message, Message::Vote { .. } | Message::PreVote { .. });
+        let is_leaders_own = self.leader() == Some(envelope.from);
+        // A node that hears from its leader is not drawn into an election by one that does not (thesis §4.2.3).
+        if is_campaign && !is_leaders_own && self.is_leader_in_contact() {
+            let reason = "a leader was heard from less than an election timeout ago";
+            self.trace(TraceEvent::VoteRefused { to: envelope.from, term: envelope.term, reason });
+            return false;
+        }
+        let leader = match &envelope.message {
+            Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotChunk { .. } => {
+                Some(envelope.from)
+            }
+            _ => None,
+        };
+        self.become_follower(envelope.term, leader);
+        true
+    }
+
+    /// Lets the sender know that it is behind, so that a deposed leader steps down and a candidate learns the term.
+    fn answer_earlier_term(&mut self, from: NodeId, message: &Message) {
+        match message {
+            Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotChunk { .. } => {
+                self.send(from, Message::HeartbeatReply { round: 0 }, None);
+            }
+            Message::PreVote { term, .. } => {
+                self.send(from, Message::PreVoteReply { term: *term, granted: false }, None);
+            }
+            Message::Vote { .. } => {
+                self.send(from, Message::VoteReply { granted: false }, None);
+            }
+            Message::ReadIndex { id } => {
+                self.send(from, Message::ReadIndexReply { id: *id, index: None }, None);
+            }
+            Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendAccepted { .. }
+            | Message::AppendRejected { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::SnapshotAck { .. }
+            | Message::WrongStore { .. } => {}
+        }
+    }
+
+    fn dispatch(&mut self, from: NodeId, store: StoreId, message: Message) {
+        match message {
+            Message::PreVote { term, last } => self.handle_pre_vote(from, term, last),
+            Message::PreVoteReply { term, granted } => {
+                self.handle_pre_vote_reply(from, store, term, granted);
+            }
+            Message::Vote { last } => self.handle_vote(from, last),
+            Message::VoteReply { granted } => self.handle_vote_reply(from, store, granted),
+            Message::Append { previous, entries, commit } => {
+                self.handle_append(from, previous, entries, commit);
+            }
+            Message::AppendAccepted { matched } => self.handle_accepted(from, store, matched),
+            Message::AppendRejected { rejected, hint } => self.handle_rejected(from, rejected, hint),
+            Message::Heartbeat { commit, round } => self.handle_heartbeat(from, commit, round),
+            Message::HeartbeatReply { round } => self.handle_heartbeat_reply(from, store, round),
+            Message::ReadIndex { id } => self.handle_remote_read(from, id),
+            Message::ReadIndexReply { id, index } => self.handle_read_reply(id, index),
+            Message::SnapshotChunk { meta, offset, data } => {
+                self.handle_snapshot_chunk(from, meta, offset, data);
+            }
+            Message::SnapshotAck { last, offset, installed } => {
+                self.handle_snapshot_ack(from, store, last, offset, installed);
+            }
+            Message::WrongStore { .. } => unreachable!("answered before the term is looked at"),
+        }
+    }
+
+    // Terms and roles.
+
+    /// Follows `leader`, if it is known, in `term`.
+    fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        assert!(term >= self.term(), "terms never fall: {term} after {}", self.term());
+        let mut unanswered = None;
+        if let RoleState::Leader(state) = &mut self.role {
+            unanswered = Some(std::mem::take(&mut state.reads));
+        }
+        let was_leading_or_asking = self.role() != Role::Follower;
+        let changed = term > self.term() || was_leading_or_asking || self.leader() != leader;
+        if term > self.term() {
+            self.save_hard_state(HardState { term, voted_for: None });
+        }
+        self.role = RoleState::Follower { leader };
+        if let Some(reads) = unanswered {
+            self.fail_reads(reads);
+        }
+        if was_leading_or_asking {
+            self.reset_election_deadline();
+        }
+        if changed {
+            self.role_changed();
+        }
+    }
+
+    /// A message of the current term's leader: it is the leader, and it lives.
+    fn follow(&mut self, leader: NodeId) {
+        assert!(
+            !matches!(self.role, RoleState::Leader(_)),
+            "{} and {leader} both lead term {}",
+            self.config.id,
+            self.term()
+        );
+        if self.leader() != Some(leader) || self.role() != Role::Follower {
+            self.become_follower(self.term(), Some(leader));
+        }
+        self.leader_contact = self.now;
+        self.reset_election_deadline();
+    }
+
+    fn role_changed(&mut self) {
+        let (role, term, leader) = (self.role(), self.term(), self.leader());
+        self.outbox.push(Effect::RoleChanged { role, term, leader });
+        self.trace(TraceEvent::Became { role, term, leader });
+    }
+
+    /// Draws a new timeout for each campaign, so that nodes that collided once do not collide for ever (openraft #1838).
+    fn reset_election_deadline(&mut self) {
+        let Range { start, end } = self.config.election_timeout;
+        let spread = u64::try_from((end - start).as_nanos()).unwrap_or(u64::MAX).max(1);
+        let extra = Duration::from_nanos(self.rng.next_u64() % spread);
+        self.election_deadline = self.now + start + extra;
+    }
+
+    /// Whether a leader was heard from within the smallest election timeout; a leader hears from itself as long as it leads,
+    /// and check-quorum sees to it that it does not lead for long without a majority.
+    fn is_leader_in_contact(&self) -> bool {
+        matches!(self.role, RoleState::Leader(_))
+            || self.now < self.leader_contact + self.config.election_timeout.start
+    }
+
+    // Writes and messages.
+
+    /// The write that this step gathers.
+    fn batch(&mut self) -> &mut PersistBatch {
+        if self.batch.is_none() {
+            self.last_token = IoToken(self.last_token.0 + 1);
+        }
+        let token = self.last_token;
+        self.batch.get_or_insert_with(|| PersistBatch { token, ..PersistBatch::default() })
+    }
+
+    fn save_hard_state(&mut self, hard_state: HardState) {
+        let before = self.hard_state;
+        assert!(hard_state.term >= before.term, "terms never fall");
+        assert!(
+            hard_state.term > before.term
+                || before.voted_for.is_none()
+                || before.voted_for == hard_state.voted_for,
+            "a vote is given once a term"
+        );
+        self.hard_state = hard_state;
+        self.batch().hard_state = Some(hard_state);
+        self.hard_state_token = self.last_token;
+    }
+
+    /// Adds an entry to the log and to this step's write.
+    fn append_entry(&mut self, entry: Entry) {
+        if let Payload::Membership(membership) = &entry.payload {
+            self.membership.push(entry.id.index, membership.clone());
+            self.outbox.push(Effect::MembershipChanged(membership.clone()));
+        }
+        self.log.append(entry.clone());
+        self.batch().entries.push(entry);
+    }
+
+    /// Sends `message`, not before `after` and not before our term is durable, which every message reveals.
+    fn send(&mut self, to: NodeId, message: Message, after: Option<IoToken>) {
+        let after = after.max(Some(self.hard_state_token));
+        let after = after.filter(|&token| token > self.log.durable_token());
+        self.send_unguarded(to, message, after);
+    }
+
+    fn send_unguarded(&mut self, to: NodeId, message: Message, after: Option<IoToken>) {
+        let envelope = Envelope {
+            cluster: self.config.cluster,
+            group: self.config.group,
+            from: self.config.id,
+            to,
+            store: self.config.store,
+            term: self.term(),
+            cause: Cause::default(),
+            message,
+        };
+        self.outbox.push(Effect::Send { envelope, after });
+    }
+
+    fn peers(&self) -> Vec<NodeId> {
+        self.membership().voters.keys().copied().filter(|&peer| peer != self.config.id).collect()
+    }
+
+    fn trace(&mut self, event: TraceEvent) {
+        self.outbox.push(Effect::Trace(event));
+    }
+
+    fn stop(&mut self, error: FatalError) {
+        self.is_stopped = true;
+        self.outbox.push(Effect::Fatal(error));
+    }
+
+    fn handle_wrong_store(&mut self, bound: StoreId) {
+        // Only a node that the log has not told who it is believes this: it was wiped, or is new under an old name.
+        if bound != self.config.store && self.membership().store_of(self.config.id).is_none() {
+            self.stop(FatalError::WrongStore { bound });
+        }
+    }
+
+    /// The write under way is durable.
+    fn handle_persisted(&mut self, token: IoToken) {
+        if !self.log.persisted(token) {
+            return;
+        }
+        self.count_own_vote();
+        self.restore_if_durable();
+        self.compact_if_durable();
+        if matches!(self.role, RoleState::Leader(_)) {
+            self.advance_commit();
+        }
+    }
+
+    /// Gives out what the step has gathered: the write, then everything else, then what may now be applied.
+    fn finish(&mut self, effects: &mut Effects) {
+        if let Some(batch) = self.batch.take() {
+            self.log.writing(batch.token);
+            effects.push(Effect::Persist(batch));
+        }
+        for effect in self.outbox.drain(..) {
+            effects.push(effect);
+        }
+        self.give_out_committed(effects);
+        debug_assert!(self.commit <= self.log.last().index, "commit is in the log");
+    }
+
+    /// Entries are applied once they are committed *and* durable here, so that a machine is never ahead of its own log.
+    fn give_out_committed(&mut self, effects: &mut Effects) {
+        let through = self.apply_bound();
+        if self.restoring.is_none() && through > self.applying && !self.is_stopped {
+            effects.push(Effect::Apply(self.applying.next()..=through));
+            self.applying = through;
+        }
+    }
+
+    fn apply_bound(&self) -> LogIndex {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::ApplyBeforeCommit) {
+            return self.log.durable();
+        }
+        self.commit.min(self.log.durable())
+    }
+
+    #[cfg(feature = "sim")]
+    fn has_bug(&self, bug: crate::sim::PlantedBug) -> bool {
+        self.config.planted_bug == Some(bug)
+    }
+}
+
+/// The hard state to start with: its term is at least that of the last entry.
+fn recovered_hard_state(
+    config: &Config,
+    hard_state: HardState,
+    last_term: Term,
+) -> Result<HardState, RecoverError> {
+    #[cfg(feature = "sim")]
+    if config.planted_bug == Some(crate::sim::PlantedBug::ForgottenTermOnRestart) {
+        return Ok(HardState { term: last_term, voted_for: None });
+    }
+    let _ = config;
+    if hard_state.term < last_term {
+        return Err(RecoverError::Corrupt(format!(
+            "the term on disk is {}, the last entry's {last_term}",
+            hard_state.term
+        )));
+    }
+    Ok(hard_state)
+}
+
+impl Config {
+    /// A configuration with the library's timing (150–300 ms, heartbeats every 100 ms) and limits.
+    #[must_use]
+    pub fn new(id: NodeId, store: StoreId, founding: Membership) -> Self {
+        Self {
+            id,
+            cluster: ClusterId::default(),
+            group: GroupId::default(),
+            store,
+            boot: 0,
+            founding,
+            election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
+            heartbeat: Duration::from_millis(100),
+            append_bytes_max: 512 << 10,
+            inflight_messages_max: 128,
+            inflight_bytes_max: 8 << 20,
+            uncommitted_bytes_max: 64 << 20,
+            command_bytes_max: 16 << 20,
+            tail_bytes_max: 16 << 20,
+            kept_entries: 5_000,
+            reads_max: 10_000,
+            #[cfg(feature = "sim")]
+            planted_bug: None,
+        }
+    }
+
+    fn validate(&self) -> Result<(), RecoverError> {
+        let Range { start, end } = self.election_timeout;
+        let rules = [
+            (self.id.0 > 0, "node id 0 is reserved"),
+            (start > Duration::ZERO && start < end, "the election timeout needs a range"),
+            (self.heartbeat > Duration::ZERO, "the heartbeat interval is zero"),
+            (self.heartbeat < start, "heartbeats must be more frequent than election timeouts"),
+            (!self.founding.voters.is_empty(), "a cluster needs a member"),
+            (self.append_bytes_max > 0 && self.inflight_messages_max > 0, "a window is zero"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(RecoverError::Config(rule)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! Elections (Raft §5.2, §5.4.1), with a pre-vote round before each (thesis §9.6).
+//!
+//! A node that has heard from no leader for its election timeout first asks whether it *could* win. Only if a majority says so does it
+//! raise its term and ask for votes. A node cut off from the others therefore never raises the term, and does not
+//! depose a working leader when it returns.
+//!
+//! **A vote is given once a term, and is durable before it is told**, our own included: a candidate counts its own vote only when the
+//! write is done. A vote goes only to a candidate whose log is at least as complete as ours, so that a leader has every
+//! committed entry (Leader Completeness, §5.4.3).
+//!
+//! **No vote within one election timeout of a leader's sign of life, or of our own start** (thesis §4.2.3): a leader that hears
+//! from a majority is not deposed, and a node that forgot in a crash when it last heard from one does not vote against it.
+
+use std::collections::BTreeMap;
+
+use crate::effects::Effect;
+use crate::message::Message;
+use crate::quorum::{Tally, tally};
+use crate::trace::TraceEvent;
+use crate::types::{EntryId, HardState, NodeId, StoreId, Term};
+
+use super::{RaftNode, Role, RoleState};
+
+/// The answers to a pre-vote or a candidacy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ballot {
+    /// Who has answered what, from which data directory. One answer each: repeated ones change nothing.
+    answers: BTreeMap<NodeId, (StoreId, bool)>,
+}
+
+impl Ballot {
+    fn answer(&mut self, from: NodeId, store: StoreId, granted: bool) {
+        self.answers.entry(from).or_insert((store, granted));
+    }
+
+    fn tally(&self, voters: usize) -> Tally {
+        let yes = self.answers.values().filter(|&&(_, granted)| granted).count();
+        tally(voters, yes, self.answers.len() - yes)
+    }
+}
+
+impl RaftNode {
+    /// Would I win? Also tried again, with a newly drawn timeout, when an election has come to nothing.
+    pub(super) fn start_pre_vote(&mut self) {
+        self.reset_election_deadline();
+        if !self.may_campaign() {
+            return;
+        }
+        let term = self.term().next();
+        let mut ballot = Ballot::default();
+        ballot.answer(self.config.id, self.config.store, true);
+        self.role = RoleState::PreCandidate(ballot);
+        self.role_changed();
+        self.trace(TraceEvent::PreVoteStarted { term });
+        let last = self.log.last();
+        for peer in self.peers() {
+            self.send(peer, Message::PreVote { term, last }, None);
+        }
+        self.count_pre_votes();
+    }
+
+    /// Whether our vote for ourselves would count.
+    fn may_campaign(&self) -> bool {
+        self.membership().counts(self.config.id, self.config.store)
+    }
+
+    pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId) {
+        let granted = match self.objection_to(from, last) {
+            _ if term <= self.term() => false,
+            Some(reason) => {
+                self.trace(TraceEvent::VoteRefused { to: from, term, reason });
+                false
+            }
+            None => true,
+        };
+        // A yes neither binds us nor counts as a leader's sign of life (hashicorp/raft #605, #609).
+        self.send(from, Message::PreVoteReply { term, granted }, None);
+    }
+
+    pub(super) fn handle_pre_vote_reply(
+        &mut self,
+        from: NodeId,
+        store: StoreId,
+        term: Term,
+        granted: bool,
+    ) {
+        let counts = self.membership().counts(from, store) && term == self.term().next();
+        if let RoleState::PreCandidate(ballot) = &mut self.role
+            && counts
+        {
+            ballot.answer(from, store, granted);
+            self.count_pre_votes();
+        }
+    }
+
+    fn count_pre_votes(&mut self) {
+        let voters = self.membership().voters.len();
+        if let RoleState::PreCandidate(ballot) = &self.role
+            && ballot.tally(voters) == Tally::Won
+        {
+            self.start_election();
+        }
+    }
+
+    fn start_election(&mut self) {
+        let term = self.term().next();
+        self.save_hard_state(HardState { term, voted_for: Some(self.config.id) });
+        self.role = RoleState::Candidate(Ballot::default());
+        self.reset_election_deadline();
+        self.role_changed();
+        self.trace(TraceEvent::ElectionStarted { term });
+        let last = self.log.last();
+        for peer in self.peers() {
+            self.send(peer, Message::Vote { last }, None);
+        }
+    }
+
+    /// Our vote for ourselves counts when it is durable.
+    pub(super) fn count_own_vote(&mut self) {
+        let is_durable = self.log.durable_token() >= self.hard_state_token;
+        if let RoleState::Candidate(ballot) = &mut self.role
+            && is_durable
+        {
+            ballot.answer(self.config.id, self.config.store, true);
+            self.count_votes();
+        }
+    }
+
+    pub(super) fn handle_vote(&mut self, from: NodeId, last: EntryId) {
+        let term = self.term();
+        let refusal = match self.hard_state.voted_for {
+            Some(candidate) if candidate == from => None,
+            Some(_) => Some("voted for another in this term"),
+            None => self.objection_to(from, last),
+        };
+        match refusal {
+            None => self.grant_vote(from),
+            Some(reason) => {
+                self.trace(TraceEvent::VoteRefused { to: from, term, reason });
+                self.send(from, Message::VoteReply { granted: false }, None);
+            }
+        }
+    }
+
+    /// Gives our vote in the current term. The reply waits for the write.
+    fn grant_vote(&mut self, candidate: NodeId) {
+        let term = self.term();
+        if self.hard_state.voted_for.is_none() {
+            self.save_hard_state(HardState { term, voted_for: Some(candidate) });
+        }
+        self.reset_election_deadline();
+        self.trace(TraceEvent::VoteGranted { to: candidate, term });
+        let reply = Message::VoteReply { granted: true };
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::VoteNotPersistedBeforeReply) {
+            return self.send_unguarded(candidate, reply, None);
+        }
+        self.send(candidate, reply, None);
+    }
+
+    /// Why a candidate should not have our vote, whatever term it asks for.
+    fn objection_to(&self, candidate: NodeId, last: EntryId) -> Option<&'static str> {
+        if !self.membership().is_voter(candidate) {
+            Some("not a member")
+        } else if self.leader() != Some(candidate) && self.is_leader_in_contact() {
+            Some("a leader was heard from less than an election timeout ago")
+        } else if !self.log.is_up_to_date(last) {
+            Some("its log is behind ours")
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn handle_vote_reply(&mut self, from: NodeId, store: StoreId, granted: bool) {
+        let counts = self.membership().counts(from, store);
+        if let RoleState::Candidate(ballot) = &mut self.role
+            && counts
+        {
+            ballot.answer(from, store, granted);
+            self.count_votes();
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let voters = self.membership().voters.len();
+        let RoleState::Candidate(ballot) = &self.role else { return };
+        match ballot.tally(voters) {
+            Tally::Won => {
+                let stores = ballot.answers.iter().map(|(&node, &(store, _))| (node, store)).collect();
+                self.become_leader(stores);
+            }
+            // Wait for the deadline: the winner will be heard from before.
+            Tally::Lost => self.become_follower(self.term(), None),
+            Tally::Open => {}
+        }
+    }
+
+    fn become_leader(&mut self, stores: BTreeMap<NodeId, StoreId>) {
+        assert_eq!(self.role(), Role::Candidate, "only a candidate wins");
+        let term = self.term();
+        self.trace(TraceEvent::ElectionWon { term });
+        self.lead(&stores);
+        let (role, leader) = (Role::Leader, Some(self.config.id));
+        self.outbox.push(Effect::RoleChanged { role, term, leader });
+        self.trace(TraceEvent::Became { role, term, leader });
+    }
+}

@@ -1,0 +1,506 @@
+//! Replication (Raft §5.3) and the commit rule (§5.4.2).
+//!
+//! Each append names the entry that precedes it; a follower that lacks it says no, with a hint that lets the leader skip a whole
+//! term at once. So two logs that hold the same entry hold the same entries before it (Log Matching).
+//!
+//! **A follower removes an entry only when it contradicts the leader's**: same index, other term. A late or repeated message whose
+//! entries are all there removes nothing, for what follows them may be committed.
+//!
+//! **A leader counts itself only when its own write is durable**, and sends at the same time as it writes (thesis §10.2.1): commit may pass
+//! what is durable here, once a majority of others has it. And it **commits only entries of its own term by counting**;
+//! those of earlier terms are committed with them (§5.4.2, Figure 8).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::effects::{Effect, ProposalId, Rejection};
+use crate::message::Message;
+use crate::progress::{Progress, ProgressState};
+use crate::quorum::reached_by_majority;
+use crate::trace::TraceEvent;
+use crate::types::{Entry, EntryId, LogIndex, NodeId, Payload, StoreId, Term};
+
+use super::read::ReadQueue;
+use super::{Leader, Proposal, RaftNode, RoleState};
+
+/// The sizes of what a leader has taken and not yet committed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uncommitted {
+    batches: VecDeque<(LogIndex, usize)>,
+    bytes: usize,
+}
+
+impl Uncommitted {
+    fn push(&mut self, last: LogIndex, bytes: usize) {
+        self.batches.push_back((last, bytes));
+        self.bytes += bytes;
+    }
+
+    fn committed(&mut self, index: LogIndex) {
+        while self.batches.front().is_some_and(|&(last, _)| last <= index) {
+            let (_, bytes) = self.batches.pop_front().expect("just looked at");
+            self.bytes -= bytes;
+        }
+    }
+}
+
+impl RaftNode {
+    // The leader's side.
+
+    /// Takes office: the first entry of the term goes out at once.
+    pub(super) fn lead(&mut self, stores: &BTreeMap<NodeId, StoreId>) {
+        let last = self.log.last().index;
+        let progress =
+            self.peers().into_iter().map(|peer| (peer, Progress::new(last, self.now))).collect();
+        self.role = RoleState::Leader(Box::new(Leader {
+            progress,
+            heartbeat_due: self.now,
+            term_start: last.next(),
+            uncommitted: Uncommitted::default(),
+            reads: ReadQueue::default(),
+        }));
+        let payload = self.first_payload_of_term(stores);
+        self.append_as_leader(payload, None);
+        self.send_appends_to_all();
+    }
+
+    /// Puts the next entry into the leader's own log.
+    pub(super) fn append_as_leader(
+        &mut self,
+        payload: Payload,
+        session: Option<crate::types::SessionId>,
+    ) -> EntryId {
+        let id = EntryId::new(self.term(), self.log.last().index.next());
+        self.append_entry(Entry { id, session, payload });
+        id
+    }
+
+    pub(super) fn handle_proposals(&mut self, proposals: Vec<Proposal>) {
+        if !matches!(self.role, RoleState::Leader(_)) {
+            let reason = Rejection::NotLeader { leader: self.leader() };
+            return proposals.iter().for_each(|proposal| self.reject(proposal.id, reason));
+        }
+        let before = self.log.last().index;
+        for proposal in proposals {
+            self.take_proposal(proposal);
+        }
+        let last = self.log.last();
+        if last.index > before {
+            let count = usize::try_from(last.index.since(before)).unwrap_or(usize::MAX);
+            self.trace(TraceEvent::Appended { last, count });
+            self.send_appends_to_all();
+        }
+    }
+
+    fn take_proposal(&mut self, proposal: Proposal) {
+        let Proposal { id, session, command } = proposal;
+        let (size, limit) = (command.len(), self.config.command_bytes_max);
+        if size > limit {
+            return self.reject(id, Rejection::TooLarge { size, limit });
+        }
+        let RoleState::Leader(leader) = &mut self.role else { unreachable!("checked by the caller") };
+        // One command always fits, so that a limit below a command's size does not refuse for ever.
+        if leader.uncommitted.bytes > 0
+            && leader.uncommitted.bytes + size > self.config.uncommitted_bytes_max
+        {
+            return self.reject(id, Rejection::Overloaded);
+        }
+        leader.uncommitted.push(self.log.last().index.next(), size);
+        let entry = self.append_as_leader(Payload::Command(command), session);
+        self.outbox.push(Effect::Proposed { id, entry });
+    }
+
+    fn reject(&mut self, id: ProposalId, reason: Rejection) {
+        self.outbox.push(Effect::Rejected { id, reason });
+    }
+
+    pub(super) fn send_appends_to_all(&mut self) {
+        for peer in self.peers() {
+            self.send_appends(peer);
+        }
+    }
+
+    /// Sends what the follower's window has room for.
+    pub(super) fn send_appends(&mut self, peer: NodeId) {
+        while let Some(message) = self.next_append(peer) {
+            self.send(peer, message, None);
+        }
+    }
+
+    /// The next append for a follower; `None` if there is nothing to send now.
+    fn next_append(&mut self, peer: NodeId) -> Option<Message> {
+        let RoleState::Leader(leader) = &mut self.role else { return None };
+        let progress = leader.progress.get_mut(&peer)?;
+        let last = self.log.last().index;
+        let is_due = match progress.state {
+            ProgressState::Probe { sent } => sent.is_none(),
+            ProgressState::Replicate => {
+                progress.next <= last
+                    && progress
+                        .has_room(self.config.inflight_messages_max, self.config.inflight_bytes_max)
+            }
+            ProgressState::Snapshot { .. } => false,
+        };
+        if !is_due || progress.is_reading {
+            return None;
+        }
+        let from = progress.next;
+        if self.log.term_at(from.previous()).is_none() {
+            self.start_snapshot(peer);
+            return None;
+        }
+        let bytes_max = self.config.append_bytes_max;
+        let entries = if from > last {
+            Vec::new()
+        } else if let Some(entries) = self.log.entries(from, last, bytes_max) {
+            entries
+        } else {
+            progress.is_reading = true;
+            self.outbox.push(Effect::ReadEntries { to: peer, from, through: last, bytes_max });
+            return None;
+        };
+        Some(self.make_append(peer, from, entries))
+    }
+
+    /// The append of `entries`, which begin at `from`, and the note that it is under way.
+    fn make_append(&mut self, peer: NodeId, from: LogIndex, entries: Vec<Entry>) -> Message {
+        let index = from.previous();
+        let term = self.log.term_at(index).expect("the caller looked it up");
+        let RoleState::Leader(leader) = &mut self.role else { unreachable!("only a leader appends") };
+        let progress = leader.progress.get_mut(&peer).expect("the caller looked it up");
+        if let ProgressState::Probe { sent } = &mut progress.state {
+            *sent = Some(self.now);
+        } else if let Some(last) = entries.last() {
+            progress.sent(last.id.index, entries.iter().map(Entry::size).sum(), self.now);
+        }
+        assert!(progress.next > progress.matched, "what is next is never known to be there");
+        progress.told_commit = self.commit;
+        Message::Append { previous: EntryId::new(term, index), entries, commit: self.commit }
+    }
+
+    pub(super) fn handle_entries_read(&mut self, to: NodeId, entries: Vec<Entry>) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        progress.is_reading = false;
+        // Nothing could be read: the next sign of life of the follower tries again.
+        let Some(first) = entries.first().map(|entry| entry.id.index) else { return };
+        let is_wanted = first == progress.next
+            && !matches!(progress.state, ProgressState::Snapshot { .. })
+            && self.log.term_at(first.previous()).is_some()
+            && entries.iter().all(|entry| self.log.contains(entry.id));
+        if is_wanted {
+            let message = self.make_append(to, first, entries);
+            self.send(to, message, None);
+        }
+        self.send_appends(to);
+    }
+
+    pub(super) fn handle_accepted(&mut self, from: NodeId, store: StoreId, matched: LogIndex) {
+        if matched > self.log.last().index {
+            let reason = "acknowledges entries that we do not have";
+            return self.trace(TraceEvent::Dropped { from, reason });
+        }
+        let counts = self.membership().counts(from, store);
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) else { return };
+        let is_news = progress.accepted(matched);
+        let agrees = match &progress.state {
+            ProgressState::Probe { .. } => true,
+            ProgressState::Replicate => false,
+            ProgressState::Snapshot { meta, .. } => matched >= meta.last.index,
+        };
+        if agrees {
+            progress.replicate();
+        }
+        if is_news {
+            self.advance_commit();
+        }
+        self.send_appends(from);
+    }
+
+    pub(super) fn handle_rejected(&mut self, from: NodeId, rejected: LogIndex, hint: EntryId) {
+        let base = self.log.base().index;
+        let agree =
+            self.log.last_at_most(hint.index.min(rejected.previous()), hint.term).index.next();
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        let is_stale = rejected <= progress.matched
+            || match progress.state {
+                ProgressState::Probe { .. } => rejected != progress.next.previous(),
+                ProgressState::Replicate => false,
+                ProgressState::Snapshot { .. } => true,
+            };
+        if is_stale {
+            return;
+        }
+        // If even what precedes our first entry is not there, only a snapshot helps: `next` before the log asks for one.
+        let next = if rejected <= base || hint.index < base { base } else { agree };
+        progress.probe(next.max(LogIndex(1)));
+        self.send_appends(from);
+    }
+
+    /// Moves the commit index to what a majority has, if that is of our own term.
+    pub(super) fn advance_commit(&mut self) {
+        let RoleState::Leader(leader) = &self.role else { return };
+        let own = if self.membership().counts(self.config.id, self.config.store) {
+            self.own_matched()
+        } else {
+            LogIndex::ZERO
+        };
+        let mut matched: Vec<LogIndex> = self
+            .membership()
+            .voters
+            .keys()
+            .map(|id| leader.progress.get(id).map_or(own, |progress| progress.matched))
+            .collect();
+        let Some(index) = reached_by_majority(&mut matched) else { return };
+        if index > self.commit && self.may_commit_by_counting(index) {
+            self.commit_to(index);
+            self.commit_advanced_as_leader();
+        }
+    }
+
+    /// How far our own log counts: as far as it is durable.
+    fn own_matched(&self) -> LogIndex {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::LeaderCountsItselfBeforeDisk) {
+            return self.log.last().index;
+        }
+        self.log.durable()
+    }
+
+    fn may_commit_by_counting(&self, index: LogIndex) -> bool {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::CommitOfEarlierTermByCounting) {
+            return true;
+        }
+        self.log.term_at(index) == Some(self.term())
+    }
+
+    fn commit_advanced_as_leader(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        leader.uncommitted.committed(self.commit);
+        self.start_waiting_reads();
+        // Whoever has nothing under way would learn of it only with the next heartbeat.
+        for peer in self.peers() {
+            let RoleState::Leader(leader) = &mut self.role else { return };
+            let Some(progress) = leader.progress.get(&peer) else { continue };
+            let is_up_to_date = progress.state == ProgressState::Replicate && progress.is_idle();
+            if is_up_to_date && progress.told_commit < self.commit {
+                self.send_heartbeat(peer);
+            }
+        }
+    }
+
+    pub(super) fn heartbeat_is_due(&mut self) {
+        if !self.has_quorum_contact() {
+            let term = self.term();
+            self.trace(TraceEvent::QuorumLost { term });
+            return self.become_follower(term, None);
+        }
+        let term = self.term();
+        self.trace(TraceEvent::HeartbeatsSent { term });
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        leader.heartbeat_due = self.now + self.config.heartbeat;
+        for peer in self.peers() {
+            self.send_heartbeat(peer);
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&peer) else { return };
+        let commit = self.commit.min(progress.matched);
+        progress.told_commit = progress.told_commit.max(commit);
+        let round = leader.reads.round();
+        self.send(peer, Message::Heartbeat { commit, round }, None);
+    }
+
+    /// Check-quorum (thesis §6.2): whether a majority was heard from within the longest election timeout.
+    fn has_quorum_contact(&self) -> bool {
+        let RoleState::Leader(leader) = &self.role else { return false };
+        let mut contacts: Vec<_> = self
+            .membership()
+            .voters
+            .keys()
+            .map(|id| leader.progress.get(id).map_or(self.now, |progress| progress.contact))
+            .collect();
+        reached_by_majority(&mut contacts)
+            .is_some_and(|contact| self.now < contact + self.config.election_timeout.end)
+    }
+
+    /// Something was heard from `from` in our term.
+    pub(super) fn note_contact(&mut self, from: NodeId, store: StoreId) {
+        let counts = self.membership().counts(from, store);
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        if let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) {
+            progress.contact = self.now;
+        } else {
+            self.bind_if_new(from, store);
+        }
+    }
+
+    pub(super) fn handle_heartbeat_reply(&mut self, from: NodeId, store: StoreId, round: u64) {
+        let counts = self.membership().counts(from, store);
+        let retry_after = 2 * self.config.heartbeat;
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let begun = leader.reads.round();
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        if counts && round <= begun {
+            progress.round = progress.round.max(round);
+        }
+        let limit = self.now.saturating_sub(retry_after);
+        match &mut progress.state {
+            // It lives, and yet has not answered: the probe or its answer was lost.
+            ProgressState::Probe { sent } => {
+                if sent.is_some_and(|sent| sent <= limit) {
+                    *sent = None;
+                }
+            }
+            ProgressState::Replicate => {
+                if progress.is_overdue(limit) {
+                    progress.probe(progress.matched.next());
+                }
+            }
+            ProgressState::Snapshot { .. } => self.retry_snapshot(from),
+        }
+        self.confirm_reads();
+        self.send_appends(from);
+    }
+
+    // The follower's side.
+
+    pub(super) fn handle_append(
+        &mut self,
+        from: NodeId,
+        previous: EntryId,
+        entries: Vec<Entry>,
+        leader_commit: LogIndex,
+    ) {
+        if !is_consistent(previous, &entries, self.term()) {
+            return self.trace(TraceEvent::Dropped { from, reason: "entries out of order" });
+        }
+        self.follow(from);
+        let (previous, entries) = self.skip_committed(previous, entries);
+        if !self.log.contains(previous) {
+            let at = previous.index.min(self.log.last().index);
+            let hint = self.log.last_at_most(at, previous.term);
+            let rejected = previous.index;
+            return self.send(from, Message::AppendRejected { rejected, hint }, None);
+        }
+        let matched = entries.last().map_or(previous.index, |entry| entry.id.index);
+        if self.append_missing(from, previous.index, entries) {
+            self.commit_to(leader_commit.min(matched));
+            let after = self.token_for(matched);
+            self.send(from, Message::AppendAccepted { matched }, after);
+        }
+    }
+
+    /// What lies at or before our commit index is the same in every leader's log: the message is as good without it.
+    fn skip_committed(&self, previous: EntryId, mut entries: Vec<Entry>) -> (EntryId, Vec<Entry>) {
+        if previous.index >= self.commit {
+            return (previous, entries);
+        }
+        let term = self.log.term_at(self.commit).expect("what is committed is in the log");
+        entries.retain(|entry| entry.id.index > self.commit);
+        (EntryId::new(term, self.commit), entries)
+    }
+
+    /// Appends what is not there yet, after removing what contradicts it. `false` if that would remove what is committed.
+    fn append_missing(&mut self, from: NodeId, previous: LogIndex, mut entries: Vec<Entry>) -> bool {
+        let there = self.count_of_present(&entries);
+        let first_new = previous.plus(there as u64).next();
+        if first_new <= self.log.last().index && self.is_conflict(&entries[there..]) {
+            if first_new <= self.commit {
+                // Leader Completeness rules this out as long as no disk lies.
+                let reason = "contradicts what is committed here";
+                self.trace(TraceEvent::Dropped { from, reason });
+                return false;
+            }
+            self.truncate(first_new);
+        }
+        if there < entries.len() {
+            let count = entries.len() - there;
+            for entry in entries.drain(there..) {
+                self.append_entry(entry);
+            }
+            let last = self.log.last();
+            self.trace(TraceEvent::Appended { last, count });
+        }
+        true
+    }
+
+    /// How many of the leader's entries are in our log already.
+    fn count_of_present(&self, entries: &[Entry]) -> usize {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::TruncateOnAnyConflictMessage) {
+            return 0;
+        }
+        entries.iter().take_while(|entry| self.log.contains(entry.id)).count()
+    }
+
+    /// Whether our log goes on otherwise than with `missing`. Without missing entries there is nothing to contradict.
+    fn is_conflict(&self, missing: &[Entry]) -> bool {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::TruncateOnAnyConflictMessage) {
+            return true;
+        }
+        !missing.is_empty()
+    }
+
+    /// Removes entries that contradict the leader's, and the members that came with them.
+    fn truncate(&mut self, from: LogIndex) {
+        assert!(from > self.commit, "what is committed is never removed");
+        self.log.truncate(from);
+        if self.membership.truncate(from) {
+            let membership = self.membership().clone();
+            self.outbox.push(Effect::MembershipChanged(membership));
+        }
+        let batch = self.batch();
+        debug_assert!(batch.entries.is_empty(), "a step truncates before it appends");
+        batch.truncate_from = Some(from);
+        self.trace(TraceEvent::Truncated { from });
+    }
+
+    /// The write after which the entry at `index` is durable; this step's own, if it is in it.
+    pub(super) fn token_for(&self, index: LogIndex) -> Option<crate::effects::IoToken> {
+        let in_this_step = self.batch.as_ref().filter(|batch| {
+            batch.entries.iter().any(|entry| entry.id.index <= index) || batch.restart_log
+        });
+        match in_this_step {
+            Some(batch) => Some(batch.token),
+            None => self.log.token_for(index),
+        }
+    }
+
+    pub(super) fn commit_to(&mut self, index: LogIndex) {
+        if index > self.commit {
+            assert!(index <= self.log.last().index, "what is committed is in the log");
+            self.commit = index;
+            self.trace(TraceEvent::Committed { index });
+        }
+    }
+
+    pub(super) fn handle_heartbeat(&mut self, from: NodeId, commit: LogIndex, round: u64) {
+        self.follow(from);
+        if commit <= self.log.last().index {
+            self.commit_to(commit);
+        } else {
+            let reason = "commits what we acknowledged and do not have: a disk has lied";
+            self.trace(TraceEvent::Dropped { from, reason });
+        }
+        self.send(from, Message::HeartbeatReply { round }, None);
+    }
+}
+
+/// Whether a peer's entries are consecutive, and their terms rise from the preceding entry's to at most `term`.
+fn is_consistent(previous: EntryId, entries: &[Entry], term: Term) -> bool {
+    let mut before = previous;
+    previous.term <= term
+        && entries.iter().all(|entry| {
+            let follows = Some(entry.id.index.0) == before.index.0.checked_add(1)
+                && entry.id.term >= before.term
+                && entry.id.term <= term;
+            before = entry.id;
+            follows
+        })
+}

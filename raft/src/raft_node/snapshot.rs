@@ -1,0 +1,229 @@
+//! Snapshots (Raft §7): built from our own state machine, sent to followers that are too far behind, installed, and the log
+//! compacted behind them.
+//!
+//! A snapshot travels in pieces, one at a time, each acknowledged with the next byte wanted; after a lost message or a broken
+//! connection it goes on where it stopped. Pieces are messages like any other here; the transport gives them a stream of
+//! their own, so that they delay no heartbeat.
+//!
+//! **Installing is crash-safe by order**: the file is whole, verified and durable before the core hears of it; then one write records the
+//! snapshot and restarts the log behind it; only when that is durable is the state machine restored and the leader told. A
+//! crash in between finds either the old log or the new snapshot, never neither.
+//!
+//! Compaction leaves some entries behind the snapshot for followers that are only a little late, and holds back for those that are
+//! just receiving a snapshot, so that they find what follows it.
+
+use bytes::Bytes;
+
+use crate::effects::{Effect, IoToken};
+use crate::message::Message;
+use crate::progress::ProgressState;
+use crate::trace::TraceEvent;
+use crate::types::{EntryId, LogIndex, NodeId, SnapshotMeta, StoreId};
+
+use super::{RaftNode, RoleState};
+
+/// A compaction that waits until the snapshot it rests on is recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compaction {
+    after: IoToken,
+    through: LogIndex,
+}
+
+impl RaftNode {
+    // Our own.
+
+    pub(super) fn handle_snapshot_built(&mut self, meta: SnapshotMeta) {
+        let latest = self.log.snapshot().map_or(LogIndex::ZERO, |snapshot| snapshot.last.index);
+        // One from the leader came first, or the log has been restarted behind it.
+        if meta.last.index <= latest || !self.log.contains(meta.last) {
+            return;
+        }
+        assert!(meta.last.index <= self.applying, "a snapshot holds what was applied");
+        let through = LogIndex(meta.last.index.0.saturating_sub(self.config.kept_entries));
+        self.batch().snapshot = Some(meta.clone());
+        self.compaction = Some(Compaction { after: self.last_token, through });
+        self.membership.compact(meta.last.index);
+        self.log.set_snapshot(meta);
+    }
+
+    /// The snapshot is recorded: what lies before it may go.
+    pub(super) fn compact_if_durable(&mut self) {
+        let durable = self.log.durable_token();
+        let Some(compaction) = self.compaction.take_if(|compaction| compaction.after <= durable)
+        else {
+            return;
+        };
+        let through = self.held_back_by_receivers(compaction.through);
+        if through > self.log.base().index {
+            self.log.compact(through);
+            self.outbox.push(Effect::Compact(through));
+            self.trace(TraceEvent::Compacted { through });
+        }
+    }
+
+    /// A follower that receives a snapshot, and is heard from, will want what follows it.
+    fn held_back_by_receivers(&self, through: LogIndex) -> LogIndex {
+        let silent = self.now.saturating_sub(self.config.election_timeout.end);
+        self.progress()
+            .filter(|(_, progress)| progress.contact >= silent)
+            .filter_map(|(_, progress)| match &progress.state {
+                ProgressState::Snapshot { meta, .. } => Some(meta.last.index),
+                ProgressState::Probe { .. } | ProgressState::Replicate => None,
+            })
+            .fold(through, LogIndex::min)
+    }
+
+    // Sending.
+
+    /// Snapshots that are being sent, which must not be removed.
+    pub fn snapshots_in_use(&self) -> impl Iterator<Item = &SnapshotMeta> {
+        self.progress().filter_map(|(_, progress)| match &progress.state {
+            ProgressState::Snapshot { meta, .. } => Some(meta),
+            ProgressState::Probe { .. } | ProgressState::Replicate => None,
+        })
+    }
+
+    /// The follower needs what the log no longer has.
+    pub(super) fn start_snapshot(&mut self, to: NodeId) {
+        let meta = self.log.snapshot().expect("a log is compacted behind a snapshot").clone();
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        progress.snapshot(meta.clone(), self.now);
+        self.trace(TraceEvent::SnapshotNeeded { to, last: meta.last });
+        self.outbox.push(Effect::ReadSnapshot { to, meta, offset: 0 });
+    }
+
+    pub(super) fn handle_snapshot_read(
+        &mut self,
+        to: NodeId,
+        meta: &SnapshotMeta,
+        offset: u64,
+        data: Option<Bytes>,
+    ) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        let ProgressState::Snapshot { meta: wanted, offset: at, sent } = &mut progress.state else {
+            return;
+        };
+        if wanted.last != meta.last || *at != offset {
+            return;
+        }
+        if let Some(data) = data {
+            *sent = self.now;
+            self.send(to, Message::SnapshotChunk { meta: meta.clone(), offset, data }, None);
+        } else if self.log.snapshot().is_some_and(|latest| latest.last != meta.last) {
+            // It is gone: a newer one took its place.
+            self.start_snapshot(to);
+        }
+    }
+
+    pub(super) fn handle_snapshot_ack(
+        &mut self,
+        from: NodeId,
+        store: StoreId,
+        last: EntryId,
+        offset: u64,
+        installed: bool,
+    ) {
+        let counts = self.membership().counts(from, store);
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) else { return };
+        let ProgressState::Snapshot { meta, offset: at, sent } = &mut progress.state else { return };
+        if meta.last != last || offset > meta.size {
+            return;
+        }
+        if installed {
+            return self.handle_accepted(from, store, last.index);
+        }
+        // A repeated answer to a piece that was answered already starts nothing.
+        if offset != *at {
+            (*at, *sent) = (offset, self.now);
+            let meta = meta.clone();
+            self.outbox.push(Effect::ReadSnapshot { to: from, meta, offset });
+        }
+    }
+
+    /// The follower lives: if the piece under way has not been answered for an election timeout, it was lost.
+    pub(super) fn retry_snapshot(&mut self, to: NodeId) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        let ProgressState::Snapshot { meta, offset, sent } = &mut progress.state else { return };
+        if self.now >= *sent + self.config.election_timeout.end {
+            *sent = self.now;
+            let (meta, offset) = (meta.clone(), *offset);
+            self.outbox.push(Effect::ReadSnapshot { to, meta, offset });
+        }
+    }
+
+    // Receiving.
+
+    pub(super) fn handle_snapshot_chunk(
+        &mut self,
+        from: NodeId,
+        meta: SnapshotMeta,
+        offset: u64,
+        data: Bytes,
+    ) {
+        self.follow(from);
+        if meta.last.index <= self.commit {
+            let matched = self.commit;
+            let after = self.token_for(matched);
+            return self.send(from, Message::AppendAccepted { matched }, after);
+        }
+        if !self.is_writing_snapshot {
+            self.is_writing_snapshot = true;
+            self.outbox.push(Effect::WriteSnapshot { meta, offset, data });
+        }
+    }
+
+    pub(super) fn handle_snapshot_written(
+        &mut self,
+        meta: SnapshotMeta,
+        offset: u64,
+        is_complete: bool,
+    ) {
+        self.is_writing_snapshot = false;
+        let RoleState::Follower { leader: Some(leader) } = self.role else { return };
+        let last = meta.last;
+        if last.index <= self.commit {
+            return;
+        }
+        if !is_complete {
+            let ack = Message::SnapshotAck { last, offset, installed: false };
+            return self.send(leader, ack, None);
+        }
+        if self.log.contains(last) {
+            // We have the entries themselves: they are committed, that is all (Raft §7).
+            self.commit_to(last.index);
+            let after = self.token_for(last.index);
+            return self.send(leader, Message::AppendAccepted { matched: last.index }, after);
+        }
+        self.install_snapshot(meta);
+        let after = Some(self.last_token);
+        self.send(leader, Message::SnapshotAck { last, offset, installed: true }, after);
+    }
+
+    /// The log begins anew behind a snapshot from the leader.
+    fn install_snapshot(&mut self, meta: SnapshotMeta) {
+        assert!(meta.last.index > self.commit, "a snapshot never takes back what is committed");
+        let batch = self.batch();
+        batch.snapshot = Some(meta.clone());
+        batch.restart_log = true;
+        let index = meta.last.index;
+        self.membership.restart(index, meta.membership.clone());
+        self.outbox.push(Effect::MembershipChanged(meta.membership.clone()));
+        self.log.restart(meta.clone());
+        (self.commit, self.applying) = (index, index);
+        self.compaction = None;
+        self.trace(TraceEvent::SnapshotInstalled { last: meta.last });
+        self.restoring = Some((self.last_token, meta));
+    }
+
+    /// The installed snapshot is recorded: the state machine may follow.
+    pub(super) fn restore_if_durable(&mut self) {
+        let durable = self.log.durable_token();
+        if let Some((_, meta)) = self.restoring.take_if(|(after, _)| *after <= durable) {
+            self.outbox.push(Effect::Restore(meta));
+        }
+    }
+}

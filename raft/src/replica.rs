@@ -1,0 +1,708 @@
+//! A replica: the node, the order of its effects, and who waits for what.
+//!
+//! [`RaftNode`] says what must happen; somebody has to hold a message back until its write is durable, to hand committed entries to
+//! the state machine one run at a time, to remember which client waits for which entry, and to ask again when a
+//! read got no answer. All of that *decides* something, so it is here, pure, and runs in the simulator exactly as in
+//! production. What is left to the driver moves bytes.
+//!
+//! - **Messages** leave when the write they name is durable.
+//! - **Proposals** are answered when the entry at their place is applied: with the machine's reply if it is theirs, with
+//!   [`ProposalError::Superseded`] if another term's entry took the place, which means that it never takes effect. If a snapshot
+//!   took the place, nobody can tell: [`ProposalError::Unknown`].
+//! - **Reads** that arrive while one is being confirmed wait and share the next confirmation. An unanswered one is asked again under a
+//!   new [`ReadId`]; one that is too old is given up.
+//! - **Applying** goes in runs of bounded size, one at a time, so that a slow machine holds little memory and new proposals
+//!   are refused when it falls too far behind.
+//! - **Snapshots** of our own are taken between two runs, so that they stand for exactly the entries given out so far.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::effects::{Effect, Effects, FatalError, IoToken, PersistBatch, ProposalId, Rejection};
+use crate::membership::Membership;
+use crate::message::{Envelope, ReadId};
+use crate::raft_node::{Event, Proposal, RaftNode, Role};
+use crate::state_machine::Reply;
+use crate::trace::TraceEvent;
+use crate::types::{Entry, EntryId, LogIndex, NodeId, SnapshotMeta, Term};
+
+/// The caller's name for a read, unique while the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// How a replica behaves beyond its node's [`crate::raft_node::Config`].
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// Entries applied since the last snapshot after which another is taken.
+    pub snapshot_entries: u64,
+    /// Bytes of entries handed to the state machine at a time (one entry may exceed it).
+    pub apply_bytes_max: usize,
+    /// Committed entries that may wait for the state machine before proposals are refused.
+    pub apply_lag_max: u64,
+    /// Reads that wait at once.
+    pub reads_max: usize,
+    /// A read without an answer is asked again after this time.
+    pub read_retry: Duration,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self {
+            snapshot_entries: 10_000,
+            apply_bytes_max: 1 << 20,
+            apply_lag_max: 50_000,
+            reads_max: 10_000,
+            read_retry: Duration::from_millis(300),
+        }
+    }
+}
+
+/// A proposal on its way in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The proposal.
+    pub proposal: Proposal,
+    /// It gives space back, and so is taken when space is low.
+    pub reclaims_space: bool,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// The deadline of [`Replica::next_deadline`] has come.
+    Timeout,
+    /// A message arrived.
+    Receive(Envelope),
+    /// Clients want these in the log.
+    Propose(Vec<Request>),
+    /// Clients want to read, linearizably, before `deadline`.
+    Read {
+        /// The reads.
+        requests: Vec<RequestId>,
+        /// When to give up.
+        deadline: Duration,
+    },
+    /// The log store's room for more.
+    LowSpace(bool),
+    /// The write with this token, and all before it, are durable.
+    Persisted(IoToken),
+    /// A write failed.
+    PersistFailed {
+        /// The write; with it, all before it are in doubt.
+        token: IoToken,
+        /// Why.
+        error: String,
+    },
+    /// The run that was given out is applied.
+    Applied {
+        /// Its last entry.
+        last: EntryId,
+        /// The machine's replies to those entries of the run that bear commands, ascending.
+        replies: Vec<(EntryId, Reply)>,
+    },
+    /// The state machine failed.
+    ApplyFailed(String),
+    /// The machine is in the state of the snapshot that was given out.
+    Restored(EntryId),
+    /// Entries for a follower were read; none if that failed.
+    EntriesRead {
+        /// For whom.
+        to: NodeId,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// What became of the snapshot that was asked for.
+    SnapshotTaken(SnapshotOutcome),
+    /// A piece of a snapshot was read for a follower; `None` if that failed.
+    SnapshotRead {
+        /// For whom.
+        to: NodeId,
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Where the piece begins.
+        offset: u64,
+        /// The piece.
+        data: Option<Bytes>,
+    },
+    /// A piece of a snapshot from the leader was written.
+    SnapshotWritten {
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// The next byte wanted.
+        offset: u64,
+        /// It is whole, verified and durable.
+        is_complete: bool,
+    },
+    /// An operator wants a snapshot now.
+    TakeSnapshot,
+}
+
+/// What became of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOutcome {
+    /// It is durable.
+    Taken(SnapshotMeta),
+    /// The machine has no snapshots. It will not be asked again.
+    Unsupported,
+    /// It could not be made or written. It will be tried again after a while.
+    Failed,
+}
+
+/// Committed entries for the state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The places.
+    pub range: RangeInclusive<LogIndex>,
+    /// The entries, if they are in memory; else they are to be read from the log, as many of them at a time as one likes.
+    pub entries: Option<Vec<Entry>>,
+}
+
+/// Why a proposal has no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposalError {
+    /// It was not taken into the log.
+    Rejected(Rejection),
+    /// The disk is nearly full. Not taken.
+    NoSpace,
+    /// Another entry was committed in its place. It has no effect, now or later.
+    Superseded,
+    /// It may or may not take effect.
+    Unknown,
+}
+
+/// What goes out.
+#[derive(Debug)]
+pub enum Output {
+    /// Write this batch.
+    Persist(PersistBatch),
+    /// Send this now.
+    Send(Envelope),
+    /// Apply this run; answer with [`Input::Applied`].
+    Apply(Run),
+    /// Put the state machine into the state of this snapshot, after all runs given out; answer with [`Input::Restored`].
+    Restore(SnapshotMeta),
+    /// Take a snapshot of the machine as it is after all runs given out; answer with [`Input::SnapshotTaken`].
+    TakeSnapshot {
+        /// The last entry of those runs.
+        last: EntryId,
+        /// The members at that entry.
+        membership: Membership,
+    },
+    /// Read entries for a follower; answer with [`Input::EntriesRead`].
+    ReadEntries {
+        /// For whom.
+        to: NodeId,
+        /// Which.
+        range: RangeInclusive<LogIndex>,
+        /// Bytes to stop after.
+        bytes_max: usize,
+    },
+    /// Read a piece of a snapshot; answer with [`Input::SnapshotRead`].
+    ReadSnapshot {
+        /// For whom.
+        to: NodeId,
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Where the piece begins.
+        offset: u64,
+    },
+    /// Write a piece of a snapshot; answer with [`Input::SnapshotWritten`].
+    WriteSnapshot {
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Where the piece begins.
+        offset: u64,
+        /// The piece.
+        data: Bytes,
+    },
+    /// Drop entries up to here, and all snapshots but these.
+    Compact {
+        /// The last entry to drop.
+        through: LogIndex,
+        /// Snapshots in use.
+        keep: Vec<EntryId>,
+    },
+    /// A proposal has its answer.
+    Answer {
+        /// Which proposal.
+        id: ProposalId,
+        /// Where it stands in the log and the machine's reply, or why there is none.
+        result: Result<(EntryId, Reply), ProposalError>,
+    },
+    /// A read may be served by the state machine as it is now.
+    ReadReady(RequestId),
+    /// A read could not be confirmed in time, or too many wait.
+    ReadFailed {
+        /// Which read.
+        request: RequestId,
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// For the trace and the logs.
+    Trace(TraceEvent),
+    /// Role, term, leader or members changed.
+    StatusChanged,
+    /// Stop the node. Everybody who still waits gets *outcome unknown*.
+    Stop(FatalError),
+}
+
+/// How long a failed snapshot rests before the next try.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
+
+/// Reads that share one confirmation.
+#[derive(Debug)]
+struct Confirming {
+    id: ReadId,
+    requests: Vec<(RequestId, Duration)>,
+    retry_at: Duration,
+}
+
+/// Reads and their progress: queued, being confirmed, waiting for the machine.
+#[derive(Debug, Default)]
+struct Reads {
+    counter: u64,
+    queued: Vec<(RequestId, Duration)>,
+    confirming: Option<Confirming>,
+    /// The index each group waits for.
+    confirmed: BTreeMap<LogIndex, Vec<RequestId>>,
+}
+
+/// A replica. See the head of the module.
+#[derive(Debug)]
+pub struct Replica {
+    node: RaftNode,
+    config: ReplicaConfig,
+    effects: Effects,
+    held: VecDeque<(IoToken, Envelope)>,
+    /// Who waits for which place in the log.
+    proposals: BTreeMap<LogIndex, (Term, ProposalId)>,
+    reads: Reads,
+    /// Committed entries not given out yet.
+    to_apply: Option<RangeInclusive<LogIndex>>,
+    /// The last entry given out, and whether its run is still under way.
+    given: EntryId,
+    is_applying: bool,
+    applied: EntryId,
+    restoring: Option<SnapshotMeta>,
+    is_taking_snapshot: bool,
+    snapshot_is_wanted: bool,
+    has_snapshots: bool,
+    snapshot_not_before: Duration,
+    is_low_on_space: bool,
+    is_stopped: bool,
+}
+
+impl Replica {
+    /// A replica of a recovered node, whose state machine holds exactly what the node's snapshot stands for, if it has one.
+    #[must_use]
+    pub fn new(node: RaftNode, config: ReplicaConfig) -> Self {
+        let start = node.log().snapshot().map_or(EntryId::ZERO, |snapshot| snapshot.last);
+        Self {
+            node,
+            config,
+            effects: Effects::new(),
+            held: VecDeque::new(),
+            proposals: BTreeMap::new(),
+            reads: Reads::default(),
+            to_apply: None,
+            given: start,
+            is_applying: false,
+            applied: start,
+            restoring: None,
+            is_taking_snapshot: false,
+            snapshot_is_wanted: false,
+            has_snapshots: true,
+            snapshot_not_before: Duration::ZERO,
+            is_low_on_space: false,
+            is_stopped: false,
+        }
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &RaftNode {
+        &self.node
+    }
+
+    /// The last entry that the state machine has applied.
+    #[must_use]
+    pub fn applied(&self) -> EntryId {
+        self.applied
+    }
+
+    /// How many proposals wait for their entry.
+    #[must_use]
+    pub fn pending_proposals(&self) -> usize {
+        self.proposals.len()
+    }
+
+    /// Whether new commands are refused for want of space.
+    #[must_use]
+    pub fn is_low_on_space(&self) -> bool {
+        self.is_low_on_space
+    }
+
+    /// When the replica wants [`Input::Timeout`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let confirming = self.reads.confirming.as_ref().map(|confirming| confirming.retry_at);
+        let queued = self.reads.queued.iter().map(|&(_, deadline)| deadline).min();
+        [self.node.next_deadline(), confirming, queued].into_iter().flatten().min()
+    }
+
+    /// Takes one input at time `now`.
+    pub fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        if self.is_stopped {
+            return;
+        }
+        match input {
+            Input::Timeout => {
+                self.step(now, Event::Timeout, out);
+                self.expire_reads(now, out);
+            }
+            Input::Receive(envelope) => self.step(now, Event::Receive(envelope), out),
+            Input::Propose(requests) => self.propose(now, requests, out),
+            Input::Read { requests, deadline } => self.queue_reads(requests, deadline, out),
+            Input::LowSpace(is_low) => self.is_low_on_space = is_low,
+            Input::Persisted(token) => self.step(now, Event::Persisted(token), out),
+            Input::PersistFailed { token, error } => self.persist_failed(now, token, error, out),
+            Input::Applied { last, replies } => self.run_applied(now, last, replies, out),
+            Input::ApplyFailed(error) => self.stop(FatalError::StateMachine(error), out),
+            Input::Restored(last) => self.restored(now, last, out),
+            Input::EntriesRead { to, entries } => {
+                self.step(now, Event::EntriesRead { to, entries }, out);
+            }
+            Input::SnapshotTaken(outcome) => self.snapshot_taken(now, outcome, out),
+            Input::SnapshotRead { to, meta, offset, data } => {
+                self.step(now, Event::SnapshotRead { to, meta, offset, data }, out);
+            }
+            Input::SnapshotWritten { meta, offset, is_complete } => {
+                self.step(now, Event::SnapshotWritten { meta, offset, is_complete }, out);
+            }
+            Input::TakeSnapshot => self.snapshot_is_wanted = true,
+        }
+        self.ask_for_reads(now, out);
+        self.give_work(now, out);
+    }
+
+    // The node's effects.
+
+    fn step(&mut self, now: Duration, event: Event, out: &mut Vec<Output>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.node.step(now, event, &mut effects);
+        for effect in effects.drain() {
+            self.carry_out(now, effect, out);
+        }
+        self.effects = effects;
+        self.release_held(out);
+    }
+
+    fn carry_out(&mut self, now: Duration, effect: Effect, out: &mut Vec<Output>) {
+        match effect {
+            Effect::Persist(batch) => out.push(Output::Persist(batch)),
+            Effect::Send { envelope, after: None } => out.push(Output::Send(envelope)),
+            Effect::Send { envelope, after: Some(token) } => self.held.push_back((token, envelope)),
+            Effect::Apply(range) => self.committed(range),
+            Effect::Proposed { id, entry } => {
+                if let Some((_, lost)) = self.proposals.insert(entry.index, (entry.term, id)) {
+                    // An entry of an earlier term of ours stood here; what became of it is only known when this place is applied,
+                    // and then by its term alone. This one's term is later: the earlier entry is gone for good only if this one
+                    // commits.
+                    out.push(Output::Answer { id: lost, result: Err(ProposalError::Unknown) });
+                }
+            }
+            Effect::Rejected { id, reason } => {
+                out.push(Output::Answer { id, result: Err(ProposalError::Rejected(reason)) });
+            }
+            Effect::ReadReady { id, index } => self.read_confirmed(id, index, out),
+            Effect::ReadFailed { id, .. } => self.read_unconfirmed(now, id),
+            Effect::ReadEntries { to, from, through, bytes_max } => {
+                out.push(Output::ReadEntries { to, range: from..=through, bytes_max });
+            }
+            Effect::ReadSnapshot { to, meta, offset } => {
+                out.push(Output::ReadSnapshot { to, meta, offset });
+            }
+            Effect::WriteSnapshot { meta, offset, data } => {
+                out.push(Output::WriteSnapshot { meta, offset, data });
+            }
+            Effect::Restore(meta) => self.restore(meta, out),
+            Effect::Compact(through) => {
+                let latest = self.node.log().snapshot().into_iter();
+                let keep = latest.chain(self.node.snapshots_in_use()).map(|meta| meta.last).collect();
+                out.push(Output::Compact { through, keep });
+            }
+            Effect::RoleChanged { .. } => {
+                self.ask_again_at(now);
+                out.push(Output::StatusChanged);
+            }
+            Effect::MembershipChanged(_) => out.push(Output::StatusChanged),
+            Effect::Trace(event) => out.push(Output::Trace(event)),
+            Effect::Fatal(error) => self.stop(error, out),
+        }
+    }
+
+    /// Lets go the messages whose writes are durable.
+    fn release_held(&mut self, out: &mut Vec<Output>) {
+        let durable = self.node.log().durable_token();
+        // In order of their tokens only as far as they were sent in that order: look at all.
+        let mut still_held = VecDeque::with_capacity(self.held.len());
+        for (token, envelope) in self.held.drain(..) {
+            if token <= durable {
+                out.push(Output::Send(envelope));
+            } else {
+                still_held.push_back((token, envelope));
+            }
+        }
+        self.held = still_held;
+    }
+
+    fn persist_failed(&mut self, now: Duration, token: IoToken, error: String, out: &mut Vec<Output>) {
+        #[cfg(feature = "sim")]
+        if self.node.config().planted_bug == Some(crate::sim::PlantedBug::FsyncErrorIgnored) {
+            return self.step(now, Event::Persisted(token), out);
+        }
+        let _ = token;
+        self.step(now, Event::PersistFailed(error), out);
+    }
+
+    fn stop(&mut self, error: FatalError, out: &mut Vec<Output>) {
+        self.is_stopped = true;
+        for (_, (_, id)) in std::mem::take(&mut self.proposals) {
+            out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
+        }
+        let reads = std::mem::take(&mut self.reads);
+        let confirming = reads.confirming.into_iter().flat_map(|confirming| confirming.requests);
+        let confirmed = reads.confirmed.into_values().flatten();
+        let waiting = reads.queued.into_iter().chain(confirming).map(|(request, _)| request);
+        for request in waiting.chain(confirmed) {
+            out.push(Output::ReadFailed { request, leader: None });
+        }
+        out.push(Output::Stop(error));
+    }
+
+    // Proposals.
+
+    fn propose(&mut self, now: Duration, requests: Vec<Request>, out: &mut Vec<Output>) {
+        let lag = self.node.commit().since(self.applied.index);
+        let is_behind = lag > self.config.apply_lag_max;
+        let mut proposals = Vec::with_capacity(requests.len());
+        for Request { proposal, reclaims_space } in requests {
+            let refusal = if is_behind {
+                Some(ProposalError::Rejected(Rejection::Overloaded))
+            } else if self.is_low_on_space && !reclaims_space {
+                Some(ProposalError::NoSpace)
+            } else {
+                None
+            };
+            match refusal {
+                // Who does not lead says so first: the leader may have room.
+                Some(refusal) if self.node.role() == Role::Leader => {
+                    out.push(Output::Answer { id: proposal.id, result: Err(refusal) });
+                }
+                _ => proposals.push(proposal),
+            }
+        }
+        if !proposals.is_empty() {
+            self.step(now, Event::Propose(proposals), out);
+        }
+    }
+
+    /// The entry at this place is applied, or passed over by a snapshot if there is no reply.
+    fn answer(&mut self, entry: EntryId, reply: Reply, out: &mut Vec<Output>) {
+        if let Some((term, id)) = self.proposals.remove(&entry.index) {
+            let is_theirs = term == entry.term;
+            let result = if is_theirs { Ok((entry, reply)) } else { Err(ProposalError::Superseded) };
+            out.push(Output::Answer { id, result });
+        }
+    }
+
+    /// Answers those whose place was taken by an entry without a command, or by a snapshot.
+    fn answer_passed_over(
+        &mut self,
+        through: LogIndex,
+        error: ProposalError,
+        out: &mut Vec<Output>,
+    ) {
+        while let Some(entry) = self.proposals.first_entry().filter(|entry| *entry.key() <= through) {
+            let (_, id) = entry.remove();
+            out.push(Output::Answer { id, result: Err(error) });
+        }
+    }
+
+    // Applying.
+
+    fn committed(&mut self, range: RangeInclusive<LogIndex>) {
+        self.to_apply = Some(match self.to_apply.take() {
+            None => range,
+            Some(waiting) => {
+                assert_eq!(waiting.end().next(), *range.start(), "committed runs are consecutive");
+                *waiting.start()..=*range.end()
+            }
+        });
+    }
+
+    fn run_applied(
+        &mut self,
+        now: Duration,
+        last: EntryId,
+        replies: Vec<(EntryId, Reply)>,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.is_applying || last != self.given {
+            // A snapshot from the leader came while this run was under way; its clients have been told.
+            return;
+        }
+        self.is_applying = false;
+        for (entry, reply) in replies {
+            self.answer(entry, reply, out);
+        }
+        self.answer_passed_over(last.index, ProposalError::Superseded, out);
+        self.moved_on(now, last, out);
+    }
+
+    fn restore(&mut self, meta: SnapshotMeta, out: &mut Vec<Output>) {
+        // What was committed before lies before the snapshot.
+        self.to_apply = None;
+        self.restoring = Some(meta.clone());
+        self.given = meta.last;
+        // A run under way ends first: the machine has one worker. Its completion is awaited no more.
+        self.is_applying = false;
+        self.answer_passed_over(meta.last.index, ProposalError::Unknown, out);
+        out.push(Output::Restore(meta));
+    }
+
+    fn restored(&mut self, now: Duration, last: EntryId, out: &mut Vec<Output>) {
+        if self.restoring.take_if(|meta| meta.last == last).is_some() {
+            self.moved_on(now, last, out);
+        }
+    }
+
+    /// The machine has reached `last`: reads that waited for it may be served.
+    fn moved_on(&mut self, now: Duration, last: EntryId, out: &mut Vec<Output>) {
+        self.applied = last;
+        while let Some(entry) = self.reads.confirmed.first_entry().filter(|e| *e.key() <= last.index) {
+            out.extend(entry.remove().into_iter().map(Output::ReadReady));
+        }
+        self.step(now, Event::Applied(last.index), out);
+        out.push(Output::StatusChanged);
+    }
+
+    /// Keeps the machine's worker busy: a snapshot that is due, else the next run.
+    fn give_work(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.is_applying || self.restoring.is_some() || self.is_stopped {
+            return;
+        }
+        self.take_snapshot_if_due(now, out);
+        let Some(range) = self.to_apply.take() else { return };
+        let (first, through) = (*range.start(), *range.end());
+        let bytes_max = self.config.apply_bytes_max;
+        let entries = self.node.log().entries(first, through, bytes_max);
+        let end = entries
+            .as_ref()
+            .and_then(|entries| entries.last())
+            .map_or_else(|| through.min(first.plus(1023)), |entry| entry.id.index);
+        if end < through {
+            self.to_apply = Some(end.next()..=through);
+        }
+        let term = self.node.log().term_at(end).expect("what is committed is in the log");
+        self.given = EntryId::new(term, end);
+        self.is_applying = true;
+        out.push(Output::Apply(Run { range: first..=end, entries }));
+    }
+
+    fn take_snapshot_if_due(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let latest = self.node.log().snapshot().map_or(LogIndex::ZERO, |meta| meta.last.index);
+        let since = self.given.index.since(latest);
+        let is_due = since >= self.config.snapshot_entries || (self.snapshot_is_wanted && since > 0);
+        let may = self.has_snapshots && !self.is_taking_snapshot && now >= self.snapshot_not_before;
+        if is_due && may {
+            self.is_taking_snapshot = true;
+            self.snapshot_is_wanted = false;
+            let membership = self.node.membership_at(self.given.index).clone();
+            out.push(Output::TakeSnapshot { last: self.given, membership });
+        }
+    }
+
+    fn snapshot_taken(&mut self, now: Duration, outcome: SnapshotOutcome, out: &mut Vec<Output>) {
+        self.is_taking_snapshot = false;
+        match outcome {
+            SnapshotOutcome::Taken(meta) => self.step(now, Event::SnapshotBuilt(meta), out),
+            SnapshotOutcome::Unsupported => self.has_snapshots = false,
+            SnapshotOutcome::Failed => self.snapshot_not_before = now + SNAPSHOT_PAUSE,
+        }
+    }
+
+    // Reads.
+
+    fn queue_reads(&mut self, requests: Vec<RequestId>, deadline: Duration, out: &mut Vec<Output>) {
+        for request in requests {
+            let waiting = self.reads.queued.len()
+                + self.reads.confirming.as_ref().map_or(0, |confirming| confirming.requests.len())
+                + self.reads.confirmed.values().map(Vec::len).sum::<usize>();
+            if waiting < self.config.reads_max {
+                self.reads.queued.push((request, deadline));
+            } else {
+                out.push(Output::ReadFailed { request, leader: self.node.leader() });
+            }
+        }
+    }
+
+    /// Asks for one index for all reads that wait, unless one is being asked for or nobody leads.
+    fn ask_for_reads(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let can_ask = self.reads.confirming.is_none() && self.node.leader().is_some();
+        if self.reads.queued.is_empty() || !can_ask || self.is_stopped {
+            return;
+        }
+        self.reads.counter += 1;
+        let (node, boot) = (self.node.id(), self.node.config().boot);
+        let id = ReadId { node, boot, counter: self.reads.counter };
+        let requests = std::mem::take(&mut self.reads.queued);
+        let retry_at = now + self.config.read_retry;
+        self.reads.confirming = Some(Confirming { id, requests, retry_at });
+        self.step(now, Event::ReadIndex(id), out);
+    }
+
+    fn read_confirmed(&mut self, id: ReadId, index: LogIndex, out: &mut Vec<Output>) {
+        let Some(confirming) = self.reads.confirming.take_if(|confirming| confirming.id == id) else {
+            return;
+        };
+        let requests = confirming.requests.into_iter().map(|(request, _)| request);
+        if index <= self.applied.index {
+            out.extend(requests.map(Output::ReadReady));
+        } else {
+            self.reads.confirmed.entry(index).or_default().extend(requests);
+        }
+    }
+
+    /// Nobody could confirm it: it goes back into the queue, to be asked again a little later.
+    fn read_unconfirmed(&mut self, now: Duration, id: ReadId) {
+        if let Some(confirming) = self.reads.confirming.as_mut().filter(|confirming| confirming.id == id) {
+            let pause = self.node.config().heartbeat / 4;
+            confirming.retry_at = confirming.retry_at.min(now + pause);
+        }
+    }
+
+    /// The leader changed: what is being asked may never be answered.
+    fn ask_again_at(&mut self, now: Duration) {
+        if let Some(confirming) = &mut self.reads.confirming {
+            confirming.retry_at = now;
+        }
+    }
+
+    fn expire_reads(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if let Some(unanswered) = self.reads.confirming.take_if(|confirming| confirming.retry_at <= now) {
+            self.reads.queued.extend(unanswered.requests);
+        }
+        let leader = self.node.leader();
+        self.reads.queued.retain(|&(request, deadline)| {
+            let is_live = deadline > now;
+            if !is_live {
+                out.push(Output::ReadFailed { request, leader });
+            }
+            is_live
+        });
+    }
+}

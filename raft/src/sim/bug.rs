@@ -1,0 +1,75 @@
+//! Famous defects, planted on purpose.
+//!
+//! Each can be switched on at run time, none is by default. A campaign with one of them must end in a violation: that is how
+//! we know that the checks can fail.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A defect that a node can be made to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PlantedBug {
+    /// The reply to a vote request does not wait until the vote is durable; after a crash the node votes again in the
+    /// same term (Raft §5.1, thesis §3.8).
+    VoteNotPersistedBeforeReply,
+    /// An entry of an earlier term is committed because a majority has it (Raft §5.4.2, Figure 8).
+    CommitOfEarlierTermByCounting,
+    /// A follower removes everything behind the preceding entry of each append, matching or not (async-raft 9540c904).
+    TruncateOnAnyConflictMessage,
+    /// A new leader confirms reads before it has committed anything in its term (etcd #7331).
+    ReadIndexBeforeFirstCommit,
+    /// A leader counts its own log before it is durable (openraft a9f696a9).
+    LeaderCountsItselfBeforeDisk,
+    /// A failed fsync is taken for a success (ATC 2020; hashicorp/raft #163).
+    FsyncErrorIgnored,
+    /// Entries are applied once they are in the log, committed or not (Redpanda #11840).
+    ApplyBeforeCommit,
+    /// After a restart the node is back in the term of its last entry, and has forgotten its vote.
+    ForgottenTermOnRestart,
+}
+
+impl PlantedBug {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::VoteNotPersistedBeforeReply,
+        Self::CommitOfEarlierTermByCounting,
+        Self::TruncateOnAnyConflictMessage,
+        Self::ReadIndexBeforeFirstCommit,
+        Self::LeaderCountsItselfBeforeDisk,
+        Self::FsyncErrorIgnored,
+        Self::ApplyBeforeCommit,
+        Self::ForgottenTermOnRestart,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::VoteNotPersistedBeforeReply => "vote-not-persisted-before-reply",
+            Self::CommitOfEarlierTermByCounting => "commit-of-earlier-term-by-counting",
+            Self::TruncateOnAnyConflictMessage => "truncate-on-any-conflict-message",
+            Self::ReadIndexBeforeFirstCommit => "read-index-before-first-commit",
+            Self::LeaderCountsItselfBeforeDisk => "leader-counts-itself-before-disk",
+            Self::FsyncErrorIgnored => "fsync-error-ignored",
+            Self::ApplyBeforeCommit => "apply-before-commit",
+            Self::ForgottenTermOnRestart => "forgotten-term-on-restart",
+        }
+    }
+}
+
+impl fmt::Display for PlantedBug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for PlantedBug {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|bug| bug.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.into_iter().map(Self::name).collect();
+            format!("no planted bug is called {name}; there are {}", names.join(", "))
+        })
+    }
+}

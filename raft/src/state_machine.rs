@@ -1,0 +1,239 @@
+//! What the cluster replicates: the user's state machine.
+//!
+//! [`StateMachine`] is the simple trait: state in memory, one command at a time, a snapshot as bytes. [`DurableStateMachine`] is what the
+//! driver runs; [`Simple`] adapts the one to the other.
+//!
+//! Every replica applies the same commands in the same order, so `apply` must be a function of state and command and of
+//! nothing else: no clock, no random source, no hash order. An `Err` from it is a **deterministic refusal**: every replica refuses alike, the
+//! state is unchanged, the proposer gets the error and the log goes on. What is *not* a function of state and
+//! command (a disk that failed, a broken invariant) is a [`Fatal`] error, or a panic: the node stops before it can
+//! diverge.
+
+use std::error::Error;
+use std::fmt::{self, Debug};
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+
+use crate::types::{EntryId, SessionId};
+
+/// Any error of a user's state machine.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A replicated state machine in memory.
+pub trait StateMachine: Send + Sync + 'static {
+    /// Applies a committed command and returns the reply for its proposer. See the head of the module for what an error
+    /// means.
+    fn apply(&mut self, command: &[u8]) -> Result<Vec<u8>, BoxError>;
+
+    /// The whole state as bytes, from which [`Self::restore`] can make it again. `Ok(None)`, the default, means that there are no
+    /// snapshots: the log is then kept for ever, and replayed at each start.
+    fn snapshot(&self) -> Result<Option<Vec<u8>>, BoxError> {
+        Ok(None)
+    }
+
+    /// Replaces the state by that of a snapshot.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
+        let _ = snapshot;
+        Err("this state machine takes no snapshots".into())
+    }
+}
+
+/// An error of a state machine that is not a function of its input: the node stops.
+///
+/// Return it boxed from `apply`: `Err(Box::new(Fatal::new(error)))`.
+#[derive(Debug)]
+pub struct Fatal(BoxError);
+
+/// A committed entry, for [`DurableStateMachine::apply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its identity.
+    pub id: EntryId,
+    /// Exactly-once identity, if the client gave one.
+    pub session: Option<SessionId>,
+    /// The command; `None` for entries of Raft's own, which only move [`DurableStateMachine::applied`] on.
+    pub command: Option<Bytes>,
+}
+
+/// The answer to one command: what its proposer gets.
+pub type Reply = Result<Bytes, BoxError>;
+
+/// A piece of a snapshot: immutable, of any size up to 64 MiB, a few MiB at best.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What the part is, in the machine's own words; unique in its snapshot.
+    pub name: String,
+    /// Its bytes.
+    pub data: Bytes,
+}
+
+/// A state as of one moment, which can be read while the machine goes on.
+pub trait SnapshotView: Send {
+    /// The next part, or `None` after the last. Called on a thread of its own.
+    fn next_part(&mut self) -> Result<Option<Part>, BoxError>;
+}
+
+/// The parts of a snapshot, in the order in which they were given.
+pub trait SnapshotParts {
+    /// The next part, verified, or `None` after the last.
+    fn next_part(&mut self) -> Result<Option<Part>, BoxError>;
+}
+
+/// Makes applied entries durable beside `apply`; returns the last of them.
+pub type SyncJob = Box<dyn FnOnce() -> Result<EntryId, BoxError> + Send>;
+
+/// The state machine as the driver runs it: on one worker, beside the node's own task.
+pub trait DurableStateMachine: Send + 'static {
+    /// A handle for reads, which never waits for `apply` longer than for one entry.
+    type Reader: Clone + Send + Sync + 'static;
+
+    /// A reader of the state as it is at the time of each call on it.
+    fn reader(&self) -> Self::Reader;
+
+    /// Applies a run of consecutive committed entries and pushes one reply for each entry *that has a command*. An `Err`
+    /// stops the node.
+    fn apply(&mut self, entries: &[Committed], replies: &mut Vec<Reply>) -> Result<(), Fatal>;
+
+    /// The last entry applied; [`EntryId::ZERO`] for an empty machine.
+    fn applied(&self) -> EntryId;
+
+    /// The last entry whose effect survives a crash of the machine by itself. A machine in memory says
+    /// [`EntryId::ZERO`]: it lives on the node's snapshots, and the log is kept from the latest of them on.
+    fn durable(&self) -> EntryId;
+
+    /// A job that makes what is applied now durable; `None` if there is nothing to do.
+    fn sync(&mut self) -> Option<SyncJob> {
+        None
+    }
+
+    /// The state as of now; `None` if this machine has no snapshots.
+    fn view(&self) -> Result<Option<Box<dyn SnapshotView>>, BoxError>;
+
+    /// Replaces the state by that of a snapshot whose last entry is `last`.
+    fn restore(&mut self, last: EntryId, parts: &mut dyn SnapshotParts) -> Result<(), BoxError>;
+}
+
+/// Runs a [`StateMachine`] as a [`DurableStateMachine`].
+#[derive(Debug)]
+pub struct Simple<M> {
+    machine: Arc<RwLock<M>>,
+    applied: EntryId,
+}
+
+/// Reads a [`Simple`] machine.
+#[derive(Debug)]
+pub struct SimpleReader<M> {
+    machine: Arc<RwLock<M>>,
+}
+
+impl Fatal {
+    /// Wraps the error that must stop the node.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the state machine failed: {}", self.0)
+    }
+}
+
+impl Error for Fatal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.0.as_ref())
+    }
+}
+
+impl<M: StateMachine> Simple<M> {
+    /// Wraps a machine in its initial state.
+    pub fn new(machine: M) -> Self {
+        Self { machine: Arc::new(RwLock::new(machine)), applied: EntryId::ZERO }
+    }
+}
+
+impl<M> SimpleReader<M> {
+    /// Calls `read` with the machine as it is now. Applying waits meanwhile, so be short.
+    pub fn with<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        read(&self.machine.read().expect(POISON))
+    }
+}
+
+impl<M> Clone for SimpleReader<M> {
+    fn clone(&self) -> Self {
+        Self { machine: Arc::clone(&self.machine) }
+    }
+}
+
+/// A panic in `apply` stops the node, so nobody goes on with a poisoned lock.
+const POISON: &str = "the state machine panicked";
+
+/// A snapshot of a simple machine is cut into parts of this many bytes.
+const PART_BYTES: usize = 4 << 20;
+
+struct SimpleView {
+    snapshot: Bytes,
+    parts: usize,
+}
+
+impl SnapshotView for SimpleView {
+    fn next_part(&mut self) -> Result<Option<Part>, BoxError> {
+        // The first part is there even if the snapshot is empty, so that there is something to restore.
+        if self.snapshot.is_empty() && self.parts > 0 {
+            return Ok(None);
+        }
+        let data = self.snapshot.split_to(PART_BYTES.min(self.snapshot.len()));
+        self.parts += 1;
+        Ok(Some(Part { name: format!("state-{}", self.parts), data }))
+    }
+}
+
+impl<M: StateMachine> DurableStateMachine for Simple<M> {
+    type Reader = SimpleReader<M>;
+
+    fn reader(&self) -> SimpleReader<M> {
+        SimpleReader { machine: Arc::clone(&self.machine) }
+    }
+
+    fn apply(&mut self, entries: &[Committed], replies: &mut Vec<Reply>) -> Result<(), Fatal> {
+        for entry in entries {
+            if let Some(command) = &entry.command {
+                let result = self.machine.write().expect(POISON).apply(command);
+                replies.push(match result {
+                    Ok(reply) => Ok(reply.into()),
+                    Err(error) => match error.downcast::<Fatal>() {
+                        Ok(fatal) => return Err(*fatal),
+                        Err(refusal) => Err(refusal),
+                    },
+                });
+            }
+            self.applied = entry.id;
+        }
+        Ok(())
+    }
+
+    fn applied(&self) -> EntryId {
+        self.applied
+    }
+
+    fn durable(&self) -> EntryId {
+        EntryId::ZERO
+    }
+
+    fn view(&self) -> Result<Option<Box<dyn SnapshotView>>, BoxError> {
+        let snapshot = self.machine.read().expect(POISON).snapshot()?;
+        Ok(snapshot
+            .map(|snapshot| Box::new(SimpleView { snapshot: snapshot.into(), parts: 0 }) as Box<_>))
+    }
+
+    fn restore(&mut self, last: EntryId, parts: &mut dyn SnapshotParts) -> Result<(), BoxError> {
+        let mut snapshot = Vec::new();
+        while let Some(part) = parts.next_part()? {
+            snapshot.extend_from_slice(&part.data);
+        }
+        self.machine.write().expect(POISON).restore(&snapshot)?;
+        self.applied = last;
+        Ok(())
+    }
+}

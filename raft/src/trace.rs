@@ -1,0 +1,116 @@
+//! What the core tells about itself: the source of the log lines, the trace and the simulator's columns.
+
+use crate::message::ReadId;
+use crate::raft_node::Role;
+use crate::types::{EntryId, LogIndex, NodeId, StoreId, Term};
+
+/// Something that happened inside a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TraceEvent {
+    /// A pre-vote round began: would anybody vote for me in `term`?
+    PreVoteStarted {
+        /// The term it would campaign in.
+        term: Term,
+    },
+    /// A candidacy began.
+    ElectionStarted {
+        /// Its term.
+        term: Term,
+    },
+    /// This node gave its vote.
+    VoteGranted {
+        /// To whom.
+        to: NodeId,
+        /// In which term.
+        term: Term,
+    },
+    /// This node refused its vote or pre-vote.
+    VoteRefused {
+        /// To whom.
+        to: NodeId,
+        /// In which term.
+        term: Term,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A majority voted for this node.
+    ElectionWon {
+        /// In which term.
+        term: Term,
+    },
+    /// The role, term or leader changed.
+    Became {
+        /// The new role.
+        role: Role,
+        /// The new term.
+        term: Term,
+        /// The leader it follows, if known.
+        leader: Option<NodeId>,
+    },
+    /// A leader gave up because it has not heard from a majority for an election timeout (check-quorum).
+    QuorumLost {
+        /// Its term.
+        term: Term,
+    },
+    /// Heartbeats went out.
+    HeartbeatsSent {
+        /// The leader's term.
+        term: Term,
+    },
+    /// Entries were appended to the log.
+    Appended {
+        /// The last of them.
+        last: EntryId,
+        /// How many.
+        count: usize,
+    },
+    /// Entries that contradict the leader's were removed.
+    Truncated {
+        /// The first of them.
+        from: LogIndex,
+    },
+    /// The commit index moved.
+    Committed {
+        /// To where.
+        index: LogIndex,
+    },
+    /// A read was confirmed at an index.
+    ReadConfirmed {
+        /// The read.
+        id: ReadId,
+        /// The index.
+        index: LogIndex,
+    },
+    /// A follower needs a snapshot.
+    SnapshotNeeded {
+        /// Which follower.
+        to: NodeId,
+        /// The snapshot's last entry.
+        last: EntryId,
+    },
+    /// A snapshot from the leader is in force.
+    SnapshotInstalled {
+        /// Its last entry.
+        last: EntryId,
+    },
+    /// The log was compacted.
+    Compacted {
+        /// The last entry that is gone.
+        through: LogIndex,
+    },
+    /// A node id was bound to a data directory.
+    Bound {
+        /// The node.
+        node: NodeId,
+        /// Its directory.
+        store: StoreId,
+    },
+    /// A message was not for us.
+    Dropped {
+        /// Who sent it.
+        from: NodeId,
+        /// Why it was dropped.
+        reason: &'static str,
+    },
+}

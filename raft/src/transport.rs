@@ -1,0 +1,50 @@
+//! How envelopes travel between nodes.
+//!
+//! A transport is fire and forget: it may lose, delay, repeat and reorder, and never blocks its caller. What it must not do is
+//! alter a message or hand it to a group that it was not meant for.
+
+use std::fmt::Debug;
+
+use crate::message::Envelope;
+use crate::types::GroupId;
+
+#[cfg(feature = "grpc")]
+pub mod grpc;
+#[cfg(feature = "driver")]
+mod memory;
+
+#[cfg(feature = "driver")]
+pub use memory::{MemoryNetwork, MemoryTransport};
+
+/// Sends envelopes to peers.
+pub trait Transport: Debug + Send + Sync + 'static {
+    /// Sends, or drops if the peer's bounded queue is full or the peer is unknown.
+    fn send(&self, envelope: Envelope);
+
+    /// Delivers what arrives for `group` to `inbox` from now on.
+    fn register(&self, group: GroupId, inbox: Inbox);
+}
+
+/// Where a transport puts what arrives for a group. Bounded: a full inbox drops, as a network would.
+#[derive(Clone)]
+pub struct Inbox {
+    deliver: std::sync::Arc<dyn Fn(Envelope) + Send + Sync>,
+}
+
+impl Inbox {
+    /// An inbox that hands each envelope to `deliver`, which must not block.
+    pub fn new(deliver: impl Fn(Envelope) + Send + Sync + 'static) -> Self {
+        Self { deliver: std::sync::Arc::new(deliver) }
+    }
+
+    /// Hands over an envelope.
+    pub fn deliver(&self, envelope: Envelope) {
+        (self.deliver)(envelope);
+    }
+}
+
+impl Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inbox")
+    }
+}
