@@ -182,6 +182,11 @@ impl SimDisk {
         state.failing_syncs.insert(number);
     }
 
+    /// Takes back every [`SimDisk::fail_sync_at`] that has not come yet.
+    pub fn clear_failing_syncs(&self) {
+        self.state().failing_syncs.clear();
+    }
+
     /// How often syncs fail from now on.
     pub fn set_sync_error(&self, chance: Chance) {
         self.state().options.sync_error = chance;

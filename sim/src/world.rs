@@ -320,8 +320,9 @@ impl<P: Process> World<P> {
         harm(&node.disk);
     }
 
-    /// Starts the process at an address now, unless it is up or about to be.
+    /// Starts the process at an address now, unless it is up. A start that was to come later comes now instead.
     pub fn restart(&mut self, address: Address) {
+        self.node_mut(address).start = None;
         self.restart_after(address, Duration::ZERO);
     }
 

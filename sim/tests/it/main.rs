@@ -1,4 +1,10 @@
 //! One binary for the tests of the simulator as its users see it.
 #![cfg(test)]
 
+mod counter;
 mod disk;
+mod echo;
+mod fault;
+mod network;
+mod run;
+mod world;

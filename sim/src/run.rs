@@ -1,0 +1,378 @@
+//! One run of a scenario: faults, then healing, then agreement.
+//!
+//! 1. **Safety.** The world runs for a while under the faults of a [`Swarm`] that the seed has drawn. After every event
+//!    the scenario checks what must never be broken.
+//! 2. **Healing.** All faults end and every node is up. Within a bound the scenario must have made progress: a protocol
+//!    that is safe because it has stopped for good fails here.
+//! 3. **Convergence.** No new work comes in. Within a bound everything that is to agree must agree.
+//!
+//! A run that fails is run again, with the trace kept, and the trace is written as JSON lines. That it fails in the
+//! same way the second time is what determinism is for: if it does not, the report says so, and that is the bug.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fault::{FaultKind, Nemesis, NemesisOptions, Swarm};
+use crate::process::Process;
+use crate::random::stream;
+use crate::recorder::TraceKeep;
+use crate::world::{Step, World, WorldOptions};
+
+mod failure;
+
+/// How many events of a failing run are written.
+const TRACE_EVENTS_MAX: usize = 500_000;
+
+/// How often convergence is looked at.
+const CONVERGENCE_POLL: Duration = Duration::from_millis(100);
+
+/// What is run, and what it has to hold.
+pub trait Scenario {
+    /// The processes: nodes and clients.
+    type Process: Process;
+
+    /// Adds the processes to the empty world.
+    fn build(&mut self, world: &mut World<Self::Process>);
+
+    /// Checks after one event that nothing is broken.
+    ///
+    /// # Errors
+    /// What is broken.
+    fn check_step(&mut self, world: &World<Self::Process>, step: &Step) -> Result<(), Violation>;
+
+    /// How far the work has come; it never goes down. Acknowledged operations, for example.
+    fn progress(&self, world: &World<Self::Process>) -> u64;
+
+    /// Stops new work: the clients fall silent.
+    fn quiesce(&mut self, world: &mut World<Self::Process>);
+
+    /// Checks in the end, when all faults are healed and no work comes in, that everything agrees and nothing is
+    /// missing. Asked again until it holds or the bound has passed.
+    ///
+    /// # Errors
+    /// What does not agree yet.
+    fn converged(&mut self, world: &World<Self::Process>) -> Result<(), Violation>;
+
+    /// Operations of clients whose outcome was checked, for the report.
+    fn operations(&self, world: &World<Self::Process>) -> u64 {
+        self.progress(world)
+    }
+}
+
+/// A property that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The property, by its name.
+    pub property: String,
+    /// How it was broken.
+    pub detail: String,
+}
+
+impl Violation {
+    /// A violation of `property`.
+    pub fn new(property: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { property: property.into(), detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.property, self.detail)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Which faults a run gets.
+#[derive(Clone, Debug)]
+pub enum Faults {
+    /// A swarm drawn from the seed, out of these kinds.
+    Drawn(Vec<FaultKind>),
+    /// These.
+    Given(Swarm),
+}
+
+/// How a scenario is run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The world, and with it the seed.
+    pub world: WorldOptions,
+    /// Which faults.
+    pub faults: Faults,
+    /// On which nodes, and within which bounds.
+    pub nemesis: NemesisOptions,
+    /// How long faults strike.
+    pub safety: Duration,
+    /// Within which time there must be progress once everything is healed.
+    pub progress_within: Duration,
+    /// How much progress that must be.
+    pub progress_min: u64,
+    /// Within which time everything must agree once the work has stopped.
+    pub convergence_within: Duration,
+    /// The command that runs this seed again, for the report.
+    pub replay: String,
+    /// Where failing runs leave their traces, as `SEED.jsonl`; nowhere if `None`.
+    pub failures: Option<PathBuf>,
+}
+
+impl RunOptions {
+    /// A minute of any faults on these nodes, progress within 30 s, agreement within 30 s.
+    pub fn new(world: WorldOptions, nemesis: NemesisOptions) -> Self {
+        Self {
+            world,
+            faults: Faults::Drawn(FaultKind::ALL.to_vec()),
+            nemesis,
+            safety: Duration::from_secs(60),
+            progress_within: Duration::from_secs(30),
+            progress_min: 1,
+            convergence_within: Duration::from_secs(30),
+            replay: String::new(),
+            failures: None,
+        }
+    }
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Faults strike.
+    Safety,
+    /// Everything is healed and has to work.
+    Healing,
+    /// No work comes in and everything has to agree.
+    Convergence,
+    /// Everything holds.
+    Done,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Safety => "safety",
+            Self::Healing => "healing",
+            Self::Convergence => "convergence",
+            Self::Done => "done",
+        })
+    }
+}
+
+/// What a run has shown.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The hash of everything that happened: the same seed gives the same one.
+    pub hash: u128,
+    /// The faults that were drawn.
+    pub swarm: Swarm,
+    /// The phase in which the run ended.
+    pub phase: Phase,
+    /// How long the world ran, on its own clock.
+    pub simulated: Duration,
+    /// How many events processes handled.
+    pub events: u64,
+    /// How many faults of each kind struck.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// How many operations were checked.
+    pub operations: u64,
+    /// What was broken, if something was.
+    pub violation: Option<Violation>,
+    /// Where the trace of the failure is.
+    pub trace: Option<PathBuf>,
+    /// The command that runs this seed again.
+    pub replay: String,
+}
+
+impl Report {
+    /// Whether everything held.
+    pub fn is_ok(&self) -> bool {
+        self.violation.is_none()
+    }
+
+    /// Panics with the whole report if something was broken, for tests.
+    ///
+    /// # Panics
+    /// If the run found a violation.
+    pub fn assert_ok(&self) {
+        assert!(self.is_ok(), "{self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} hash {:032x}", self.seed, self.hash)?;
+        writeln!(f, "swarm: {}", self.swarm)?;
+        write!(
+            f,
+            "{:.1} s simulated, {} events, {} operations checked",
+            self.simulated.as_secs_f64(),
+            self.events,
+            self.operations
+        )?;
+        for (kind, count) in &self.faults {
+            write!(f, ", {count} {kind}")?;
+        }
+        let Some(violation) = &self.violation else {
+            return Ok(());
+        };
+        write!(f, "\nVIOLATION during {}: {violation}", self.phase)?;
+        if !self.replay.is_empty() {
+            write!(f, "\nreplay: {}", self.replay)?;
+        }
+        if let Some(trace) = &self.trace {
+            write!(f, "\ntrace: {}", trace.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a scenario. `make` makes it, and makes it again if the run fails and its trace is wanted.
+///
+/// A panic of the scenario or of its processes is a violation like any other.
+pub fn run<S: Scenario>(options: &RunOptions, mut make: impl FnMut() -> S) -> Report {
+    let mut first = Run::new(options.clone(), make());
+    first.go();
+    let mut report = first.report();
+    if let (Some(violation), Some(directory)) = (&mut report.violation, &options.failures) {
+        let mut options = options.clone();
+        options.world.keep = TraceKeep::Last(TRACE_EVENTS_MAX);
+        let mut again = Run::new(options, make());
+        again.go();
+        if again.world.hash() != report.hash {
+            violation.detail.push_str(" (and a second run of the same seed went another way)");
+        }
+        match failure::write_trace(&again.world, directory, report.seed) {
+            Ok(path) => report.trace = Some(path),
+            Err(error) => violation.detail.push_str(&format!(" (no trace was written: {error})")),
+        }
+    }
+    report
+}
+
+struct Run<S: Scenario> {
+    options: RunOptions,
+    scenario: S,
+    world: World<S::Process>,
+    swarm: Swarm,
+    nemesis: Nemesis,
+    phase: Phase,
+    violation: Option<Violation>,
+}
+
+impl<S: Scenario> Run<S> {
+    fn new(options: RunOptions, scenario: S) -> Self {
+        let seed = options.world.seed;
+        let swarm = match &options.faults {
+            Faults::Drawn(kinds) => Swarm::draw(&mut stream(seed, "swarm", 0), kinds),
+            Faults::Given(swarm) => swarm.clone(),
+        };
+        let nemesis = Nemesis::new(seed, swarm.clone(), options.nemesis.clone(), Duration::ZERO);
+        let world = World::new(options.world);
+        Self { options, scenario, world, swarm, nemesis, phase: Phase::Safety, violation: None }
+    }
+
+    fn go(&mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.phases()));
+        self.violation = match outcome {
+            Ok(outcome) => outcome.err(),
+            Err(panic) => Some(Violation::new("no panic", text_of(panic.as_ref()))),
+        };
+    }
+
+    fn phases(&mut self) -> Result<(), Violation> {
+        self.scenario.build(&mut self.world);
+        self.safety()?;
+        self.phase = Phase::Healing;
+        self.nemesis.heal(&mut self.world);
+        self.healing()?;
+        self.phase = Phase::Convergence;
+        self.scenario.quiesce(&mut self.world);
+        self.convergence()?;
+        self.phase = Phase::Done;
+        Ok(())
+    }
+
+    fn safety(&mut self) -> Result<(), Violation> {
+        let end = self.options.safety;
+        loop {
+            let next = self.nemesis.next_at().unwrap_or(end).min(end);
+            self.run_until(next)?;
+            if next == end {
+                return Ok(());
+            }
+            self.nemesis.act(&mut self.world);
+        }
+    }
+
+    fn healing(&mut self) -> Result<(), Violation> {
+        let goal = self.scenario.progress(&self.world) + self.options.progress_min;
+        let bound = self.world.now() + self.options.progress_within;
+        while self.scenario.progress(&self.world) < goal {
+            if !self.step_until(bound)? {
+                let (bound, missing) =
+                    (self.options.progress_within, goal - self.scenario.progress(&self.world));
+                let detail =
+                    format!("{missing} operations short {bound:?} after everything healed");
+                return Err(Violation::new("progress", detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn convergence(&mut self) -> Result<(), Violation> {
+        let bound = self.world.now() + self.options.convergence_within;
+        loop {
+            self.run_until(self.world.now() + CONVERGENCE_POLL)?;
+            match self.scenario.converged(&self.world) {
+                Ok(()) => return Ok(()),
+                Err(violation) if self.world.now() >= bound => return Err(violation),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn run_until(&mut self, limit: Duration) -> Result<(), Violation> {
+        while self.step_until(limit)? {}
+        self.world.advance(limit);
+        Ok(())
+    }
+
+    /// Takes one event if one happens by `limit`; answers whether it did.
+    fn step_until(&mut self, limit: Duration) -> Result<bool, Violation> {
+        let Some(step) = self.world.step_until(limit) else {
+            return Ok(false);
+        };
+        self.scenario.check_step(&self.world, &step)?;
+        if step.stopped {
+            self.nemesis.revive(&mut self.world, step.address);
+        }
+        Ok(true)
+    }
+
+    fn report(self) -> Report {
+        // After a panic the scenario's own counting may be what panicked.
+        let operations = catch_unwind(AssertUnwindSafe(|| self.scenario.operations(&self.world)));
+        Report {
+            seed: self.options.world.seed,
+            hash: self.world.hash(),
+            swarm: self.swarm,
+            phase: self.phase,
+            simulated: self.world.now(),
+            events: self.world.steps(),
+            faults: self.nemesis.counts().clone(),
+            operations: operations.unwrap_or_default(),
+            violation: self.violation,
+            trace: None,
+            replay: self.options.replay,
+        }
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}

@@ -1,0 +1,125 @@
+//! Whole runs: what is right passes under every fault, and what is wrong is found, told and replayed.
+#![expect(clippy::disallowed_methods, reason = "the trace of a failing run is a real file")]
+
+use std::time::Duration;
+
+use lattice_sim::{
+    Campaign, FaultKind, Faults, NemesisOptions, Phase, Report, RunOptions, Span, Swarm,
+    WorldOptions, fan_out, run,
+};
+use lattice_trace::TraceReader;
+
+use crate::counter::{Bug, Counting, NODES};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn options(seed: u64) -> RunOptions {
+    let mut options = RunOptions::new(WorldOptions::new(seed), NemesisOptions::new(NODES));
+    options.safety = 10 * SECOND;
+    // The counter creates its file while it is made, where it could not stop on an error.
+    let kinds = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::DiskFull);
+    options.faults = Faults::Drawn(kinds.collect());
+    options.replay = format!("simulate --seed {seed}");
+    options
+}
+
+fn run_with(seed: u64, bug: Bug) -> Report {
+    run(&options(seed), || Counting(bug))
+}
+
+#[test]
+fn a_correct_counter_loses_nothing_under_any_faults() {
+    let mut campaign = Campaign::new();
+    fan_out(
+        0..60,
+        2,
+        |seed| run_with(seed, Bug::None),
+        |report| {
+            report.assert_ok();
+            assert_eq!(report.phase, Phase::Done);
+            campaign.add(report);
+            true
+        },
+    );
+    assert!(campaign.is_ok());
+    assert_eq!(campaign.seeds, 60);
+    assert!(campaign.simulated >= 600 * SECOND);
+    assert!(campaign.operations > 5_000, "{campaign}");
+    for kind in FaultKind::ALL {
+        let struck = campaign.faults.get(&kind).copied().unwrap_or_default();
+        assert_eq!(struck > 0, kind != FaultKind::DiskFull, "{kind}");
+    }
+    let text = campaign.to_string();
+    assert!(text.contains("seeds              60") && text.contains("violations         0"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report() {
+    for seed in 0..5 {
+        let (one, other) = (run_with(seed, Bug::None), run_with(seed, Bug::None));
+        assert_eq!(one.hash, other.hash);
+        assert_eq!(one.to_string(), other.to_string());
+        assert_ne!(one.hash, run_with(seed + 1, Bug::None).hash);
+    }
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_is_found() {
+    let found = (0..40).find(|seed| !run_with(*seed, Bug::AckBeforeSync).is_ok());
+    let seed = found.expect("the planted bug is found within 40 seeds");
+    let report = run_with(seed, Bug::AckBeforeSync);
+    assert_eq!(report.phase, Phase::Safety);
+    assert_eq!(report.violation.as_ref().unwrap().property, "acknowledged counts are kept");
+    let text = report.to_string();
+    assert!(text.contains(&format!("seed {seed} hash ")), "{text}");
+    assert!(text.contains(&format!("\nreplay: simulate --seed {seed}")), "{text}");
+    assert!(text.contains("\nswarm: "), "{text}");
+}
+
+#[test]
+fn a_failing_run_leaves_its_trace() {
+    let directory = std::env::temp_dir().join(format!("lattice-sim-{}", std::process::id()));
+    let mut options = options(7);
+    options.failures = Some(directory.clone());
+    options.faults =
+        Faults::Given(Swarm::none().with(FaultKind::Crash, Duration::from_millis(300)));
+    options.world.disk.latency.sync = Span::millis(20, 40);
+    let report = run(&options, || Counting(Bug::AckBeforeSync));
+    let path = report.trace.as_ref().unwrap_or_else(|| panic!("no trace: {report}"));
+    assert_eq!(path, &directory.join("7.jsonl"));
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let records: Vec<_> = TraceReader::new(bytes.as_slice()).map(Result::unwrap).collect();
+    assert!(records.iter().any(|record| record.fields.get("detail").is_some_and(|d| d == "crash")));
+    assert!(records.len() > 100);
+    assert!(!report.to_string().contains("went another way"));
+}
+
+#[test]
+fn a_panic_is_a_violation() {
+    let report = run_with(1, Bug::PanicAtTen);
+    let violation = report.violation.unwrap();
+    assert_eq!(violation.to_string(), "no panic: planted: ten is too much");
+}
+
+#[test]
+fn a_system_that_never_recovers_is_found() {
+    let mut options = options(1);
+    options.faults = Faults::Given(Swarm::none().with(FaultKind::CrashAll, SECOND));
+    let report = run(&options, || Counting(Bug::Deaf));
+    assert_eq!(report.phase, Phase::Healing);
+    assert_eq!(report.violation.unwrap().property, "progress");
+}
+
+#[test]
+fn a_campaign_stops_when_it_is_told_to() {
+    let quiet = |seed| RunOptions { faults: Faults::Given(Swarm::none()), ..options(seed) };
+    let panics = |seed| run(&quiet(seed), || Counting(Bug::PanicAtTen));
+    let mut campaign = Campaign::new();
+    fan_out(0..1_000_000, 2, panics, |report| {
+        campaign.add(report);
+        campaign.seeds < 3
+    });
+    assert_eq!((campaign.seeds, campaign.violations), (3, 3));
+    assert_eq!(campaign.failures.len(), 3);
+}
