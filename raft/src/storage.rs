@@ -25,8 +25,8 @@ mod snapshot;
 
 #[cfg(feature = "journal")]
 pub use identity::{DataDirectory, Identity, IdentityError};
-//HOLD #[cfg(feature = "journal")]
-//HOLD pub use journal::{JournalLog, JournalLogReader};
+#[cfg(feature = "journal")]
+pub use journal::{JournalLog, JournalLogOptions, JournalLogReader, OpenLogError};
 pub use memory::{MemoryLog, MemoryLogReader};
 #[cfg(feature = "journal")]
 pub use snapshot::{Received, SnapshotError, SnapshotReader, SnapshotStore, SnapshotWriter};

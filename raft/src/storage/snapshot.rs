@@ -217,16 +217,14 @@ impl SnapshotStore {
         Ok(self.names()?.iter().filter_map(|name| parse_name(name)).collect())
     }
 
-    /// Removes the snapshots that are older than `latest`, which the log refers to durably.
+    /// Removes the snapshots whose last entry lies before `oldest`, that of the oldest one still in use.
     ///
     /// # Errors
     ///
     /// What the disk said.
-    pub fn retain(&self, latest: &SnapshotMeta) -> Result<(), SnapshotError> {
+    pub fn retain(&self, oldest: LogIndex) -> Result<(), SnapshotError> {
         // A newer one may have been finished just now, and its record be on its way to the log.
-        self.remove_where(|name| {
-            parse_name(name).is_some_and(|last| last.index < latest.last.index)
-        })
+        self.remove_where(|name| parse_name(name).is_some_and(|last| last.index < oldest))
     }
 
     fn remove_where(&self, is_doomed: impl Fn(&str) -> bool) -> Result<(), SnapshotError> {
