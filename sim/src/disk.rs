@@ -20,7 +20,9 @@
 //! see the clean but lost pages after the process has been restarted.
 
 mod file;
+mod handle;
 mod names;
+mod options;
 mod pages;
 mod state;
 
@@ -32,79 +34,15 @@ use std::time::Duration;
 
 use lattice_journal::{Disk, DiskFile, DiskLock, OpenMode};
 
+use crate::disk::handle::{SimFile, SimLock};
 use crate::disk::names::normal;
 use crate::disk::state::{State, Target};
-use crate::random::{Chance, Span, nanos, stream};
+use crate::random::{Chance, nanos, stream};
+
+pub use crate::disk::options::{DiskCounts, DiskLatency, DiskOptions, Survival};
 
 /// The longest file, in bytes: one tebibyte. Offsets beyond it are refused as invalid.
 pub const FILE_LENGTH_MAX: u64 = 1 << 40;
-
-/// What a disk is like.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DiskOptions {
-    /// How long calls take.
-    pub latency: DiskLatency,
-    /// Bytes that files may take up, in pages of 4 KiB; without a limit if `None`.
-    pub capacity: Option<u64>,
-    /// How often a sync fails.
-    pub sync_error: Chance,
-}
-
-/// How long the calls of a disk take. The default is no time at all.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DiskLatency {
-    /// Of a write, an allocation, or a change of names.
-    pub write: Span,
-    /// In addition, for each whole KiB of a write.
-    pub per_kib: Duration,
-    /// Of a sync.
-    pub sync: Span,
-    /// How often a sync stalls,
-    pub stall: Chance,
-    /// and for how long, in addition.
-    pub stalled: Span,
-}
-
-impl DiskLatency {
-    /// Like a solid-state disk that other tenants use too: most syncs within a millisecond or two, some far longer.
-    pub const fn ssd() -> Self {
-        Self {
-            write: Span::micros(5, 30),
-            per_kib: Duration::from_nanos(500),
-            sync: Span::micros(200, 2_000),
-            stall: Chance::per_million(5_000),
-            stalled: Span::millis(5, 50),
-        }
-    }
-}
-
-/// What a crash leaves of the operations that were not synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survival {
-    /// A seeded choice for each of them: kept, lost or torn.
-    Random,
-    /// Nothing: the disk's cache was cold.
-    Nothing,
-    /// Everything: the power lasted just long enough.
-    Everything,
-}
-
-/// What a disk has done since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskCounts {
-    /// Calls that change or sync something, failed ones included.
-    pub calls: u64,
-    /// Bytes written.
-    pub bytes: u64,
-    /// Syncs of files and of directories, failed ones included.
-    pub syncs: u64,
-    /// Syncs that failed.
-    pub failed_syncs: u64,
-    /// Calls refused for want of space.
-    pub full: u64,
-    /// Crashes.
-    pub crashes: u64,
-}
 
 /// A simulated disk; clones are handles to the same one.
 ///
@@ -351,105 +289,5 @@ impl Disk for SimDisk {
         state.locks.insert(path.clone());
         let generation = state.generation;
         Ok(Box::new(SimLock { disk: self.clone(), path, generation }))
-    }
-}
-
-/// An open file of a [`SimDisk`].
-struct SimFile {
-    disk: SimDisk,
-    inode: u64,
-    generation: u64,
-    writable: bool,
-}
-
-impl SimFile {
-    /// The disk, if this file was opened since its last crash.
-    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.disk.state();
-        if state.generation == self.generation {
-            Ok(state)
-        } else {
-            Err(io::Error::other("the file was opened before the last crash (simulated)"))
-        }
-    }
-
-    fn change(&self, offset: u64, length: usize) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.state()?;
-        state.call()?;
-        if !self.writable {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        let end = offset.checked_add(pages::to_u64(length));
-        if end.is_none_or(|end| end > FILE_LENGTH_MAX) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        Ok(state)
-    }
-}
-
-impl DiskFile for SimFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.state()?;
-        state.look()?;
-        Ok(state.inodes[&self.inode].visible.read(buffer, offset))
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.change(offset, bytes.len())?.write(self.inode, bytes, offset)
-    }
-
-    fn allocate(&self, length: u64) -> io::Result<()> {
-        self.change(length, 0)?.allocate(self.inode, length)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.state()?;
-        state.call()?;
-        state.sync(Target::File(self.inode))
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        let state = self.state()?;
-        state.look()?;
-        Ok(state.inodes[&self.inode].visible.length())
-    }
-}
-
-impl fmt::Debug for SimFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimFile").field("inode", &self.inode).finish_non_exhaustive()
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        let mut state = self.disk.state();
-        if state.generation == self.generation {
-            state.close_handle(self.inode);
-        }
-    }
-}
-
-/// A lock on a file of a [`SimDisk`].
-struct SimLock {
-    disk: SimDisk,
-    path: PathBuf,
-    generation: u64,
-}
-
-impl DiskLock for SimLock {}
-
-impl fmt::Debug for SimLock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimLock").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        let mut state = self.disk.state();
-        if state.generation == self.generation {
-            state.locks.remove(&self.path);
-        }
     }
 }

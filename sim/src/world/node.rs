@@ -1,6 +1,6 @@
 //! One address of a world: its process if it is up, and what outlives it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::random::{ChaCha8Rng, stream};
 use crate::recorder::Origin;
 use crate::world::queue::{Item, ItemKind};
 
-/// Makes the process of a node at each of its starts, from what its disk holds.
+/// Makes the process of a node at each of its starts, from what its disk holds. It cannot fail: a process that finds its
+/// disk unusable keeps that in mind and ends itself on [`Event::Start`](crate::Event::Start).
 pub type Factory<P> = Box<dyn FnMut(&SimDisk, Boot) -> P>;
 
 /// The least time between two timers of a node, so that one that asks for the past does not stop the world.
@@ -144,6 +145,20 @@ impl<P: Process> Node<P> {
                 Ring::Now
             }
         }
+    }
+}
+
+/// Who notes something at an address: the node there, or the world itself where nobody lives.
+pub(super) fn origin_of<'a, P: Process>(
+    nodes: &'a mut BTreeMap<Address, Node<P>>,
+    address: Address,
+    at: Duration,
+    world_clock: &'a Clock,
+    world_seq: &'a mut u64,
+) -> Origin<'a> {
+    match nodes.get_mut(&address) {
+        Some(node) => node.origin(at),
+        None => Origin { address: Address(0), at, clock: world_clock, seq: world_seq },
     }
 }
 

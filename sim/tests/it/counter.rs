@@ -2,6 +2,7 @@
 //! before the disk has done its work.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub(crate) enum Bug {
 /// Appends one record a step and counts the unbroken ones.
 #[derive(Debug)]
 pub(crate) struct Counter {
-    file: Box<dyn DiskFile>,
+    file: Option<Box<dyn DiskFile>>,
     count: u64,
     bug: Bug,
     waiting: BTreeMap<u64, Address>,
@@ -41,32 +42,43 @@ pub(crate) struct Counter {
 
 impl Counter {
     fn open(disk: &SimDisk, bug: Bug) -> Self {
-        let path = Path::new("counter");
-        let file = disk.open(path, OpenMode::ReadWrite).or_else(|_| {
-            let file = disk.open(path, OpenMode::CreateNew)?;
-            disk.sync_dir(Path::new(""))?;
-            Ok::<_, std::io::Error>(file)
-        });
-        let file =
-            file.expect("the directory sync is the only one that could fail, and is made early");
+        let file = Self::open_file(disk).ok();
         let (mut count, mut record) = (0u64, [0; 8]);
-        while file.read_at(&mut record, count * RECORD).unwrap() == 8
-            && u64::from_le_bytes(record) == count + 1
-        {
+        while file.as_ref().is_some_and(|file| {
+            file.read_at(&mut record, count * RECORD).unwrap() == 8
+                && u64::from_le_bytes(record) == count + 1
+        }) {
             count += 1;
         }
         Self { file, count, bug, waiting: BTreeMap::new() }
     }
 
+    fn open_file(disk: &SimDisk) -> std::io::Result<Box<dyn DiskFile>> {
+        let path = Path::new("counter");
+        let file = match disk.open(path, OpenMode::ReadWrite) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                disk.open(path, OpenMode::CreateNew)?
+            }
+            other => other?,
+        };
+        // A process that was killed may have left its last records in the cache only: they count, so they are synced.
+        file.sync_data()?;
+        disk.sync_dir(Path::new(""))?;
+        Ok(file)
+    }
+
     fn count_to(&mut self, from: Address, number: u64, context: &mut Context<'_, Message>) {
+        let Some(file) = &self.file else {
+            return;
+        };
         while self.count < number {
             let record = (self.count + 1).to_le_bytes();
-            if self.file.write_at(&record, self.count * RECORD).is_err() {
+            if file.write_at(&record, self.count * RECORD).is_err() {
                 return; // The disk is full: the client tries again.
             }
             self.count += 1;
         }
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = file.sync_data() {
             return context.stop(error.to_string());
         }
         if self.bug == Bug::PanicAtTen {
@@ -101,6 +113,9 @@ impl Process for Machine {
 
     fn handle(&mut self, event: Event<Message>, context: &mut Context<'_, Message>) {
         match (self, event) {
+            (Self::Counter(node), Event::Start) if node.file.is_none() => {
+                context.stop("the disk is unusable");
+            }
             (Self::Counter(node), Event::Receive { from, message: Message::CountTo(number) }) => {
                 node.count_to(from, number, context);
             }
