@@ -204,6 +204,7 @@ impl Journal {
                 created: true,
                 state: None,
                 state_damaged: false,
+                end_lost: false,
                 positions: 1..1,
                 torn: None,
                 damaged: Vec::new(),

@@ -39,6 +39,9 @@ pub struct Recovery {
     pub state: Option<Vec<u8>>,
     /// A later state was set by a frame that is damaged: [`Recovery::state`] is out of date.
     pub state_damaged: bool,
+    /// What stood behind the last intact frame is damaged, and nobody knows how much that was. The log is right, but as of an
+    /// earlier moment: later batches may have added items, replaced or truncated some, or set another state.
+    pub end_lost: bool,
     /// The positions of the items held, damaged ones included.
     pub positions: Range<u64>,
     /// The tail that was cut, if there was one: writes that no sync had covered.
@@ -255,6 +258,7 @@ pub(crate) fn recover_from(
             created: false,
             state,
             state_damaged,
+            end_lost: replay.end_lost,
             positions: replay.index.positions(),
             torn,
             damaged: replay.damage,
@@ -286,7 +290,7 @@ struct Replay {
     damage: Vec<Damage>,
     /// The frame that carries the latest state that could be read, and the sequence of the batch that set it.
     state: Option<FrameRecord>,
-    state_lost: bool,
+    end_lost: bool,
 }
 
 impl Replay {
@@ -483,7 +487,7 @@ impl Replay {
         let frames = self.expected()..u64::MAX;
         let items = self.index.end..u64::MAX;
         self.index.damaged.push(items.clone());
-        self.state_lost = true;
+        self.end_lost = true;
         self.report(&frames, &items);
     }
 
@@ -520,7 +524,7 @@ impl Replay {
     fn load_state(&self, journal: u128) -> io::Result<(Option<Vec<u8>>, bool)> {
         let known = self.state.as_ref().map_or(0, |frame| frame.header.state_sequence);
         let newest = self.last.as_ref().map_or(0, |frame| frame.header.state_sequence);
-        let lost = self.state_lost || known != newest;
+        let lost = self.end_lost || known != newest;
         let Some(frame) = &self.state else { return Ok((None, lost)) };
         let Some(file) = self.index.files.get(&frame.segment) else { return Ok((None, true)) };
         let mut bytes = vec![0; in_memory(frame.length)?];

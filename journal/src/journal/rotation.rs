@@ -210,6 +210,7 @@ impl Journal {
             if spare.length >= usual {
                 self.status.set_low_space(false);
             }
+            self.note_size();
             return Ok(());
         }
         for length in [usual, segment_length(self.options.segment_size, 0)] {

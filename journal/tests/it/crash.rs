@@ -1,0 +1,182 @@
+//! A crash between any two calls of the disk, with every kind of survivors: what was synced is there, what was not is there whole
+//! or not at all, and the journal goes on.
+
+use std::collections::BTreeMap;
+
+use lattice_journal::{Batch, Journal};
+use lattice_sim::{SimDisk, Survival};
+
+use crate::support::{Model, items, open, replacing, shown, with_state};
+
+const SEGMENT: u64 = 900;
+
+/// What was done so far: enough to judge what a crash left.
+#[derive(Default)]
+struct Told {
+    /// The log after each batch.
+    history: Vec<Model>,
+    /// How many batches are known to be durable.
+    synced: usize,
+    /// Items below this may be gone.
+    keep_from: u64,
+    /// Items that may read as this instead.
+    replaced: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Told {
+    fn new() -> Self {
+        Self { history: vec![Model::new()], ..Self::default() }
+    }
+
+    /// Whether a log is the one after this many batches.
+    fn is_after(&self, batches: usize, found: &Model) -> bool {
+        let model = &self.history[batches];
+        let same = |(position, bytes): (&u64, &Vec<u8>)| {
+            model.items.get(position) == Some(bytes) || self.replaced.get(position) == Some(bytes)
+        };
+        (found.next, &found.state) == (model.next, &model.state)
+            && found.items.iter().all(same)
+            && model.items.keys().all(|p| *p < self.keep_from || found.items.contains_key(p))
+    }
+
+    fn check(&self, found: &Model) {
+        let last = self.history.len() - 1;
+        let matching = (self.synced..=last).any(|batches| self.is_after(batches, found));
+        assert!(matching, "synced {} of {last}, found {found:#?}", self.synced);
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn append(journal: &mut Journal, told: &mut Told, batch: &Batch) -> Result<(), Failure> {
+    // Appending may write ahead: the batch may survive from here on.
+    let next = told.history.last().unwrap().after(batch);
+    told.history.push(next);
+    journal.append(batch)?;
+    Ok(())
+}
+
+fn sync(journal: &mut Journal, told: &mut Told) -> Result<(), Failure> {
+    let batches = told.history.len() - 1;
+    journal.sync()?;
+    told.synced = batches;
+    Ok(())
+}
+
+/// Everything a journal does, on very small segments.
+fn life(disk: &SimDisk, told: &mut Told) -> Result<(), Failure> {
+    let long = "x".repeat(120);
+    let (mut journal, _) = open(disk, SEGMENT)?;
+    append(&mut journal, told, &with_state(items(1, &["one", "two"]), "state 1"))?;
+    sync(&mut journal, told)?;
+    append(&mut journal, told, &items(3, &["three", &long]))?;
+    append(&mut journal, told, &replacing(4, &["IV"]))?;
+    sync(&mut journal, told)?;
+    journal.mark()?;
+    for round in 0..4 {
+        let next = told.history.last().unwrap().next;
+        append(&mut journal, told, &items(next, &[&long, &format!("round {round}")]))?;
+        append(&mut journal, told, &with_state(replacing(next + 1, &["again"]), "state 2"))?;
+        sync(&mut journal, told)?;
+    }
+    let end = told.history.last().unwrap().next;
+    let positions = journal.segments()[1].positions.clone();
+    for position in positions {
+        told.replaced.insert(position, format!("scavenged {position}").into_bytes());
+    }
+    journal.replace_segment(2, &mut |position, _| {
+        Some(format!("scavenged {position}").into_bytes())
+    })?;
+    told.keep_from = end - 3;
+    journal.compact(end - 3)?;
+    append(&mut journal, told, &items(end, &["after compaction", &"y".repeat(2000)]))?;
+    sync(&mut journal, told)?;
+    append(&mut journal, told, &Batch { restart_at: Some(100), ..items(100, &["anew"]) })?;
+    sync(&mut journal, told)?;
+    journal.compact(100)?;
+    append(&mut journal, told, &items(101, &["last"]))?;
+    let batches = told.history.len() - 1;
+    journal.close()?;
+    told.synced = batches;
+    Ok(())
+}
+
+/// Opens what the crash left, checks it, goes on, crashes again, and checks again.
+fn judge(disk: &SimDisk, told: &Told, what: &str) {
+    let (mut journal, recovery) =
+        open(disk, SEGMENT).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(recovery.damaged.is_empty(), "{what}: {:?}", recovery.damaged);
+    assert!(!recovery.state_damaged, "{what}");
+    let found = shown(&journal);
+    told.check(&found);
+
+    let batch = with_state(items(found.next, &["after the crash", &"z".repeat(300)]), "later");
+    journal.append(&batch).unwrap_or_else(|error| panic!("{what}: {error}"));
+    journal.sync().unwrap();
+    drop(journal);
+    disk.crash();
+    let (journal, recovery) = open(disk, SEGMENT).unwrap();
+    assert!(recovery.damaged.is_empty(), "{what}: {:?}", recovery.damaged);
+    let expected = found.after(&batch);
+    let again = shown(&journal);
+    assert_eq!((again.next, again.state), (expected.next, expected.state), "{what}");
+    assert_eq!(again.items, expected.items, "{what}");
+}
+
+fn calls_of_a_life() -> u64 {
+    let disk = SimDisk::new(0);
+    let mut told = Told::new();
+    life(&disk, &mut told).unwrap();
+    let calls = disk.counts().calls;
+    judge(&disk, &told, "no crash");
+    calls
+}
+
+#[test]
+fn a_crash_at_every_call_loses_nothing_that_was_synced() {
+    let calls = calls_of_a_life();
+    assert!(calls > 80, "{calls}");
+    for calls in 0..calls {
+        let seeded = (0..6).map(|seed| (seed, Survival::Random));
+        for (seed, survival) in seeded.chain([(6, Survival::Nothing), (7, Survival::Everything)]) {
+            let disk = SimDisk::new(seed);
+            let mut told = Told::new();
+            disk.crash_after_calls(calls);
+            let failed = life(&disk, &mut told);
+            assert!(failed.is_err(), "the crash comes before the end");
+            disk.crash_with(survival);
+            judge(&disk, &told, &format!("{calls} calls, seed {seed}, {survival:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_every_call_loses_nothing_that_was_written() {
+    for calls in 0..calls_of_a_life() {
+        let disk = SimDisk::new(9);
+        let mut told = Told::new();
+        disk.crash_after_calls(calls);
+        life(&disk, &mut told).unwrap_err();
+        disk.kill();
+        judge(&disk, &told, &format!("killed after {calls} calls"));
+    }
+}
+
+#[test]
+fn a_crash_at_every_call_of_the_recovery_from_a_crash_changes_nothing() {
+    let calls = calls_of_a_life();
+    for calls in (0..calls).step_by(3) {
+        for more in 0..12 {
+            let disk = SimDisk::new(calls * 100 + more);
+            let mut told = Told::new();
+            disk.crash_after_calls(calls);
+            life(&disk, &mut told).unwrap_err();
+            disk.crash();
+            disk.crash_after_calls(more);
+            let opened = open(&disk, SEGMENT);
+            drop(opened);
+            disk.crash();
+            judge(&disk, &told, &format!("{calls} calls, then {more}"));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A full disk is met and passes; a failed sync is for ever.
+
+use lattice_journal::{AppendError, JournalError};
+use lattice_sim::SimDisk;
+
+use crate::support::{Model, items, open, read_all, segment_path, shown, with_state};
+
+const SEGMENT: u64 = 16 * 1024;
+
+#[test]
+fn a_full_disk_refuses_appends_and_compaction_brings_them_back() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(Some(5 * SEGMENT));
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    let status = journal.status();
+    let mut model = Model::new();
+    let mut warned_at = None;
+    let refused = loop {
+        let batch = with_state(items(model.next, &[&"x".repeat(500)]), "state");
+        match journal.append(&batch) {
+            Ok(()) => model.apply(&batch),
+            Err(error) => break error,
+        }
+        journal.sync().unwrap();
+        if status.low_space() {
+            warned_at.get_or_insert(model.next);
+        }
+    };
+    assert!(matches!(refused, AppendError::NoSpace { .. }), "{refused}");
+    let warned_at = warned_at.expect("the status warns before the first refusal");
+    assert!(model.next - warned_at > 10, "there is room between the warning and the refusal");
+    assert!(!status.failed());
+
+    // Reading and syncing go on, and a refusal can be repeated.
+    assert_eq!(shown(&journal), model);
+    journal.mark().unwrap();
+    let batch = items(model.next, &[&"y".repeat(500)]);
+    assert!(matches!(journal.append(&batch), Err(AppendError::NoSpace { .. })));
+    assert_eq!(journal.positions().end, model.next);
+
+    // What the log holds now is also there after a crash.
+    drop(journal);
+    disk.crash();
+    let (mut journal, recovery) = open(&disk, SEGMENT).unwrap();
+    assert_eq!((recovery.torn, recovery.damaged), (None, Vec::new()));
+    let status = journal.status();
+    assert!(status.low_space());
+    assert_eq!(shown(&journal), model);
+
+    assert!(journal.compact(model.next - 5).unwrap() > 0);
+    assert!(!status.low_space());
+    journal.append(&batch).unwrap();
+    journal.sync().unwrap();
+    model.apply(&batch);
+    let start = journal.positions().start;
+    assert_eq!(read_all(&journal.reader()), model.items.split_off(&start));
+}
+
+#[test]
+fn space_that_others_free_is_found_when_idle() {
+    let disk = SimDisk::new(2);
+    disk.set_capacity(Some(2 * SEGMENT));
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    assert!(!journal.status().low_space());
+    while !journal.status().low_space() {
+        journal.append(&items(journal.positions().end, &[&"x".repeat(500)])).unwrap();
+        journal.sync().unwrap();
+    }
+    disk.set_capacity(None);
+    journal.mark().unwrap();
+    assert!(!journal.status().low_space());
+}
+
+#[test]
+fn compaction_works_on_a_disk_that_stays_full() {
+    let disk = SimDisk::new(3);
+    disk.set_capacity(Some(4 * SEGMENT));
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    while journal.append(&items(journal.positions().end, &[&"x".repeat(500)])).is_ok() {
+        journal.sync().unwrap();
+    }
+    // Somebody else takes whatever is freed.
+    disk.set_capacity(Some(0));
+    let end = journal.positions().end;
+    assert!(journal.compact(end / 2).unwrap() > 0);
+    assert!(journal.compact(end).unwrap() > 0);
+    assert!(journal.status().low_space());
+    drop(journal);
+    disk.crash();
+    let (journal, recovery) = open(&disk, SEGMENT).unwrap();
+    assert_eq!((recovery.torn, recovery.damaged.len()), (None, 0));
+    assert_eq!(journal.positions().end, end);
+}
+
+#[test]
+fn a_failed_sync_poisons_the_journal() {
+    let disk = SimDisk::new(4);
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    let mut model = Model::new();
+    let batch = items(1, &["safe"]);
+    journal.append(&batch).unwrap();
+    journal.sync().unwrap();
+    model.apply(&batch);
+
+    journal.append(&items(2, &["never acknowledged"])).unwrap();
+    disk.fail_sync_at(1);
+    let first = journal.sync().unwrap_err();
+    assert!(matches!(first, JournalError::Fatal(_)), "{first}");
+    assert!(journal.status().failed());
+    // The disk would work again; the journal must not believe it.
+    let again = [
+        journal.sync().unwrap_err().to_string(),
+        journal.mark().unwrap_err().to_string(),
+        journal.compact(2).unwrap_err().to_string(),
+        journal.replace_segment(1, &mut |_, _| None).unwrap_err().to_string(),
+        journal.append(&items(3, &["more"])).unwrap_err().to_string(),
+    ];
+    assert!(again.iter().all(|error| *error == first.to_string()), "{again:?}");
+    assert_eq!(journal.reader().positions(), 1..2, "what is not durable is not shown");
+    assert_eq!(journal.close().unwrap_err().to_string(), first.to_string());
+
+    disk.crash();
+    let (journal, recovery) = open(&disk, SEGMENT).unwrap();
+    assert_eq!(recovery.damaged, []);
+    assert_eq!(shown(&journal), model);
+}
+
+#[test]
+fn frames_that_a_failed_sync_left_in_the_cache_are_not_believed_after_a_kill() {
+    // The process dies of the failed sync, the machine lives on. Whatever the next process shows must survive a crash.
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+        journal.append(&items(1, &["safe"])).unwrap();
+        journal.sync().unwrap();
+        journal.append(&items(2, &["in the cache only"])).unwrap();
+        disk.fail_sync_at(1);
+        journal.sync().unwrap_err();
+        drop(journal);
+        disk.kill();
+        let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+        let next = journal.positions().end;
+        journal.append(&items(next, &["acknowledged"])).unwrap();
+        journal.sync().unwrap();
+        let model = shown(&journal);
+        drop(journal);
+        disk.crash();
+        let (journal, recovery) = open(&disk, SEGMENT).unwrap();
+        assert_eq!(recovery.damaged, []);
+        assert_eq!(shown(&journal), model);
+    }
+}
+
+#[test]
+fn every_failing_sync_of_a_rotation_is_final() {
+    for nth in 1..=4 {
+        let disk = SimDisk::new(5);
+        let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+        let mut acknowledged = Model::new();
+        let mut model = Model::new();
+        disk.fail_sync_at(30 + nth);
+        let error = loop {
+            let batch = items(model.next, &[&"x".repeat(500)]);
+            if let Err(error) = journal.append(&batch) {
+                break error.to_string();
+            }
+            model.apply(&batch);
+            if let Err(error) = journal.sync() {
+                break error.to_string();
+            }
+            acknowledged = model.clone();
+        };
+        assert!(error.contains("syncing"), "{error}");
+        drop(journal);
+        disk.crash();
+        let (journal, recovery) = open(&disk, SEGMENT).unwrap();
+        assert_eq!(recovery.damaged, []);
+        let found = shown(&journal);
+        assert!(found == acknowledged || found == model, "{nth}");
+    }
+}
+
+#[test]
+fn damage_on_the_simulated_disk_is_reported() {
+    let disk = SimDisk::new(6);
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    journal.append(&items(1, &["one"])).unwrap();
+    journal.append(&items(2, &["two"])).unwrap();
+    journal.close().unwrap();
+    disk.damage(&segment_path(1), &[0xff; 8], 64 + 104 + 16).unwrap();
+    let (_, recovery) = open(&disk, SEGMENT).unwrap();
+    assert_eq!(recovery.damaged[0].items, 1..2);
+}

@@ -1,0 +1,12 @@
+//! The journal from outside: one binary, one idea a module.
+#![cfg(test)]
+
+mod crash;
+mod every_byte;
+mod faults;
+mod golden;
+mod inspecting;
+mod model;
+mod opening;
+mod reading;
+mod support;

@@ -1,0 +1,148 @@
+//! Random operations against a model, with openings in between.
+
+use lattice_journal::{Batch, MemoryDisk};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::support::{Model, open, read_all, shown};
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Append {
+        sizes: Vec<usize>,
+        state: bool,
+    },
+    /// Truncates this many items from the end, then appends.
+    Replace {
+        back: u64,
+        sizes: Vec<usize>,
+    },
+    Restart {
+        ahead: u64,
+        sizes: Vec<usize>,
+    },
+    Sync,
+    Mark,
+    /// Keeps this many items.
+    Compact {
+        keep: u64,
+    },
+    ReplaceSegment {
+        nth: usize,
+    },
+    Reopen {
+        close: bool,
+    },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let sizes = || vec(prop_oneof![4 => 0..40_usize, 1 => 100..700_usize], 0..5);
+    prop_oneof![
+        6 => (sizes(), any::<bool>()).prop_map(|(sizes, state)| Operation::Append { sizes, state }),
+        2 => (0..8_u64, sizes()).prop_map(|(back, sizes)| Operation::Replace { back, sizes }),
+        1 => (0..30_u64, sizes()).prop_map(|(ahead, sizes)| Operation::Restart { ahead, sizes }),
+        3 => Just(Operation::Sync),
+        1 => Just(Operation::Mark),
+        1 => (0..30_u64).prop_map(|keep| Operation::Compact { keep }),
+        1 => (0..6_usize).prop_map(|nth| Operation::ReplaceSegment { nth }),
+        2 => any::<bool>().prop_map(|close| Operation::Reopen { close }),
+    ]
+}
+
+fn bytes(salt: u64, size: usize) -> Vec<u8> {
+    salt.to_le_bytes().into_iter().cycle().take(size).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_journal_does_what_its_model_does(operations in vec(operation(), 1..60)) {
+        let disk = MemoryDisk::new();
+        let (mut journal, _) = open(&disk, 800).unwrap();
+        let mut model = Model::new();
+        let mut durable = Model::new();
+        for (salt, operation) in (1..).zip(operations) {
+            let items = |sizes: &[usize]| sizes.iter().map(|size| bytes(salt, *size)).collect();
+            let batch = match &operation {
+                Operation::Append { sizes, state } => Some(Batch {
+                    first: model.next,
+                    items: items(sizes),
+                    state: state.then(|| bytes(salt, 20)),
+                    ..Batch::default()
+                }),
+                Operation::Replace { back, sizes } => {
+                    let first = (model.next - (*back).min(model.next)).max(journal.positions().start);
+                    let items = items(sizes);
+                    Some(Batch { truncate_from: Some(first), first, items, ..Batch::default() })
+                }
+                Operation::Restart { ahead, sizes } => {
+                    let first = model.next + ahead;
+                    let items = items(sizes);
+                    Some(Batch { restart_at: Some(first), first, items, ..Batch::default() })
+                }
+                _ => None,
+            };
+            if let Some(batch) = batch {
+                journal.append(&batch).unwrap();
+                model.apply(&batch);
+            }
+            match operation {
+                Operation::Append { .. } | Operation::Replace { .. } | Operation::Restart { .. } => {
+                    // A rotation may have synced what came before.
+                    continue;
+                }
+                Operation::Sync => {
+                    journal.sync().unwrap();
+                }
+                Operation::Mark => journal.mark().unwrap(),
+                Operation::Compact { keep } => {
+                    let keep_from = model.next.saturating_sub(keep);
+                    journal.compact(keep_from).unwrap();
+                    let start = journal.positions().start;
+                    prop_assert!(model.items.range(keep_from..).all(|(position, _)| *position >= start));
+                    model.items = model.items.split_off(&start);
+                }
+                Operation::ReplaceSegment { nth } => {
+                    let segments = journal.segments();
+                    if let Some(segment) = segments.get(nth).filter(|segment| segment.sealed) {
+                        let mut new = Vec::new();
+                        journal.replace_segment(segment.number, &mut |position, old| {
+                            let bytes = (position % 2 == 0).then(|| bytes(salt, old.len() / 2 + 3));
+                            new.extend(bytes.clone().map(|bytes| (position, bytes)));
+                            bytes
+                        }).unwrap();
+                        for (position, bytes) in new {
+                            if model.items.contains_key(&position) {
+                                model.items.insert(position, bytes);
+                            }
+                        }
+                    } else {
+                        journal.sync().unwrap();
+                    }
+                }
+                Operation::Reopen { close } => {
+                    if close {
+                        journal.close().unwrap();
+                    } else {
+                        journal.sync().unwrap();
+                        drop(journal);
+                    }
+                    let (opened, recovery) = open(&disk, 800).unwrap();
+                    prop_assert_eq!(&recovery.damaged, &[]);
+                    prop_assert_eq!(&recovery.torn, &None);
+                    journal = opened;
+                }
+            }
+            durable.clone_from(&model);
+            prop_assert_eq!(&shown(&journal), &durable);
+            prop_assert_eq!(journal.reader().positions(), journal.positions());
+            prop_assert_eq!(&read_all(&journal.reader()), &durable.items);
+        }
+        // What was never synced is gone, at most.
+        drop(journal);
+        let (journal, recovery) = open(&disk, 800).unwrap();
+        prop_assert_eq!(&recovery.damaged, &[]);
+        prop_assert!(shown(&journal).next >= durable.next.min(model.next).min(1));
+    }
+}
