@@ -148,7 +148,7 @@ impl Printer<'_> {
         for found in &scan.found {
             match found {
                 Found::Bad(bytes) => {
-                    writeln!(self.out, "  @{}: BAD up to {}", bytes.start, bytes.end)?
+                    writeln!(self.out, "  @{}: BAD up to {}", bytes.start, bytes.end)?;
                 }
                 Found::Frame(record) => {
                     let bytes = window.slice(record.offset, record.length);
