@@ -342,3 +342,81 @@ fn the_same_seed_loses_the_same_bytes() {
     assert!((0..20).all(|seed| run(seed) == run(seed)));
     assert!((0..20).any(|seed| run(seed) != run(seed + 1)));
 }
+
+/// What a file of a random history must be like after a crash, if that is certain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Certainty {
+    Absent,
+    Holds(Vec<u8>),
+    Unknown,
+}
+
+#[test]
+fn whatever_else_happens_what_was_settled_stays() {
+    let mut certain = 0;
+    for seed in 0..500 {
+        let mut rng = stream(seed, "test", 0);
+        let disk = SimDisk::new(seed);
+        let all = ["a", "b", "c", "d"];
+        let mut state = vec![Certainty::Absent; all.len()];
+        for step in 0..below(&mut rng, 40) {
+            let which = index(&mut rng, all.len());
+            let (path, other) = (Path::new(all[which]), index(&mut rng, all.len()));
+            let exists = names(&disk).iter().any(|name| name == all[which]);
+            match below(&mut rng, 6) {
+                0 if !exists => {
+                    disk.open(path, OpenMode::CreateNew).unwrap();
+                    state[which] = Certainty::Unknown;
+                }
+                1 if exists => {
+                    let file = disk.open(path, OpenMode::ReadWrite).unwrap();
+                    file.write_at(&step.to_le_bytes(), below(&mut rng, 2_000)).unwrap();
+                    state[which] = Certainty::Unknown;
+                }
+                2 if exists && which != other => {
+                    disk.rename(path, Path::new(all[other])).unwrap();
+                    state[which] = Certainty::Unknown;
+                    state[other] = Certainty::Unknown;
+                }
+                3 if exists => {
+                    disk.remove(path).unwrap();
+                    state[which] = Certainty::Unknown;
+                }
+                4 => {
+                    disk.crash();
+                    check(&disk, &all, &state, seed);
+                    certain += state.iter().filter(|is| **is != Certainty::Unknown).count();
+                    // What is there after a crash is durable.
+                    state = all.iter().map(|name| look(&disk, name)).collect();
+                }
+                _ => {
+                    for name in names(&disk) {
+                        let file = disk.open(Path::new(&name), OpenMode::Read).unwrap();
+                        file.sync_data().unwrap();
+                    }
+                    disk.sync_dir(Path::new(TOP)).unwrap();
+                    state = all.iter().map(|name| look(&disk, name)).collect();
+                }
+            }
+        }
+        disk.crash();
+        check(&disk, &all, &state, seed);
+    }
+    assert!(certain > 1_000, "{certain}");
+}
+
+fn look(disk: &SimDisk, name: &str) -> Certainty {
+    if names(disk).iter().any(|other| other == name) {
+        Certainty::Holds(content(disk, name))
+    } else {
+        Certainty::Absent
+    }
+}
+
+fn check(disk: &SimDisk, all: &[&str], state: &[Certainty], seed: u64) {
+    for (name, expected) in all.iter().zip(state) {
+        if *expected != Certainty::Unknown {
+            assert_eq!(look(disk, name), *expected, "{name}, seed {seed}");
+        }
+    }
+}

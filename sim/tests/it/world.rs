@@ -285,3 +285,25 @@ fn each_process_and_each_boot_has_a_random_stream_of_its_own() {
     draws.dedup();
     assert_eq!(draws.len(), 18);
 }
+
+#[test]
+fn chance_in_the_network_does_not_move_the_faults() {
+    use lattice_sim::{Chance, FaultKind, Link, Nemesis, NemesisOptions, Swarm};
+    let strikes = |loss| {
+        let link = Link { loss, duplicate: loss, ..Link::default() };
+        let mut world = world_of(WorldOptions { link, ..WorldOptions::new(5) });
+        let swarm = Swarm::none().with(FaultKind::ClockJump, PERIOD * 20);
+        let mut nemesis = Nemesis::new(5, swarm, NemesisOptions::new([SERVER]), SECOND);
+        let mut times = Vec::new();
+        while let Some(next) = nemesis.next_at().filter(|next| *next < 10 * SECOND) {
+            world.run_until(next);
+            nemesis.act(&mut world);
+            times.push((next, world.clock(SERVER).local(next)));
+        }
+        (times, heard(&world).len())
+    };
+    let (quiet, lossy) = (strikes(Chance::NEVER), strikes(Chance::percent(20)));
+    assert!(quiet.0.len() > 20);
+    assert_eq!(quiet.0, lossy.0);
+    assert_ne!(quiet.1, lossy.1);
+}
