@@ -126,7 +126,7 @@ fn a_failed_sync_poisons_the_journal() {
 }
 
 #[test]
-fn frames_that_a_failed_sync_left_in_the_cache_are_not_believed_after_a_kill() {
+fn what_is_shown_after_a_failed_sync_and_a_kill_survives_a_crash() {
     // The process dies of the failed sync, the machine lives on. Whatever the next process shows must survive a crash.
     for seed in 0..20 {
         let disk = SimDisk::new(seed);
