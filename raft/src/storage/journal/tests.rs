@@ -27,7 +27,7 @@ fn id(index: u64, term: u64) -> EntryId {
 }
 
 fn entry(index: u64, term: u64, length: usize) -> Entry {
-    let session = (index % 2 == 0).then_some(SessionId { session: 8, sequence: index });
+    let session = index.is_multiple_of(2).then_some(SessionId { session: 8, sequence: index });
     let byte = u8::try_from(index % 251).unwrap();
     Entry { id: id(index, term), session, payload: Payload::Command(vec![byte; length].into()) }
 }

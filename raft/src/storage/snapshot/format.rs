@@ -170,7 +170,7 @@ pub(super) fn decode_trailer(bytes: &[u8; TRAILER], length: u64) -> Result<Trail
     if rest != TRAILER_MAGIC {
         return Err("it does not end like a snapshot");
     }
-    let behind = u64::from(manifest_length) + TRAILER as u64;
+    let behind = u64::from(manifest_length) + u64::try_from(TRAILER).expect("a small constant");
     let fits = usize::try_from(manifest_length).is_ok_and(|length| length <= MANIFEST_MAX);
     if !fits || manifest_offset.checked_add(behind) != Some(length) {
         return Err("its trailer points nowhere");

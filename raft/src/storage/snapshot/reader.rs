@@ -35,7 +35,7 @@ impl SnapshotReader {
     ) -> Result<Self, SnapshotError> {
         let corrupt = |flaw: Flaw| SnapshotError::corrupt(path, flaw);
         let length = file.length().map_err(|error| SnapshotError::fatal("read", path, error))?;
-        let trailer_offset = length.checked_sub(TRAILER as u64);
+        let trailer_offset = length.checked_sub(u64::try_from(TRAILER).expect("a small constant"));
         let trailer_offset = trailer_offset.ok_or_else(|| corrupt("it is cut short"))?;
         if length != meta.size {
             return Err(corrupt("its length is not the one that was recorded"));

@@ -142,7 +142,7 @@ fn old_snapshots_go_and_newer_ones_stay_until_the_next_start() {
     let disk = MemoryDisk::new();
     let store = open(&disk, None);
     let metas: Vec<_> = [5, 9, 12].map(|index| write(&store, index, 1).unwrap()).into();
-    store.retain(&metas[1]).unwrap();
+    store.retain(metas[1].last.index).unwrap();
     assert_eq!(store.list().unwrap(), [id(9), id(12)]);
     disk.set_content(Path::new(DIRECTORY).join("0.tmp"), "half");
     disk.set_content(Path::new(DIRECTORY).join("README"), "not ours");
