@@ -1,0 +1,373 @@
+//! etcd's API: `KV`, `Cluster` and `Maintenance`, as far as they are served. Any other method answers `UNIMPLEMENTED`,
+//! which the router does by itself.
+//!
+//! Reads are linearizable unless the client says `serializable`: the leader confirms that it still leads, and this node
+//! waits until it has applied as much as the leader had committed then. Error texts and codes are etcd's, for clients
+//! match them. An outcome that nobody knows is `UNAVAILABLE`, as with etcd: its clients repeat reads on that, and writes
+//! never.
+
+mod convert;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lattice_kv::{Operation, Outcome, Response as KvResponse};
+use raft_consensus::driver::{Consistency, ReadError};
+use tokio::time::{Instant, timeout_at};
+use tonic::{Code, Request, Response, Status};
+
+use crate::metrics::Operation as Measured;
+use crate::node::Shared;
+use crate::proto::etcdserverpb::cluster_server::{Cluster, ClusterServer};
+use crate::proto::etcdserverpb::kv_server::{Kv, KvServer};
+use crate::proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
+use crate::proto::etcdserverpb::{
+    DeleteRangeRequest, DeleteRangeResponse, Member, MemberListRequest, MemberListResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, StatusRequest,
+    StatusResponse,
+};
+use crate::relay::{Lost, WriteError};
+
+/// The version of etcd whose API this is. Kubernetes uses consistent reads from its cache only from 3.5.13 on.
+pub(crate) const ETCD_VERSION: &str = "3.6.0";
+
+/// How long a request may wait for a leader or for its turn, if the client gives no time itself: etcd's bound, which is
+/// five seconds and two election timeouts.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// A request of 1.5 MiB, with room for what is around it, so that a larger one gets etcd's error and not the library's.
+const DECODE_MAX: usize = 4 << 20;
+
+/// etcd's API on one node.
+#[derive(Clone, Debug)]
+pub(crate) struct EtcdApi {
+    node: Arc<Shared>,
+}
+
+impl EtcdApi {
+    pub(crate) fn new(node: Arc<Shared>) -> Self {
+        Self { node }
+    }
+
+    pub(crate) fn kv(&self) -> KvServer<Self> {
+        KvServer::new(self.clone())
+            .max_decoding_message_size(DECODE_MAX)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterServer<Self> {
+        ClusterServer::new(self.clone())
+    }
+
+    pub(crate) fn maintenance(&self) -> MaintenanceServer<Self> {
+        MaintenanceServer::new(self.clone())
+    }
+
+    /// A reader of a state that is new enough.
+    async fn reader(
+        &self,
+        serializable: bool,
+        deadline: Instant,
+    ) -> Result<lattice_kv::KvReader, Status> {
+        let consistency =
+            if serializable { Consistency::Stale } else { Consistency::Linearizable };
+        let mut status = self.node.raft.watch();
+        loop {
+            let seen = {
+                let status = status.borrow_and_update();
+                (status.leader, status.term)
+            };
+            match timeout_at(deadline, self.node.raft.read(consistency)).await {
+                Ok(Ok(reader)) => return Ok(reader),
+                Ok(Err(ReadError::Stopped)) => return Err(stopped()),
+                // A read may be repeated as often as one likes.
+                Ok(Err(_no_leader_yet)) if Instant::now() < deadline => {}
+                Ok(Err(ReadError::Unconfirmed { leader: None })) => return Err(no_leader()),
+                Ok(Err(_)) | Err(_) => return Err(timed_out("")),
+            }
+            let news = status.wait_for(|now| (now.leader, now.term) != seen);
+            let pause = deadline.min(Instant::now() + READ_PAUSE);
+            if let Ok(Err(_closed)) = timeout_at(pause, news).await {
+                return Err(stopped());
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        operation: Operation,
+        deadline: Instant,
+    ) -> Result<Outcome, Status> {
+        self.node.relay.write(operation, deadline).await.map_err(Status::from)
+    }
+
+    fn header(&self, revision: i64) -> Option<ResponseHeader> {
+        Some(ResponseHeader {
+            cluster_id: self.node.cluster.0,
+            member_id: self.node.id.0,
+            revision,
+            raft_term: self.node.raft.watch().borrow().term.0,
+        })
+    }
+
+    async fn range(&self, request: Request<RangeRequest>) -> Result<RangeResponse, Status> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let serializable = request.serializable;
+        let request = convert::range_request(request)?;
+        let reader = self.reader(serializable, deadline).await?;
+        let response =
+            reader.range(&request).map_err(convert::kv_error)?;
+        Ok(convert::range_response(response, |revision| self.header(revision)))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<PutResponse, Status> {
+        let deadline = deadline(&request);
+        let put = Operation::Put(convert::put(request.into_inner()));
+        let Outcome { revision, response } = self.write(put, deadline).await?;
+        let KvResponse::Put { prev_kv } = response else {
+            return Err(malformed());
+        };
+        Ok(PutResponse {
+            header: self.header(revision),
+            prev_kv: prev_kv.map(convert::key_value),
+        })
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<DeleteRangeResponse, Status> {
+        let deadline = deadline(&request);
+        let delete = Operation::DeleteRange(convert::delete_range(request.into_inner()));
+        let Outcome { revision, response } = self.write(delete, deadline).await?;
+        let KvResponse::DeleteRange { deleted, prev_kvs } = response else {
+            return Err(malformed());
+        };
+        Ok(DeleteRangeResponse {
+            header: self.header(revision),
+            deleted,
+            prev_kvs: prev_kvs.into_iter().map(convert::key_value).collect(),
+        })
+    }
+
+    /// Carries out a request and records how long it took and how it ended.
+    async fn measured<T>(
+        &self,
+        operation: Measured,
+        request: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Response<T>, Status> {
+        let start = std::time::Instant::now();
+        let result = request.await;
+        let code = result.as_ref().err().map_or(Code::Ok, Status::code);
+        self.node.metrics.request(operation, code, start.elapsed());
+        result.map(Response::new)
+    }
+}
+
+/// After a failed attempt to read, wait for news of a leader, but not longer than this.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+
+#[tonic::async_trait]
+impl Kv for EtcdApi {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        self.measured(Measured::Range, self.range(request)).await
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        self.measured(Measured::Put, self.put(request)).await
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        self.measured(Measured::DeleteRange, self.delete_range(request)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for EtcdApi {
+    async fn member_list(
+        &self,
+        request: Request<MemberListRequest>,
+    ) -> Result<Response<MemberListResponse>, Status> {
+        let deadline = deadline(&request);
+        let serializable = !request.into_inner().linearizable;
+        let reader = self.reader(serializable, deadline).await?;
+        let voters = self.node.raft.status().membership.voters;
+        let members = voters
+            .keys()
+            .map(|id| {
+                // Until a member has told its own, there is what it was founded with.
+                let told = reader.member(*id);
+                let founder = self.node.founders.by_id(*id);
+                let peer_urls = told.as_ref().map_or_else(
+                    || founder.map_or_else(Vec::new, |founder| strings(&founder.peer_urls)),
+                    |told| told.peer_urls.clone(),
+                );
+                let (name, client_urls) =
+                    told.map_or_else(Default::default, |told| (told.name, told.client_urls));
+                Member {
+                    id: id.0,
+                    name,
+                    peer_ur_ls: peer_urls,
+                    client_ur_ls: client_urls,
+                    is_learner: false,
+                }
+            })
+            .collect();
+        let header = self.header(reader.revision());
+        Ok(Response::new(MemberListResponse { header, members }))
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for EtcdApi {
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let reader = self.node.raft.reader();
+        let status = self.node.raft.status();
+        let size = i64::try_from(reader.size().bytes).unwrap_or(i64::MAX);
+        let mut errors = Vec::new();
+        if status.leader.is_none() {
+            errors.push("etcdserver: no leader".into());
+        }
+        if status.low_space {
+            errors.push(format!("memberID:{} alarm:NOSPACE ", self.node.id.0));
+        }
+        Ok(Response::new(StatusResponse {
+            header: self.header(reader.revision()),
+            version: ETCD_VERSION.into(),
+            db_size: size,
+            leader: status.leader.map_or(0, |leader| leader.0),
+            raft_index: status.commit.0,
+            raft_term: status.term.0,
+            raft_applied_index: status.applied.0,
+            errors,
+            db_size_in_use: size,
+            is_learner: false,
+            storage_version: ETCD_VERSION.into(),
+            db_size_quota: 0,
+        }))
+    }
+}
+
+impl From<WriteError> for Status {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Refused { code, message } => Self::new(Code::from_i32(code), message),
+            WriteError::NoLeader => no_leader(),
+            WriteError::Unknown(Lost::Time) => timed_out(""),
+            WriteError::Unknown(Lost::Leader) => {
+                timed_out(", possibly due to previous leader failure")
+            }
+            WriteError::Unknown(Lost::Connection) => {
+                timed_out(", possibly due to connection lost")
+            }
+            WriteError::Overloaded => convert::kv_error(lattice_kv::KvError::TooManyRequests),
+            WriteError::NoSpace => convert::kv_error(lattice_kv::KvError::NoSpace),
+            WriteError::TooLarge => convert::kv_error(lattice_kv::KvError::RequestTooLarge),
+            WriteError::Stopped => stopped(),
+            WriteError::Malformed => malformed(),
+        }
+    }
+}
+
+fn no_leader() -> Status {
+    Status::unavailable("etcdserver: no leader")
+}
+
+fn stopped() -> Status {
+    Status::unavailable("etcdserver: server stopped")
+}
+
+fn timed_out(cause: &str) -> Status {
+    Status::unavailable(format!("etcdserver: request timed out{cause}"))
+}
+
+/// The reply of a newer leader to an older follower's client. The write was applied.
+fn malformed() -> Status {
+    Status::internal("the write was applied, but its result is in a form that this member does not know")
+}
+
+fn strings(urls: &[crate::url::Url]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}
+
+/// When the answer is due: after the time that the client gives, but no later than after our own.
+fn deadline<T>(request: &Request<T>) -> Instant {
+    let given = request
+        .metadata()
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok())
+        .and_then(grpc_timeout);
+    let timeout = given.map_or(REQUEST_TIMEOUT, |given| given.min(REQUEST_TIMEOUT));
+    Instant::now() + timeout
+}
+
+/// `TimeoutValue TimeoutUnit` of the gRPC protocol: at most eight digits and a letter.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for text in ["", "m", "1", "-1S", "+1S", "1x", "123456789S", "1 S", "é"] {
+            assert_eq!(grpc_timeout(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn trouble_with_writes_has_etcds_codes_and_texts() {
+        for (error, code, text) in [
+            (WriteError::NoLeader, Code::Unavailable, "etcdserver: no leader"),
+            (WriteError::Unknown(Lost::Time), Code::Unavailable, "etcdserver: request timed out"),
+            (
+                WriteError::Unknown(Lost::Leader),
+                Code::Unavailable,
+                "etcdserver: request timed out, possibly due to previous leader failure",
+            ),
+            (
+                WriteError::Unknown(Lost::Connection),
+                Code::Unavailable,
+                "etcdserver: request timed out, possibly due to connection lost",
+            ),
+            (WriteError::Overloaded, Code::ResourceExhausted, "etcdserver: too many requests"),
+            (
+                WriteError::NoSpace,
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+            ),
+            (WriteError::TooLarge, Code::InvalidArgument, "etcdserver: request is too large"),
+            (WriteError::Stopped, Code::Unavailable, "etcdserver: server stopped"),
+        ] {
+            let status = Status::from(error);
+            assert_eq!((status.code(), status.message()), (code, text));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The command line: `lattice NOUN VERB`, and what its exit codes mean.
+//!
+//! Results go to standard output in the format that `-o` names, everything else to standard error. JSON output carries a
+//! `schema` number: fields may be added under the same number, never changed.
+
+mod bench;
+mod cluster;
+mod debug;
+mod demo;
+mod kv;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use lattice::client::{Client, ClientError};
+use lattice::url::Url;
+use tonic::Code;
+
+pub(crate) use output::{Format, Output};
+
+/// Consensus, cache and event store in one server.
+#[derive(Debug, Parser)]
+#[command(name = "lattice", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cannot connect, 4 the server answered an error, \
+5 unhealthy,\n6 precondition failed, 7 not found, 8 no leader or no quorum, 9 check failed, 124 timeout, 130 interrupted";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node
+    Serve(serve::Serve),
+    /// Run a whole cluster on this machine, to try things out
+    Demo(demo::Demo),
+    /// Read and write keys
+    #[command(subcommand)]
+    Kv(kv::Kv),
+    /// Look at the cluster
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    /// Measure a server
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Look inside files
+    #[command(subcommand)]
+    Debug(debug::Debug),
+}
+
+/// Where a command finds the cluster.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Connection {
+    /// Members to ask; the first that answers is used
+    #[arg(
+        long,
+        env = "LATTICE_ENDPOINTS",
+        value_name = "URL,…",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379",
+        value_parser = endpoint
+    )]
+    pub(crate) endpoints: Vec<Url>,
+
+    /// Seconds to wait for a connection, and for an answer
+    #[arg(long, env = "LATTICE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+/// What went wrong, as an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    CannotConnect = 3,
+    ServerError = 4,
+    Unhealthy = 5,
+    NotFound = 7,
+    NoLeader = 8,
+    CheckFailed = 9,
+    Timeout = 124,
+    Interrupted = 130,
+}
+
+/// Carries out the command and says how to exit.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Kv(kv) => block_on(kv.run()),
+        Command::Cluster(cluster) => block_on(cluster.run()),
+        Command::Bench(bench) => bench.run(),
+        Command::Debug(debug) => debug.run(),
+    };
+    let exit = result.unwrap_or_else(|error| {
+        let exit = exit_of(&error);
+        if !is_broken_pipe(&error) {
+            output::complain(&format!("{error:#}"));
+        }
+        exit
+    });
+    ExitCode::from(u8::try_from(exit as i32).expect("exit codes are below 256"))
+}
+
+impl Connection {
+    /// Connects to the first endpoint that answers.
+    pub(crate) async fn client(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.endpoints, self.timeout).await
+    }
+}
+
+/// Runs a command that only waits for a server; Ctrl-C ends it.
+fn block_on(
+    command: impl Future<Output = anyhow::Result<Exit>>,
+) -> anyhow::Result<Exit> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        tokio::select! {
+            result = command => result,
+            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        }
+    })
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if is_broken_pipe(error) {
+        // Whoever reads us has enough: not our failure.
+        return Exit::Done;
+    }
+    if error.chain().any(|cause| cause.is::<lattice::config::ConfigError>()) {
+        return Exit::Usage;
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {
+        Some(ClientError::Connect { .. }) => Exit::CannotConnect,
+        Some(ClientError::Timeout(_)) => Exit::Timeout,
+        Some(ClientError::Status(status)) => match status.code() {
+            Code::Unavailable if status.message().contains("leader") => Exit::NoLeader,
+            Code::DeadlineExceeded => Exit::Timeout,
+            Code::Unavailable if status.message().contains("timed out") => Exit::Timeout,
+            _ => Exit::ServerError,
+        },
+        Some(_) | None => Exit::Failed,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// An endpoint with or without `http://`, as etcd's tools take it.
+fn endpoint(text: &str) -> Result<Url, lattice::url::UrlError> {
+    if text.contains("://") { text.parse() } else { format!("http://{text}").parse() }
+}
+
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() && seconds <= 1e6 => Ok(duration),
+        _ => Err("must be above 0 and at most 1000000".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_may_leave_the_scheme_out() {
+        assert_eq!(endpoint("localhost:1").unwrap().to_string(), "http://localhost:1");
+        assert_eq!(endpoint("http://[::1]:1").unwrap().to_string(), "http://[::1]:1");
+        assert!(endpoint("localhost").is_err());
+    }
+
+    #[test]
+    fn errors_have_their_exit_codes() {
+        let status = |status: tonic::Status| {
+            exit_of(&anyhow::Error::new(ClientError::Status(Box::new(status))).context("put"))
+        };
+        assert_eq!(status(tonic::Status::unavailable("etcdserver: no leader")), Exit::NoLeader);
+        assert_eq!(
+            status(tonic::Status::unavailable("etcdserver: request timed out")),
+            Exit::Timeout
+        );
+        assert_eq!(status(tonic::Status::invalid_argument("x")), Exit::ServerError);
+        let connect = ClientError::Connect { tried: Vec::new() };
+        assert_eq!(exit_of(&anyhow::Error::new(connect)), Exit::CannotConnect);
+        assert_eq!(exit_of(&anyhow::anyhow!("other")), Exit::Failed);
+    }
+
+    #[test]
+    fn timeouts_are_sane() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["0", "-1", "nan", "inf", "x", "1e30"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Lattice in one process: a node that keeps keys and values by consensus and speaks etcd's protocol.
+//!
+//! [`Node::start`] runs one node from a [`Config`]; the `lattice` program is a thin shell around it. A node listens on
+//! three ports: for clients (etcd's API over gRPC, with health and reflection), for the other members (Raft's messages
+//! and the writes that they relay), and for operators (health and metrics over HTTP).
+//!
+//! ```text
+//! client ──► api/etcd ──► relay ──► raft (this node leads) ──► journal, state machine
+//!                           └─────► peer port of the leader
+//! ```
+//!
+//! # What a client may rely on
+//!
+//! * A write that was acknowledged is on the disks of a majority, and no crash of a minority loses it.
+//! * A read is linearizable unless the client asks for `serializable`.
+//! * A write whose outcome is unknown is never reported as failed: the error is `UNAVAILABLE`, as with etcd.
+//!
+//! # What is missing
+//!
+//! Transactions, leases, watches, compaction, authentication, TLS, and changes of membership: these methods answer
+//! `UNIMPLEMENTED`. Everything binds loopback unless `--insecure-no-auth` is given. A node that stops does not hand
+//! its leadership over yet: the others elect a new leader after their election timeout.
+
+mod accept;
+mod api;
+pub mod client;
+pub mod config;
+pub mod founders;
+mod metrics;
+mod node;
+pub mod proto;
+mod relay;
+mod runtime;
+pub mod url;
+
+pub use config::{Config, Settings};
+pub use node::{Listeners, Node, StartError};

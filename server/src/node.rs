@@ -1,0 +1,524 @@
+//! One node: its ports, its threads, its life from start to stop.
+//!
+//! Raft and the peers have a thread, clients and operators another (see [`crate::runtime`]). Stopping is bounded in
+//! time: clients get a moment for what is under way, Raft a moment to bring its log to disk, and then everything ends.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lattice_journal::{Disk, MemoryDisk, RealDisk};
+use lattice_kv::{KvMachine, KvReader, Limits, MemberAttributes, Operation};
+use raft_consensus::driver::{Consistency, NodeOptions, Raft, Status};
+use raft_consensus::effects::FatalError;
+use raft_consensus::storage::{DataDirectory, IdentityError};
+use raft_consensus::transport::grpc::{GrpcError, GrpcOptions, GrpcTransport, Identity};
+use raft_consensus::types::{ClusterId, NodeId};
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+
+use crate::accept::connections;
+use crate::api::admin;
+use crate::api::etcd::EtcdApi;
+use crate::config::{ClusterState, Config, ConfigError, guard};
+use crate::founders::Founders;
+use crate::metrics::Metrics;
+use crate::proto::DESCRIPTOR;
+use crate::relay::{Leader, Relay};
+use crate::runtime::RuntimeThread;
+use crate::url::Url;
+
+/// Connections of clients at a time; more wait to be accepted.
+const CLIENT_CONNECTIONS_MAX: usize = 8192;
+/// Connections of peers at a time: a few for each of up to a hundred members, and room for strangers to be refused.
+const PEER_CONNECTIONS_MAX: usize = 1024;
+/// Requests under way on one connection; more wait at the client.
+const STREAMS_MAX: u32 = 4096;
+/// How long requests under way may take once the node is stopping.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long Raft may take to stop.
+const RAFT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one attempt to publish this member's addresses may take.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The ports of one node, bound before it starts, so that a node can be told the addresses of others that run on ports the
+/// system chose.
+#[derive(Debug)]
+pub struct Listeners {
+    client: Vec<TcpListener>,
+    peer: Vec<TcpListener>,
+    admin: Option<TcpListener>,
+}
+
+/// A running node. Dropping it stops it at once, as a crash would; [`Node::shutdown`] is the friendly way.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    client_urls: Vec<Url>,
+    peer_urls: Vec<Url>,
+    admin_url: Option<Url>,
+    stopping: watch::Sender<bool>,
+    client_tasks: tokio::sync::Mutex<JoinSet<()>>,
+    client_thread: RuntimeThread,
+    peer_thread: RuntimeThread,
+    transport: Arc<GrpcTransport>,
+}
+
+/// What the services of one node share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) id: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) founders: Founders,
+    pub(crate) raft: Raft<KvReader>,
+    pub(crate) relay: Relay,
+    pub(crate) metrics: Metrics,
+    pub(crate) peer_runtime: Handle,
+    draining: AtomicBool,
+}
+
+/// Why a node does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {url} (--{setting})")]
+    Listen {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        url: Url,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory of an existing member is empty.
+    #[error(
+        "--initial-cluster-state is `existing`, but {path} holds no data: a member that lost its disk must not come back as \
+         itself, for it forgot its promises"
+    )]
+    NoData {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A thread or a socket could not be set up.
+    #[error("cannot start the node's threads")]
+    Thread(#[from] io::Error),
+    /// The connections to the peers cannot be set up.
+    #[error("cannot set up the connections to the peers")]
+    Transport(#[from] GrpcError),
+    /// The data directory is in use, or another node's, or cannot be written.
+    #[error(transparent)]
+    Data(#[from] IdentityError),
+    /// Raft does not start: the log or a snapshot is damaged …
+    #[error(transparent)]
+    Raft(#[from] raft_consensus::driver::StartError),
+}
+
+impl Listeners {
+    /// Binds what the configuration names. Addresses that other machines can reach are refused unless the configuration
+    /// allows them.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let insecure = config.insecure_no_auth;
+        let all = |setting, urls: &[Url]| {
+            urls.iter().map(|url| listen(setting, url, insecure)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            client: all("listen-client-urls", &config.listen_client)?,
+            peer: all("listen-peer-urls", &config.listen_peer)?,
+            admin: match &config.admin_listen {
+                Some(url) => Some(listen("admin-listen", url, insecure)?),
+                None => None,
+            },
+        })
+    }
+
+    /// Binds one port for clients, one for peers, one for operators.
+    pub fn bind_to(client: &Url, peer: &Url, admin: &Url) -> io::Result<Self> {
+        let bind = |url: &Url| TcpListener::bind(url.resolve()?.as_slice());
+        Ok(Self { client: vec![bind(client)?], peer: vec![bind(peer)?], admin: Some(bind(admin)?) })
+    }
+
+    /// Ports of the loopback interface that the system chooses.
+    pub fn loopback() -> io::Result<Self> {
+        let any = || TcpListener::bind(("127.0.0.1", 0));
+        Ok(Self { client: vec![any()?], peer: vec![any()?], admin: Some(any()?) })
+    }
+
+    /// Where clients can connect.
+    pub fn client_urls(&self) -> io::Result<Vec<Url>> {
+        self.client.iter().map(local_url).collect()
+    }
+
+    /// Where peers can connect.
+    pub fn peer_urls(&self) -> io::Result<Vec<Url>> {
+        self.peer.iter().map(local_url).collect()
+    }
+
+    /// Where operators can connect, if anywhere.
+    pub fn admin_url(&self) -> io::Result<Option<Url>> {
+        self.admin.as_ref().map(local_url).transpose()
+    }
+}
+
+fn listen(setting: &'static str, url: &Url, insecure: bool) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Listen { setting, url: url.clone(), source };
+    let addresses = url.resolve().map_err(failed)?;
+    guard(setting, url, &addresses, insecure)?;
+    // The first address only: `localhost` stands for two, and the second may not exist here.
+    let Some(first) = addresses.first() else {
+        return Err(failed(io::ErrorKind::AddrNotAvailable.into()));
+    };
+    TcpListener::bind(first).map_err(failed)
+}
+
+fn local_url(listener: &TcpListener) -> io::Result<Url> {
+    listener.local_addr().map(Url::of)
+}
+
+impl Node {
+    /// Starts a node on the ports that its configuration names.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let listeners = Listeners::bind(&config)?;
+        Self::start_on(config, listeners).await
+    }
+
+    /// Starts a node on ports that are bound already; those of the configuration are not looked at.
+    pub async fn start_on(config: Config, listeners: Listeners) -> Result<Self, StartError> {
+        config.check()?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        if config.state == ClusterState::Existing {
+            require_data(config.data_dir.as_deref())?;
+        }
+        let client_urls = listeners.client_urls()?;
+        let peer_urls = listeners.peer_urls()?;
+        let admin_url = listeners.admin_url()?;
+        let (stopping, stop) = watch::channel(false);
+
+        let peer_thread = RuntimeThread::start("lattice-peer")?;
+        let limits = Limits::default();
+        let (raft, transport) = peer_thread
+            .handle()
+            .spawn(start_raft(config.clone(), listeners.peer, limits))
+            .await
+            .map_err(io::Error::other)??;
+
+        let id = config.me().id;
+        let shared = Arc::new(Shared {
+            id,
+            cluster: config.founders.cluster(),
+            founders: config.founders.clone(),
+            relay: Relay::new(id, config.founders.clone(), limits, raft.clone()),
+            metrics: Metrics::new(raft.clone()),
+            peer_runtime: peer_thread.handle().clone(),
+            draining: AtomicBool::new(false),
+            raft,
+        });
+        let client_thread = RuntimeThread::start("lattice-client")?;
+        let mut client_tasks = JoinSet::new();
+        for listener in listeners.client {
+            let serving = serve_clients(listener, Arc::clone(&shared), stop.clone());
+            client_tasks.spawn_on(serving, client_thread.handle());
+        }
+        if let Some(listener) = listeners.admin {
+            let serving = serve_admin(listener, Arc::clone(&shared), stop);
+            client_tasks.spawn_on(serving, client_thread.handle());
+        }
+        let advertised = if config.advertise_client.is_empty() {
+            client_urls.clone()
+        } else {
+            config.advertise_client.clone()
+        };
+        client_thread.handle().spawn(publish(Arc::clone(&shared), attributes(&config, &advertised)));
+        tracing::info!(
+            name = config.name,
+            member = format_args!("{:x}", id.0),
+            cluster = %shared.cluster,
+            clients = %join(&client_urls),
+            peers = %join(&peer_urls),
+            admin = %admin_url.as_ref().map_or_else(|| "none".into(), ToString::to_string),
+            "node started"
+        );
+        Ok(Self {
+            shared,
+            client_urls,
+            peer_urls,
+            admin_url,
+            stopping,
+            client_tasks: client_tasks.into(),
+            client_thread,
+            peer_thread,
+            transport,
+        })
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared.id
+    }
+
+    /// Where it listens for clients.
+    #[must_use]
+    pub fn client_urls(&self) -> &[Url] {
+        &self.client_urls
+    }
+
+    /// Where it listens for peers.
+    #[must_use]
+    pub fn peer_urls(&self) -> &[Url] {
+        &self.peer_urls
+    }
+
+    /// Where it serves health and metrics, if anywhere.
+    #[must_use]
+    pub fn admin_url(&self) -> Option<&Url> {
+        self.admin_url.as_ref()
+    }
+
+    /// How Raft stands on this node.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.raft.status()
+    }
+
+    /// Waits until some leader is known to this node, and returns it. Ends with `None` if the node stops first.
+    pub async fn leader(&self) -> Option<NodeId> {
+        let mut status = self.shared.raft.watch();
+        let status = status.wait_for(|status| status.leader.is_some()).await.ok()?;
+        status.leader
+    }
+
+    /// Waits until the node has stopped, and says why if it had to.
+    pub async fn stopped(&self) -> Option<FatalError> {
+        self.shared.raft.stopped().await
+    }
+
+    /// Stops the node: clients' requests under way may end, the log goes to disk. Takes at most ten seconds.
+    pub async fn shutdown(self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        let _nobody_serves = self.stopping.send(true);
+        drain(self.client_tasks.into_inner(), DRAIN_TIMEOUT).await;
+        self.client_thread.stop().await;
+        if tokio::time::timeout(RAFT_TIMEOUT, self.shared.raft.shutdown()).await.is_err() {
+            tracing::warn!("Raft did not stop within {RAFT_TIMEOUT:?}; leaving it behind");
+        }
+        self.transport.shutdown().await;
+        self.peer_thread.stop().await;
+        tracing::info!(member = format_args!("{:x}", self.shared.id.0), "node stopped");
+    }
+}
+
+impl Shared {
+    /// Whether the node takes no new work.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits for the tasks to end by themselves, then ends those that have not.
+async fn drain(mut tasks: JoinSet<()>, timeout: Duration) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(timeout, all).await.is_err() {
+        tasks.shutdown().await;
+    }
+}
+
+fn require_data(data_dir: Option<&Path>) -> Result<(), StartError> {
+    let path = data_dir.unwrap_or(Path::new("")).to_path_buf();
+    let has_data =
+        std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
+    if has_data { Ok(()) } else { Err(StartError::NoData { path }) }
+}
+
+/// Opens the data directory, connects to the peers and starts Raft, on the thread where all of it is to run.
+async fn start_raft(
+    config: Config,
+    listeners: Vec<TcpListener>,
+    limits: Limits,
+) -> Result<(Raft<KvReader>, Arc<GrpcTransport>), StartError> {
+    let me = config.me().id;
+    let cluster = config.founders.cluster();
+    let directory = open_directory(&config)?;
+    let store = directory.identity().store;
+    let mut transport = GrpcOptions::new(Identity { cluster, node: me, store });
+    transport.listeners = listeners;
+    transport.limits.connections = PEER_CONNECTIONS_MAX;
+    // Each write that a follower relays is a stream of its own.
+    transport.limits.streams = STREAMS_MAX;
+    transport.peers = config
+        .founders
+        .iter()
+        .filter(|founder| founder.id != me)
+        .map(|founder| (founder.id, founder.peer_urls.iter().map(Url::to_string).collect()))
+        .collect();
+    let transport = GrpcTransport::bind(transport)?;
+
+    let mut options = NodeOptions::new(directory);
+    options.limits.snapshot_entries = config.snapshot_count;
+    options.timing.heartbeat = config.heartbeat;
+    options.timing.election_timeout = config.election_timeout..config.election_timeout * 3 / 2;
+    let raft = Raft::start(options, KvMachine::new(limits), transport.clone())?;
+    let services = Routes::new(transport.service()).add_service(Leader::service(cluster, raft.clone()));
+    transport.serve_with(services)?;
+    Ok((raft, transport))
+}
+
+fn open_directory(config: &Config) -> Result<DataDirectory, IdentityError> {
+    let (disk, path): (Arc<dyn Disk>, &Path) = match &config.data_dir {
+        Some(path) => (Arc::new(RealDisk), path),
+        None => (Arc::new(MemoryDisk::new()), Path::new("/node")),
+    };
+    let founders: Vec<NodeId> = config.founders.iter().map(|founder| founder.id).collect();
+    let cluster = config.founders.cluster();
+    DataDirectory::open(disk, path, cluster, config.me().id, &founders, random_bits())
+}
+
+/// Random bits from the operating system, by way of the keys that the standard library draws for its hash maps.
+fn random_bits() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(0_u8));
+    half() << 64 | half()
+}
+
+fn attributes(config: &Config, client_urls: &[Url]) -> MemberAttributes {
+    let strings = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
+    let me = config.me();
+    MemberAttributes {
+        id: me.id,
+        name: me.name.clone(),
+        peer_urls: strings(&me.peer_urls),
+        client_urls: strings(client_urls),
+    }
+}
+
+/// Tells the cluster this member's name and addresses, unless it knows them already.
+async fn publish(node: Arc<Shared>, attributes: MemberAttributes) {
+    loop {
+        let known = node.raft.read(Consistency::Linearizable).await.ok();
+        if known.is_some_and(|reader| reader.member(node.id).as_ref() == Some(&attributes)) {
+            return;
+        }
+        let operation = Operation::PublishMember(attributes.clone());
+        let deadline = Instant::now() + PUBLISH_TIMEOUT;
+        match node.relay.write(operation, deadline).await {
+            Ok(_) => return,
+            Err(crate::relay::WriteError::Stopped) => return,
+            Err(error) => {
+                tracing::debug!(?error, "this member's addresses are not published yet");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// HTTP/2 as both ports speak it. The library's own windows of 64 KiB would throttle large values.
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(4 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_header_list_size(16 << 10)
+}
+
+async fn stop_signal(mut stop: watch::Receiver<bool>) {
+    // A node that is gone without a word stops its servers too.
+    let _stopping_or_gone = stop.wait_for(|stop| *stop).await;
+}
+
+async fn serve_clients(
+    listener: TcpListener,
+    node: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) {
+    let api = EtcdApi::new(Arc::clone(&node));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptor set is generated with the code");
+    let report = report_health(reporter, Arc::clone(&node), stop.clone());
+    let served = match connections(listener, CLIENT_CONNECTIONS_MAX) {
+        Ok(incoming) => {
+            let serving = server()
+                .add_service(api.kv())
+                .add_service(api.cluster())
+                .add_service(api.maintenance())
+                .add_service(health)
+                .add_service(reflection)
+                .serve_with_incoming_shutdown(incoming, stop_signal(stop));
+            tokio::select! {
+                served = serving => served.map_err(io::Error::other),
+                () = report => Ok(()),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the client port is no longer served");
+    }
+}
+
+/// Keeps gRPC's health service true: serving while there is a leader and the node is not stopping. Never ends.
+async fn report_health(
+    reporter: tonic_health::server::HealthReporter,
+    node: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut status = node.raft.watch();
+    let mut last = None;
+    loop {
+        let has_leader = status.borrow_and_update().leader.is_some();
+        let serving = has_leader && !*stop.borrow_and_update();
+        if last != Some(serving) {
+            last = Some(serving);
+            let value = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for service in ["", "etcdserverpb.KV"] {
+                reporter.set_service_status(service, value).await;
+            }
+        }
+        let news = async {
+            tokio::select! {
+                changed = status.wait_for(|status| status.leader.is_some() != has_leader) => changed.is_ok(),
+                changed = stop.changed() => changed.is_ok(),
+            }
+        };
+        if !news.await {
+            reporter.set_service_status("", ServingStatus::NotServing).await;
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn serve_admin(listener: TcpListener, node: Arc<Shared>, stop: watch::Receiver<bool>) {
+    let served = async {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        axum::serve(listener, admin::router(node)).with_graceful_shutdown(stop_signal(stop)).await
+    };
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the admin port is no longer served");
+    }
+}
+
+fn join(urls: &[Url]) -> String {
+    urls.iter().map(ToString::to_string).collect::<Vec<String>>().join(",")
+}
+

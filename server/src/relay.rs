@@ -1,0 +1,412 @@
+//! A client's write on its way to the leader.
+//!
+//! Clients may ask any node; only the leader can write. The core of Raft never forwards, so this edge does: it proposes
+//! here if this node leads, else it hands the command to the leader over the peer port. While no leader is known it waits
+//! for one, up to the client's deadline.
+//!
+//! What makes this safe is that a command is handed over again only after an answer that says *it was not applied and will
+//! not be*. When an answer stays away after the command was sent (the connection broke, time ran out, the leader lost its
+//! office), the outcome is unknown, and the client is told so; only it can know whether to write once more.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use lattice_kv::{Command, KvError, KvReader, Limits, Operation, Outcome};
+use raft_consensus::driver::{ProposeError, ProposeOptions, Raft};
+use raft_consensus::types::{ClusterId, GroupId, NodeId};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::client::builder;
+use crate::founders::Founders;
+use crate::proto::forward::forward_client::ForwardClient;
+use crate::proto::forward::forward_server::{Forward, ForwardServer};
+use crate::proto::forward::not_applied::Reason;
+use crate::proto::forward::propose_response::Outcome as Answer;
+use crate::proto::forward::{NotApplied, ProposeRequest, ProposeResponse, Refused, Unknown};
+
+/// The Raft group of keys and values: the first of a node, and the one that its log was made for.
+pub(crate) const KV_GROUP: GroupId = GroupId(0);
+
+/// A command may be a little larger than a client's request: it has a version, a clock and lengths of its own.
+pub(crate) const MESSAGE_MAX: usize = 4 << 20;
+
+/// After a refusal that may pass, wait for news of a leader, but not longer than this: the news may be old.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// A peer that does not take a connection in this time is not the leader for long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Takes writes to the leader.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    me: NodeId,
+    founders: Founders,
+    limits: Limits,
+    raft: Raft<KvReader>,
+    /// The connection to whoever led last. Requests share it; the lock is held only to make or to clone it.
+    leader: Mutex<Option<(NodeId, ForwardClient<Channel>)>>,
+}
+
+/// Why a write has no outcome to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WriteError {
+    /// The request is wrong, or the state machine refused it.
+    Refused { code: i32, message: String },
+    /// No leader was found in time. Nothing was written.
+    NoLeader,
+    /// It may or may not be written.
+    Unknown(Lost),
+    /// Too many requests are under way. Nothing was written.
+    Overloaded,
+    /// The leader's disk is full. Nothing was written.
+    NoSpace,
+    /// Larger than the log takes. Nothing was written.
+    TooLarge,
+    /// This node is stopping. Nothing was written.
+    Stopped,
+    /// A reply that this build does not understand, to a write that was applied.
+    Malformed,
+}
+
+/// Where the answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The time was up.
+    Time,
+    /// The leader lost its office, or stopped, with the command in its log.
+    Leader,
+    /// The connection to the leader broke after the command had been sent.
+    Connection,
+}
+
+/// What became of a command at the node that was to propose it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Applied, with this reply.
+    Applied(Bytes),
+    /// Applied and refused by the state machine.
+    Refused { code: i32, message: String },
+    /// Not applied, and never will be.
+    NotApplied { reason: Reason, leader: Option<NodeId> },
+    /// Unknown.
+    Lost(Lost),
+}
+
+impl Relay {
+    pub(crate) fn new(
+        me: NodeId,
+        founders: Founders,
+        limits: Limits,
+        raft: Raft<KvReader>,
+    ) -> Self {
+        Self { me, founders, limits, raft, leader: Mutex::new(None) }
+    }
+
+    /// Writes, and returns what the write did.
+    pub(crate) async fn write(
+        &self,
+        operation: Operation,
+        deadline: Instant,
+    ) -> Result<Outcome, WriteError> {
+        let command = Command { wall_clock_ms: wall_clock_ms(), operation };
+        command.validate(&self.limits)?;
+        let options = propose_options(&command);
+        let command = command.encode();
+        let mut status = self.raft.watch();
+        loop {
+            let (leader, term) = {
+                let status = status.borrow_and_update();
+                (status.leader, status.term)
+            };
+            let verdict = match leader {
+                Some(leader) => self.hand_over(leader, command.clone(), options, deadline).await,
+                None => not_applied(Reason::NotLeader),
+            };
+            if let Some(result) = conclude(verdict) {
+                return result;
+            }
+            // Not applied, and a leader may be found yet.
+            let news = status.wait_for(|now| now.leader != leader || now.term != term);
+            let pause = deadline.min(Instant::now() + if leader.is_some() { PAUSE } else { CONNECT_TIMEOUT });
+            if let Ok(Err(_closed)) = timeout_at(pause, news).await {
+                return Err(WriteError::Stopped);
+            }
+            if Instant::now() >= deadline {
+                return Err(WriteError::NoLeader);
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        leader: NodeId,
+        command: Bytes,
+        options: ProposeOptions,
+        deadline: Instant,
+    ) -> Verdict {
+        if leader == self.me {
+            return match timeout_at(deadline, self.raft.propose_with(command, options)).await {
+                Ok(result) => verdict(result.map(|applied| applied.reply)),
+                Err(_elapsed) => Verdict::Lost(Lost::Time),
+            };
+        }
+        let Some(mut client) = self.connect(leader, deadline).await else {
+            return not_applied(Reason::NotLeader);
+        };
+        let mut request = Request::new(ProposeRequest {
+            cluster: self.founders.cluster().0,
+            group: KV_GROUP.0,
+            from: self.me.0,
+            command,
+        });
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        match timeout_at(deadline, client.propose(request)).await {
+            Ok(Ok(response)) => response.into_inner().into(),
+            Ok(Err(status)) => {
+                self.forget(leader).await;
+                lost_or_not_sent(&status)
+            }
+            Err(_elapsed) => Verdict::Lost(Lost::Time),
+        }
+    }
+
+    /// The connection to `leader`, made if there is none. `None` if it cannot be made: nothing was sent then.
+    async fn connect(&self, leader: NodeId, deadline: Instant) -> Option<ForwardClient<Channel>> {
+        let mut slot = self.leader.lock().await;
+        if let Some((node, client)) = slot.as_ref()
+            && *node == leader
+        {
+            return Some(client.clone());
+        }
+        for url in &self.founders.by_id(leader)?.peer_urls {
+            let endpoint = builder(url, CONNECT_TIMEOUT);
+            if let Ok(Ok(channel)) = timeout_at(deadline, endpoint.connect()).await {
+                let client = ForwardClient::new(channel)
+                    .max_decoding_message_size(usize::MAX)
+                    .max_encoding_message_size(MESSAGE_MAX);
+                *slot = Some((leader, client.clone()));
+                return Some(client);
+            }
+        }
+        None
+    }
+
+    async fn forget(&self, leader: NodeId) {
+        let mut slot = self.leader.lock().await;
+        slot.take_if(|(node, _)| *node == leader);
+    }
+}
+
+/// Deletes go on when the disk is nearly full: they are how it gets room again.
+fn propose_options(command: &Command) -> ProposeOptions {
+    let reclaims_space = matches!(command.operation, Operation::DeleteRange(_));
+    ProposeOptions { reclaims_space }
+}
+
+/// The answer for the client; `None` if the command may be handed over again.
+fn conclude(verdict: Verdict) -> Option<Result<Outcome, WriteError>> {
+    let error = match verdict {
+        Verdict::Applied(reply) => {
+            return Some(Outcome::decode(reply).map_err(|_malformed| WriteError::Malformed));
+        }
+        Verdict::Refused { code, message } => WriteError::Refused { code, message },
+        Verdict::Lost(lost) => WriteError::Unknown(lost),
+        Verdict::NotApplied { reason, leader: _ } => match reason {
+            Reason::Unspecified | Reason::NotLeader | Reason::Superseded | Reason::Stopped => {
+                return None;
+            }
+            Reason::Overloaded => WriteError::Overloaded,
+            Reason::NoSpace => WriteError::NoSpace,
+            Reason::TooLarge => WriteError::TooLarge,
+            Reason::Malformed => KvError::MalformedCommand.into(),
+        },
+    };
+    Some(Err(error))
+}
+
+/// What the driver's answer means.
+fn verdict(result: Result<Bytes, ProposeError>) -> Verdict {
+    match result {
+        Ok(reply) => Verdict::Applied(reply),
+        Err(ProposeError::Refused(error)) => match error.downcast_ref::<KvError>() {
+            Some(error) => {
+                Verdict::Refused { code: error.code().number(), message: error.to_string() }
+            }
+            None => Verdict::Refused { code: Code::Internal.into(), message: error.to_string() },
+        },
+        Err(ProposeError::NotLeader { leader }) => {
+            Verdict::NotApplied { reason: Reason::NotLeader, leader }
+        }
+        Err(ProposeError::Superseded) => not_applied(Reason::Superseded),
+        Err(ProposeError::Overloaded) => not_applied(Reason::Overloaded),
+        Err(ProposeError::NoSpace) => not_applied(Reason::NoSpace),
+        Err(ProposeError::TooLarge { .. }) => not_applied(Reason::TooLarge),
+        Err(ProposeError::Stopped) => not_applied(Reason::Stopped),
+        // Also for what a later driver may add: who does not know must not claim.
+        Err(_unknown) => Verdict::Lost(Lost::Leader),
+    }
+}
+
+fn not_applied(reason: Reason) -> Verdict {
+    Verdict::NotApplied { reason, leader: None }
+}
+
+/// A call that failed: unless it is certain that the peer did not propose, nobody knows.
+fn lost_or_not_sent(status: &Status) -> Verdict {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return not_applied(Reason::NotLeader);
+        }
+        cause = error.source();
+    }
+    match status.code() {
+        // The peer's own checks, made before it proposes.
+        Code::FailedPrecondition | Code::Unimplemented => not_applied(Reason::NotLeader),
+        _ => Verdict::Lost(Lost::Connection),
+    }
+}
+
+impl From<ProposeResponse> for Verdict {
+    fn from(response: ProposeResponse) -> Self {
+        match response.outcome {
+            Some(Answer::Applied(reply)) => Self::Applied(reply),
+            Some(Answer::Refused(Refused { code, message })) => Self::Refused { code, message },
+            Some(Answer::NotApplied(answer)) => Self::NotApplied {
+                reason: answer.reason(),
+                leader: (answer.leader != 0).then_some(NodeId(answer.leader)),
+            },
+            // An answer of a later version may mean anything.
+            Some(Answer::Unknown(Unknown {})) | None => Self::Lost(Lost::Leader),
+        }
+    }
+}
+
+impl From<Verdict> for ProposeResponse {
+    fn from(verdict: Verdict) -> Self {
+        let outcome = match verdict {
+            Verdict::Applied(reply) => Answer::Applied(reply),
+            Verdict::Refused { code, message } => Answer::Refused(Refused { code, message }),
+            Verdict::NotApplied { reason, leader } => Answer::NotApplied(NotApplied {
+                reason: reason.into(),
+                leader: leader.map_or(0, |leader| leader.0),
+            }),
+            Verdict::Lost(_) => Answer::Unknown(Unknown {}),
+        };
+        Self { outcome: Some(outcome) }
+    }
+}
+
+impl From<KvError> for WriteError {
+    fn from(error: KvError) -> Self {
+        Self::Refused { code: error.code().number(), message: error.to_string() }
+    }
+}
+
+/// The leader's end: proposes what other members relay.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    cluster: ClusterId,
+    raft: Raft<KvReader>,
+}
+
+impl Leader {
+    /// The service for the peer port.
+    pub(crate) fn service(cluster: ClusterId, raft: Raft<KvReader>) -> ForwardServer<Self> {
+        ForwardServer::new(Self { cluster, raft })
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(usize::MAX)
+    }
+}
+
+#[tonic::async_trait]
+impl Forward for Leader {
+    async fn propose(
+        &self,
+        request: Request<ProposeRequest>,
+    ) -> Result<Response<ProposeResponse>, Status> {
+        let request = request.into_inner();
+        if ClusterId(request.cluster) != self.cluster || GroupId(request.group) != KV_GROUP {
+            return Err(Status::failed_precondition(format!(
+                "this is cluster {} and its group {KV_GROUP}, the command is for cluster {} and group {}",
+                self.cluster,
+                ClusterId(request.cluster),
+                request.group
+            )));
+        }
+        // Nothing that this build does not understand goes into the log, and the clock in it is the leader's.
+        let Ok(mut command) = Command::decode(request.command) else {
+            return Ok(Response::new(not_applied(Reason::Malformed).into()));
+        };
+        command.wall_clock_ms = wall_clock_ms();
+        let options = propose_options(&command);
+        let result = self.raft.propose_with(command.encode(), options).await;
+        Ok(Response::new(verdict(result.map(|applied| applied.reply)).into()))
+    }
+}
+
+/// Milliseconds since 1970. A clock before that is as good as zero: the state machine never goes back.
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_verdict() -> Vec<Verdict> {
+        let reasons = [
+            Reason::NotLeader,
+            Reason::Superseded,
+            Reason::Overloaded,
+            Reason::NoSpace,
+            Reason::TooLarge,
+            Reason::Stopped,
+            Reason::Malformed,
+        ];
+        let refused = reasons
+            .map(|reason| Verdict::NotApplied { reason, leader: Some(NodeId(7)) })
+            .into_iter();
+        [
+            Verdict::Applied(Bytes::from_static(b"reply")),
+            Verdict::Refused { code: 3, message: "etcdserver: key not found".into() },
+            Verdict::Lost(Lost::Leader),
+        ]
+        .into_iter()
+        .chain(refused)
+        .collect()
+    }
+
+    #[test]
+    fn verdicts_survive_the_wire() {
+        for verdict in every_verdict() {
+            assert_eq!(Verdict::from(ProposeResponse::from(verdict.clone())), verdict);
+        }
+    }
+
+    #[test]
+    fn only_what_was_certainly_not_applied_is_handed_over_again() {
+        let again: Vec<Verdict> =
+            every_verdict().into_iter().filter(|verdict| conclude(verdict.clone()).is_none()).collect();
+        for verdict in &again {
+            assert!(matches!(verdict, Verdict::NotApplied { .. }), "{verdict:?}");
+        }
+        assert_eq!(again.len(), 3);
+        assert!(conclude(ProposeResponse { outcome: None }.into()).is_some());
+    }
+
+    #[test]
+    fn a_failed_call_leaves_the_outcome_unknown() {
+        for code in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::Unknown] {
+            let verdict = lost_or_not_sent(&Status::new(code, "broken"));
+            assert_eq!(verdict, Verdict::Lost(Lost::Connection), "{code:?}");
+        }
+        let refused = lost_or_not_sent(&Status::failed_precondition("other cluster"));
+        assert_eq!(refused, not_applied(Reason::NotLeader));
+    }
+}
