@@ -1,8 +1,8 @@
 //! The bytes that commands, outcomes and snapshots are made of.
 //!
-//! Numbers are unsigned LEB128 in its shortest form; byte strings are their length and then themselves. Decoding is
-//! total: any input gives a value or [`Malformed`], nothing is allocated on the word of a length, and what decodes is
-//! encoded again to the same bytes.
+//! Numbers are unsigned LEB128 in its shortest form; byte strings are their length and then
+//! themselves. Decoding is total: any input gives a value or [`Malformed`], nothing is allocated on
+//! the word of a length, and what decodes is encoded again to the same bytes.
 
 use bytes::{Buf, Bytes};
 

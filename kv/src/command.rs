@@ -1,11 +1,12 @@
 //! What a client may ask the cluster to change, and its form in the log.
 //!
-//! A command begins with the version of its codec. A node that meets a newer version than it knows must stop, not
-//! refuse: the others may well know it and apply it ([`CommandError::UnknownVersion`]). Anything else that does not
-//! decode is refused by every replica alike.
+//! A command begins with the version of its codec. A node that meets a newer version than it knows
+//! must stop, not refuse: the others may well know it and apply it
+//! ([`CommandError::UnknownVersion`]). Anything else that does not decode is refused by every
+//! replica alike.
 //!
-//! Each command carries its leader's wall clock. Time in the state machine is the largest clock so far, so it never runs
-//! backwards, and it is the same on all replicas.
+//! Each command carries its leader's wall clock. Time in the state machine is the largest clock so
+//! far, so it never runs backwards, and it is the same on all replicas.
 
 use bytes::Bytes;
 
@@ -66,14 +67,14 @@ pub struct DeleteRange {
     pub prev_kv: bool,
 }
 
-/// Limits on one request and its answer. They are a node's own settings, so nothing that decides what a *committed*
-/// command does may depend on them.
+/// Limits on one request and its answer. They are a node's own settings, so nothing that decides
+/// what a *committed* command does may depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest command, in bytes as encoded. etcd's default: 1.5 MiB.
     pub request_bytes_max: usize,
-    /// The largest answer to a range read, in bytes of keys and values and 64 for each pair. A read beyond it is
-    /// refused, so that one request cannot take all memory.
+    /// The largest answer to a range read, in bytes of keys and values and 64 for each pair. A read
+    /// beyond it is refused, so that one request cannot take all memory.
     pub response_bytes_max: usize,
 }
 
@@ -149,7 +150,8 @@ impl Command {
         Ok(Self { wall_clock_ms, operation })
     }
 
-    /// Checks a request before it is proposed: against this node's limits, and against every rule that needs no state.
+    /// Checks a request before it is proposed: against this node's limits, and against every rule
+    /// that needs no state.
     ///
     /// # Errors
     ///
@@ -161,7 +163,8 @@ impl Command {
         self.check()
     }
 
-    /// The rules that need no state. Applying checks them again: a log may hold what an edge forgot to check.
+    /// The rules that need no state. Applying checks them again: a log may hold what an edge forgot
+    /// to check.
     pub(crate) fn check(&self) -> Result<(), KvError> {
         match &self.operation {
             Operation::Put(put) => put.check(),
@@ -193,8 +196,8 @@ impl Command {
         }
     }
 
-    /// Keys and values, and the most that the numbers around them can take: version, tag, flags, and up to four numbers
-    /// of ten bytes. Of a member's attributes only the numbers.
+    /// Keys and values, and the most that the numbers around them can take: version, tag, flags,
+    /// and up to four numbers of ten bytes. Of a member's attributes only the numbers.
     fn capacity(&self) -> usize {
         const NUMBERS: usize = 3 + 4 * 10;
         self.len_min().saturating_add(NUMBERS)

@@ -1,7 +1,8 @@
 //! What the store refuses, in etcd's words.
 //!
-//! Clients of etcd match these errors by code and exact text, so both are part of the interface. Every error that comes
-//! out of applying a command is a function of state and command alone: all replicas refuse alike and stay unchanged.
+//! Clients of etcd match these errors by code and exact text, so both are part of the interface.
+//! Every error that comes out of applying a command is a function of state and command alone: all
+//! replicas refuse alike and stay unchanged.
 
 /// Why a request was refused. `Display` is the text that an etcd client expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

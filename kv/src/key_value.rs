@@ -65,7 +65,8 @@ impl KeyValue {
         }
     }
 
-    /// What the pair weighs against byte limits: key, value, and a constant for everything around them.
+    /// What the pair weighs against byte limits: key, value, and a constant for everything around
+    /// them.
     #[must_use]
     pub fn weight(&self) -> usize {
         pair_weight(self.key.len(), self.value.len())

@@ -1,7 +1,7 @@
 //! Leases, so far by name only.
 //!
-//! Granting, keeping alive and expiry come later. Until then no lease exists, so a put that names one is refused with
-//! the error that etcd gives for an unknown lease.
+//! Granting, keeping alive and expiry come later. Until then no lease exists, so a put that names
+//! one is refused with the error that etcd gives for an unknown lease.
 
 /// A lease. [`LeaseId::NONE`] stands for "no lease".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

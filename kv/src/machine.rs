@@ -1,10 +1,11 @@
 //! The state machine as Raft runs it, and the handle that reads it.
 //!
-//! The state stands behind a lock. Applying takes it for one command at a time; reads and snapshots take it for one slice at
-//! a time. Both can therefore go on for as long as they need to without keeping the other waiting.
+//! The state stands behind a lock. Applying takes it for one command at a time; reads and snapshots
+//! take it for one slice at a time. Both can therefore go on for as long as they need to without
+//! keeping the other waiting.
 //!
-//! A restored snapshot comes as a new state beside the old one: who is reading the old one (a range read between two
-//! slices, a snapshot on its way) keeps it until the end and never sees a mixture.
+//! A restored snapshot comes as a new state beside the old one: who is reading the old one (a range
+//! read between two slices, a snapshot on its way) keeps it until the end and never sees a mixture.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -37,8 +38,8 @@ pub struct KvMachine<S: StateStore = MemoryStore> {
     reader: KvReader<S>,
 }
 
-/// Reads a [`KvMachine`], from any thread. What it reads is the state of *this* replica; whether that is recent enough is
-/// for Raft to say, before the read.
+/// Reads a [`KvMachine`], from any thread. What it reads is the state of *this* replica; whether
+/// that is recent enough is for Raft to say, before the read.
 pub struct KvReader<S: StateStore = MemoryStore> {
     /// The state of the machine now: another one after a restore.
     current: Arc<RwLock<SharedState<S>>>,
@@ -46,8 +47,8 @@ pub struct KvReader<S: StateStore = MemoryStore> {
 }
 
 impl<S: StateStore> KvMachine<S> {
-    /// An empty machine. Of the limits only [`Limits::response_bytes_max`] matters here: what is committed is applied,
-    /// whatever its size, for all replicas must do the same.
+    /// An empty machine. Of the limits only [`Limits::response_bytes_max`] matters here: what is
+    /// committed is applied, whatever its size, for all replicas must do the same.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let state = Arc::new(RwLock::new(State::new()));
@@ -84,8 +85,8 @@ impl<S: StateStore> KvReader<S> {
     ///
     /// # Errors
     ///
-    /// [`KvError::KeyNotProvided`], [`KvError::FutureRevision`], and [`KvError::ResponseTooLarge`] beyond
-    /// [`Limits::response_bytes_max`].
+    /// [`KvError::KeyNotProvided`], [`KvError::FutureRevision`], and [`KvError::ResponseTooLarge`]
+    /// beyond [`Limits::response_bytes_max`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
         let state = self.state();
         let current = lock(&state).revision;
@@ -106,7 +107,8 @@ impl<S: StateStore> KvReader<S> {
         lock(&self.state()).applied
     }
 
-    /// The replicated time: the latest wall clock of any applied command, in milliseconds since the Unix epoch.
+    /// The replicated time: the latest wall clock of any applied command, in milliseconds since the
+    /// Unix epoch.
     #[must_use]
     pub fn wall_clock_ms(&self) -> u64 {
         lock(&self.state()).wall_clock_ms

@@ -1,7 +1,7 @@
 //! What members publish about themselves.
 //!
-//! Who votes is Raft's business. Here is only what a client asks for in a member list: names and addresses, replicated
-//! like any other state, so that every member can answer for all.
+//! Who votes is Raft's business. Here is only what a client asks for in a member list: names and
+//! addresses, replicated like any other state, so that every member can answer for all.
 
 use raft_consensus::types::NodeId;
 

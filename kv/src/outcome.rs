@@ -1,8 +1,8 @@
 //! What the proposer of a command gets back, and its form on the way from the state machine.
 //!
-//! The reply to a command is bytes, because Raft does not know what it carries. An outcome stays inside one version of
-//! one process or goes from leader to follower for a relayed request, and begins with its codec's version like everything
-//! that two builds may exchange.
+//! The reply to a command is bytes, because Raft does not know what it carries. An outcome stays
+//! inside one version of one process or goes from leader to follower for a relayed request, and
+//! begins with its codec's version like everything that two builds may exchange.
 
 use bytes::Bytes;
 

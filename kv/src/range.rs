@@ -1,17 +1,19 @@
 //! Reading keys: which of them, at which revision, how many, in which order.
 //!
-//! A read fixes its revision when it begins and then asks the store for a few hundred keys at a time, so the lock is
-//! held briefly however large the interval is; versions are immutable, so all slices show the state at that one revision.
+//! A read fixes its revision when it begins and then asks the store for a few hundred keys at a
+//! time, so the lock is held briefly however large the interval is; versions are immutable, so all
+//! slices show the state at that one revision.
 //!
 //! The rules are etcd's, down to the odd ones:
 //!
 //! - `count` is the number of keys in the interval; neither limit nor filters make it smaller.
 //! - The limit applies after filters and sorting, and `more` says that it cut something off.
-//! - With no sort order but a sort target other than the key, the read sorts ascending, but (if there is no filter) only
-//!   among the first `limit + 1` keys in key order, which is what etcd has read from its store by then.
+//! - With no sort order but a sort target other than the key, the read sorts ascending, but (if
+//!   there is no filter) only among the first `limit + 1` keys in key order, which is what etcd has
+//!   read from its store by then.
 //!
-//! Memory is bounded: a read holds on to no more than twice what it may return, and one that may not return what it
-//! found is refused.
+//! Memory is bounded: a read holds on to no more than twice what it may return, and one that may
+//! not return what it found is refused.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -112,9 +114,10 @@ pub struct RangeResponse {
 }
 
 impl KeyInterval {
-    /// The interval that a request means by `key` and `range_end`. An empty end means the one key; the end `\0` means all
-    /// keys from `key` on (so key `\0` with end `\0` is every key); any other end is the first key that is not in
-    /// the interval. An end that is not above the key gives an empty interval.
+    /// The interval that a request means by `key` and `range_end`. An empty end means the one key;
+    /// the end `\0` means all keys from `key` on (so key `\0` with end `\0` is every key); any
+    /// other end is the first key that is not in the interval. An end that is not above the key
+    /// gives an empty interval.
     ///
     /// # Errors
     ///
@@ -225,8 +228,9 @@ impl RangeRequest {
     }
 }
 
-/// Runs a read on a store that has come to revision `current`, slice by slice: `scan(interval, revision, visit)` shows the
-/// next keys of the interval that are live at the revision and returns where to go on.
+/// Runs a read on a store that has come to revision `current`, slice by slice: `scan(interval,
+/// revision, visit)` shows the next keys of the interval that are live at the revision and returns
+/// where to go on.
 pub(crate) fn read(
     request: &RangeRequest,
     current: i64,
@@ -311,7 +315,8 @@ impl<'a> Selection<'a> {
                 }
             }
             Plan::Best { keys_max } => {
-                // Sorting at every doubling costs little for each key and keeps no more than twice the answer.
+                // Sorting at every doubling costs little for each key and keeps no more than twice
+                // the answer.
                 const SLACK: usize = 64;
                 self.keep(key, version);
                 if self.kept.len() >= keys_max.saturating_mul(2).saturating_add(SLACK)

@@ -4,7 +4,8 @@ use std::fmt;
 
 /// When a version was written: the request, and the place among the changes of that request.
 ///
-/// Ordered as written. Signed, because etcd's wire format has it signed; revisions in a store are never negative.
+/// Ordered as written. Signed, because etcd's wire format has it signed; revisions in a store are
+/// never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision {
     /// The store's revision after the request: all changes of one request share it.
@@ -23,8 +24,8 @@ impl Revision {
     /// The revision of an empty store. The first write makes revision 2.
     pub const EMPTY_STORE: i64 = 1;
 
-    /// The largest main revision that a snapshot may claim. Beyond reach by honest means (a million writes a second
-    /// take 146,000 years), so that counting on from it can never overflow.
+    /// The largest main revision that a snapshot may claim. Beyond reach by honest means (a million
+    /// writes a second take 146,000 years), so that counting on from it can never overflow.
     pub const MAIN_MAX: i64 = i64::MAX >> 1;
 
     /// The revision of change number `sub` of the request that made `main`.

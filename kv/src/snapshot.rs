@@ -1,13 +1,15 @@
 //! The whole state as a sequence of parts, written beside `apply` and read back all or not at all.
 //!
-//! **Writing.** Versions are immutable, so a view only has to remember the revision at which it was taken: it then reads
-//! the store slice by slice under short locks and passes over everything newer, while writes go on. (Compaction will have to
-//! wait for views, or views will have to hold its horizon back.)
+//! **Writing.** Versions are immutable, so a view only has to remember the revision at which it was
+//! taken: it then reads the store slice by slice under short locks and passes over everything
+//! newer, while writes go on. (Compaction will have to wait for views, or views will have to hold
+//! its horizon back.)
 //!
-//! **Reading.** A new state is built beside the old one and takes its place only after the last part, when all counts
-//! and the state hash agree with what the head of the snapshot says. Parts are checked for form by whoever carries them;
-//! here they are checked for sense, so that a part that is missing, repeated, out of order or of another snapshot is an
-//! error and never a wrong state.
+//! **Reading.** A new state is built beside the old one and takes its place only after the last
+//! part, when all counts and the state hash agree with what the head of the snapshot says. Parts
+//! are checked for form by whoever carries them; here they are checked for sense, so that a part
+//! that is missing, repeated, out of order or of another snapshot is an error and never a wrong
+//! state.
 //!
 //! The bytes are drawn in `docs/formats.md`.
 

@@ -1,6 +1,7 @@
 //! The state that all replicas share, and the rules by which a command changes it.
 //!
-//! Each operation first decides whether it is refused, then changes the state; nothing is changed and then taken back.
+//! Each operation first decides whether it is refused, then changes the state; nothing is changed
+//! and then taken back.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +20,9 @@ use crate::revision::Revision;
 use crate::state_hash::{StateHash, VersionSum};
 use crate::store::StateStore;
 
-/// The most that a delete may return of the keys it deletes, weighed as in [`KeyValue::weight`]. Part of the rules, not a setting: a
-/// delete that exceeds it is refused, and all replicas must refuse alike.
+/// The most that a delete may return of the keys it deletes, weighed as in [`KeyValue::weight`].
+/// Part of the rules, not a setting: a delete that exceeds it is refused, and all replicas must
+/// refuse alike.
 pub(crate) const PREV_KVS_BYTES_MAX: usize = 64 << 20;
 
 /// Everything that commands have made so far.

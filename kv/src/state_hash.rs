@@ -1,19 +1,21 @@
 //! One number that is equal on two replicas if, and almost certainly only if, their states are.
 //!
-//! The versions in the store are hashed one by one and their hashes added up, so the sum depends on *which* versions there
-//! are and not on the order in which they were met. A write adds one number; forgetting a version will subtract it; and
-//! a restored snapshot, which arrives in key order, comes to the same sum as the replica that wrote it in time order. Each
-//! version holds its revision and its key, so no two are alike and nothing can cancel out by repetition.
+//! The versions in the store are hashed one by one and their hashes added up, so the sum depends on
+//! *which* versions there are and not on the order in which they were met. A write adds one number;
+//! forgetting a version will subtract it; and a restored snapshot, which arrives in key order,
+//! comes to the same sum as the replica that wrote it in time order. Each version holds its
+//! revision and its key, so no two are alike and nothing can cancel out by repetition.
 //!
-//! The sum finds accidents (a bug, a flipped bit, a diverged replica), not adversaries: who can write into a
-//! replica's memory could balance it.
+//! The sum finds accidents (a bug, a flipped bit, a diverged replica), not adversaries: who can
+//! write into a replica's memory could balance it.
 
 use raft_consensus::types::EntryId;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::key_value::Version;
 
-/// A replica's state hash and the place in the log that it belongs to. Compare only hashes of equal `applied`.
+/// A replica's state hash and the place in the log that it belongs to. Compare only hashes of equal
+/// `applied`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateHash {
     /// The last entry applied.
@@ -35,8 +37,8 @@ impl VersionSum {
     }
 }
 
-/// Three hashes in a chain, each the seed of the next, so that no buffer has to be put together. The lengths keep
-/// bytes from moving between key and value unnoticed.
+/// Three hashes in a chain, each the seed of the next, so that no buffer has to be put together.
+/// The lengths keep bytes from moving between key and value unnoticed.
 fn hash_version(key: &[u8], version: &Version) -> u64 {
     let len = |bytes: &[u8]| i64::try_from(bytes.len()).expect("lengths fit in 63 bits");
     let numbers = [

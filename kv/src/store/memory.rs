@@ -1,14 +1,15 @@
 //! The store in memory: an ordered map from each key to the vector of its versions.
 //!
-//! **Memory.** A key costs about 80 bytes beside its own (its place in the map, its vector), a version 72 bytes beside its
-//! value, and either one costs some 32 bytes more from the first time that it is read, for the count of its readers. A
-//! history starts with room for a single version, because most keys are written once. Keys and values are
-//! copied into allocations of exactly their size: a command is a slice of a batch that may be a thousand times larger, and
-//! one surviving value would keep all of that in memory. The copy is cheap where it matters (a small value) and lost
-//! beside the network and the disk where it is not.
+//! **Memory.** A key costs about 80 bytes beside its own (its place in the map, its vector), a
+//! version 72 bytes beside its value, and either one costs some 32 bytes more from the first time
+//! that it is read, for the count of its readers. A history starts with room for a single version,
+//! because most keys are written once. Keys and values are copied into allocations of exactly their
+//! size: a command is a slice of a batch that may be a thousand times larger, and one surviving
+//! value would keep all of that in memory. The copy is cheap where it matters (a small value) and
+//! lost beside the network and the disk where it is not.
 //!
-//! **Time.** The newest version is the last of its vector; an older one is found by binary search. Revisions grow along
-//! the vector, as [`append`](StateStore::append) makes sure.
+//! **Time.** The newest version is the last of its vector; an older one is found by binary search.
+//! Revisions grow along the vector, as [`append`](StateStore::append) makes sure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -125,8 +126,8 @@ impl StateStore for MemoryStore {
                     return Some(ExportCursor { key: key.clone(), revision: version.revision });
                 }
             }
-            // A key whose versions are all too new costs a look as well; but not the one that the last slice ended
-            // with, or a slice of one look would never get past it.
+            // A key whose versions are all too new costs a look as well; but not the one that the
+            // last slice ended with, or a slice of one look would never get past it.
             if versions.is_empty() && !is_resumed {
                 budget -= 1;
                 if budget == 0 {

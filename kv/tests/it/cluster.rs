@@ -113,8 +113,8 @@ fn the_best_of_many_keys_fit_where_all_of_them_do_not() {
     }
 }
 
-/// One key is written at each revision and none is deleted, so a state of revision r has r - 1 keys. A read whose slices
-/// saw different revisions would count wrong.
+/// One key is written at each revision and none is deleted, so a state of revision r has r - 1
+/// keys. A read whose slices saw different revisions would count wrong.
 #[test]
 fn reads_beside_writes_see_one_revision() {
     let mut replica = Replica::default();

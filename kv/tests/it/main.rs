@@ -1,4 +1,5 @@
-//! The store as its users see it: against a naive model, across snapshots, and under concurrent reads.
+//! The store as its users see it: against a naive model, across snapshots, and under concurrent
+//! reads.
 #![cfg(test)]
 
 mod cluster;

@@ -1,7 +1,9 @@
-//! The store against a model that is too simple to be wrong: the list of everything that was ever written.
+//! The store against a model that is too simple to be wrong: the list of everything that was ever
+//! written.
 //!
-//! A read in the model replays the list up to the revision asked for and then takes the steps in which etcd describes its own
-//! range read: fetch (up to limit + 1 where nothing but the key order matters), filter, sort, cut.
+//! A read in the model replays the list up to the revision asked for and then takes the steps in
+//! which etcd describes its own range read: fetch (up to limit + 1 where nothing but the key order
+//! matters), filter, sort, cut.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +16,8 @@ use proptest::prelude::*;
 
 use crate::replica::Replica;
 
-/// Everything ever written, in order: at which revision, which key, and its value, or none for a delete.
+/// Everything ever written, in order: at which revision, which key, and its value, or none for a
+/// delete.
 #[derive(Default)]
 struct Model {
     written: Vec<(i64, Bytes, Option<Bytes>)>,
@@ -213,8 +216,8 @@ fn range_request() -> impl Strategy<Value = RangeRequest> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is written and deleted, every read at every revision finds what the model finds; and so it does after a trip
-    /// through a snapshot.
+    /// Whatever is written and deleted, every read at every revision finds what the model finds;
+    /// and so it does after a trip through a snapshot.
     #[test]
     fn reads_find_what_was_written(
         operations in prop::collection::vec(operation(), 0..50),

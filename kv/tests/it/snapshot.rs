@@ -1,4 +1,5 @@
-//! Snapshots: equal after a round trip, whatever is written meanwhile; refused whole when anything is wrong with them.
+//! Snapshots: equal after a round trip, whatever is written meanwhile; refused whole when anything
+//! is wrong with them.
 
 use bytes::Bytes;
 use lattice_kv::{MemberAttributes, Operation, RangeRequest, SnapshotError};
@@ -77,7 +78,8 @@ fn parts_are_of_moderate_size_and_have_names_of_their_own() {
     assert_eq!(names.len(), parts.len());
 }
 
-/// The view is of the moment at which it was taken, however much is written and deleted before its last part is read.
+/// The view is of the moment at which it was taken, however much is written and deleted before its
+/// last part is read.
 #[test]
 fn what_is_written_while_a_view_is_read_is_not_in_it() {
     let mut source = large();
