@@ -7,6 +7,7 @@
 //! which is long past, and so leaves in parallel with the leader's own disk write (Raft thesis §10.2.1); the leader counts itself
 //! only when that write is durable.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -76,6 +77,25 @@ pub enum FatalError {
     },
     /// A snapshot that the log depends on cannot be read or restored.
     Snapshot(String),
+}
+
+impl fmt::Display for FatalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Storage(error) => write!(
+                f,
+                "the log can no longer be trusted to be durable ({error}); fix the disk and start the node again, \
+                 what it acknowledged is still there"
+            ),
+            Self::StateMachine(error) => write!(f, "the state machine failed ({error})"),
+            Self::WrongStore { bound } => write!(
+                f,
+                "the cluster knows this node under data directory {bound}, which is not this one: its directory was lost or \
+                 swapped; put the old one back, or remove the node from the cluster and add it anew"
+            ),
+            Self::Snapshot(error) => write!(f, "a snapshot that the log depends on failed ({error})"),
+        }
+    }
 }
 
 /// Something for the outside world to do.

@@ -1,5 +1,7 @@
 //! Raft consensus.
 
+#[cfg(feature = "driver")]
+pub mod driver;
 pub mod effects;
 pub mod invariants;
 pub mod log;

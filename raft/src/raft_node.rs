@@ -295,6 +295,21 @@ impl RaftNode {
         Ok(node)
     }
 
+    /// The state machine has kept everything up to `applied` by itself: go on behind it. To be called before the first step.
+    pub fn resume_at(&mut self, applied: EntryId) -> Result<(), RecoverError> {
+        if applied.index <= self.commit {
+            return Ok(());
+        }
+        if !self.log.contains(applied) {
+            let last = self.log.last();
+            return Err(RecoverError::Corrupt(format!(
+                "the state machine has applied {applied}, the log ends with {last}"
+            )));
+        }
+        (self.commit, self.applying, self.applied) = (applied.index, applied.index, applied.index);
+        Ok(())
+    }
+
     // Getters.
 
     /// This node's id.

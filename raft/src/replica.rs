@@ -147,8 +147,8 @@ pub enum SnapshotOutcome {
     Taken(SnapshotMeta),
     /// The machine has no snapshots. It will not be asked again.
     Unsupported,
-    /// It could not be made or written. It will be tried again after a while.
-    Failed,
+    /// It could not be made or written, for this reason. It will be tried again after a while.
+    Failed(String),
 }
 
 /// Committed entries for the state machine.
@@ -218,12 +218,12 @@ pub enum Output {
         /// The piece.
         data: Bytes,
     },
-    /// Drop entries up to here, and all snapshots but these.
+    /// Drop entries up to here, and snapshots older than the oldest one in use.
     Compact {
         /// The last entry to drop.
         through: LogIndex,
-        /// Snapshots in use.
-        keep: Vec<EntryId>,
+        /// The last entry of the oldest snapshot that is the latest, or is being sent.
+        oldest_snapshot: LogIndex,
     },
     /// A proposal has its answer.
     Answer {
@@ -296,10 +296,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica of a recovered node, whose state machine holds exactly what the node's snapshot stands for, if it has one.
+    /// A replica of a recovered node, whose state machine stands exactly where the node says: at its snapshot, or at what
+    /// [`RaftNode::resume_at`] was told.
     #[must_use]
     pub fn new(node: RaftNode, config: ReplicaConfig) -> Self {
-        let start = node.log().snapshot().map_or(EntryId::ZERO, |snapshot| snapshot.last);
+        let index = node.applied();
+        let term = node.log().term_at(index).expect("what is applied is in the log");
+        let start = EntryId::new(term, index);
         Self {
             node,
             config,
@@ -431,8 +434,9 @@ impl Replica {
             Effect::Restore(meta) => self.restore(meta, out),
             Effect::Compact(through) => {
                 let latest = self.node.log().snapshot().into_iter();
-                let keep = latest.chain(self.node.snapshots_in_use()).map(|meta| meta.last).collect();
-                out.push(Output::Compact { through, keep });
+                let in_use = latest.chain(self.node.snapshots_in_use());
+                let oldest_snapshot = in_use.map(|meta| meta.last.index).min().unwrap_or_default();
+                out.push(Output::Compact { through, oldest_snapshot });
             }
             Effect::RoleChanged { .. } => {
                 self.ask_again_at(now);
@@ -631,7 +635,7 @@ impl Replica {
         match outcome {
             SnapshotOutcome::Taken(meta) => self.step(now, Event::SnapshotBuilt(meta), out),
             SnapshotOutcome::Unsupported => self.has_snapshots = false,
-            SnapshotOutcome::Failed => self.snapshot_not_before = now + SNAPSHOT_PAUSE,
+            SnapshotOutcome::Failed(_) => self.snapshot_not_before = now + SNAPSHOT_PAUSE,
         }
     }
 

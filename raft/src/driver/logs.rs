@@ -1,0 +1,151 @@
+//! The log lines, written when effects are carried out. Their texts are part of the interface: learners follow them.
+
+use tracing::{debug, error, info, warn};
+
+use crate::effects::FatalError;
+use crate::raft_node::Role;
+use crate::trace::TraceEvent;
+use crate::types::{NodeId, Term};
+
+/// The target of every line, wherever in the code it is written.
+macro_rules! target {
+    () => {
+        "raft_consensus::raft_node"
+    };
+}
+
+/// Writes the log lines of one node.
+#[derive(Debug)]
+pub(super) struct Logs {
+    node: NodeId,
+    /// The term whose first heartbeats were logged.
+    heartbeats_of: Term,
+    /// The node and leader that were logged last.
+    following: Option<(Term, NodeId)>,
+}
+
+impl Logs {
+    pub(super) fn new(node: NodeId) -> Self {
+        Self { node, heartbeats_of: Term::ZERO, following: None }
+    }
+
+    pub(super) fn event(&mut self, event: &TraceEvent) {
+        let node = self.node;
+        match event {
+            TraceEvent::PreVoteStarted { term } => {
+                debug!(target: target!(), %node, "Asking whether an election for term {term} could be won");
+            }
+            TraceEvent::ElectionStarted { term } => {
+                info!(target: target!(), %node, "Starting election for term {term}");
+            }
+            TraceEvent::VoteGranted { to, term } => {
+                info!(target: target!(), %node, "Granted vote to {to} for term {term}");
+            }
+            TraceEvent::VoteRefused { to, term, reason } => {
+                debug!(target: target!(), %node, "Refused vote to {to} for term {term}: {reason}");
+            }
+            TraceEvent::ElectionWon { .. } => {
+                info!(target: target!(), %node, "Election succeeded, becoming leader");
+            }
+            TraceEvent::Became { role, term, leader } => self.became(*role, *term, *leader),
+            TraceEvent::QuorumLost { term } => {
+                warn!(target: target!(), %node, "No majority heard from, giving up leadership of term {term}");
+            }
+            TraceEvent::HeartbeatsSent { term } => self.heartbeats(*term),
+            TraceEvent::Appended { last, count } => {
+                debug!(target: target!(), %node, "Appended {count} entries up to {last}");
+            }
+            TraceEvent::Truncated { from } => {
+                info!(target: target!(), %node, "Removed entries from {from} on, which contradict the leader's");
+            }
+            TraceEvent::Committed { index } => {
+                debug!(target: target!(), %node, "Committed up to {index}");
+            }
+            TraceEvent::ReadConfirmed { index, .. } => {
+                debug!(target: target!(), %node, "Confirmed a read at {index}");
+            }
+            TraceEvent::SnapshotNeeded { to, last } => {
+                info!(target: target!(), %node, "Sending the snapshot up to {last} to {to}, which is behind the log");
+            }
+            TraceEvent::SnapshotInstalled { last } => {
+                info!(target: target!(), %node, "Installed the leader's snapshot up to {last}");
+            }
+            TraceEvent::Compacted { through } => {
+                debug!(target: target!(), %node, "Compacted the log up to {through}");
+            }
+            TraceEvent::Bound { node: member, store } => {
+                info!(target: target!(), %node, "Bound {member} to data directory {store}");
+            }
+            TraceEvent::Dropped { from, reason } => {
+                debug!(target: target!(), %node, "Dropped a message from {from}: {reason}");
+            }
+        }
+    }
+
+    fn became(&mut self, role: Role, term: Term, leader: Option<NodeId>) {
+        let node = self.node;
+        match (role, leader) {
+            (Role::Leader, _) => info!(target: target!(), %node, "Becoming leader"),
+            (Role::Follower, Some(leader)) => {
+                if self.following != Some((term, leader)) {
+                    self.following = Some((term, leader));
+                    info!(target: target!(), %node, "Following {leader} in term {term}");
+                }
+            }
+            (Role::Follower, None) => {
+                debug!(target: target!(), %node, "Becoming follower in term {term}");
+            }
+            (Role::PreCandidate | Role::Candidate, _) => {
+                debug!(target: target!(), %node, "Becoming {role} in term {term}");
+            }
+        }
+    }
+
+    /// At INFO once a term, so that the log shows that they began; then at DEBUG.
+    fn heartbeats(&mut self, term: Term) {
+        let node = self.node;
+        if self.heartbeats_of == term {
+            debug!(target: target!(), %node, "Sending heartbeats");
+        } else {
+            self.heartbeats_of = term;
+            info!(target: target!(), %node, "Sending heartbeats");
+        }
+    }
+
+    pub(super) fn started(&self, term: Term, last: crate::types::EntryId) {
+        let node = self.node;
+        info!(target: target!(), %node, "Starting as follower in term {term}, the log ends with {last}");
+    }
+
+    pub(super) fn low_space(&self, is_low: bool) {
+        let node = self.node;
+        if is_low {
+            warn!(target: target!(), %node, "Little disk space is left: new commands are refused, reads and deletes go on");
+        } else {
+            info!(target: target!(), %node, "There is disk space again: new commands are taken");
+        }
+    }
+
+    pub(super) fn snapshot_failed(&self, reason: &str) {
+        let node = self.node;
+        warn!(target: target!(), %node, "Could not take a snapshot, trying again later: {reason}");
+    }
+
+    pub(super) fn no_snapshots(&self) {
+        let node = self.node;
+        warn!(target: target!(), %node, "This state machine takes no snapshots: its log is kept for ever");
+    }
+
+    pub(super) fn transfer_failed(&self, what: &str, reason: &str) {
+        let node = self.node;
+        warn!(target: target!(), %node, "Could not {what}: {reason}");
+    }
+
+    pub(super) fn stopped(&self, fatal: Option<&FatalError>) {
+        let node = self.node;
+        match fatal {
+            Some(fatal) => error!(target: target!(), %node, "Stopping: {fatal}"),
+            None => info!(target: target!(), %node, "Stopped"),
+        }
+    }
+}

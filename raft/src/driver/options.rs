@@ -1,0 +1,149 @@
+//! What a node is started with.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lattice_journal::{Disk, MemoryDisk, RealDisk};
+
+use crate::membership::Membership;
+use crate::storage::{DataDirectory, IdentityError, JournalLogOptions};
+use crate::types::{ClusterId, GroupId, NodeId};
+
+/// How long things may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Bounds of the random time without a leader after which an election begins.
+    pub election_timeout: Range<Duration>,
+    /// Time between heartbeats; at most a third of the smallest election timeout is wise.
+    pub heartbeat: Duration,
+    /// How long a linearizable read waits for a leader to confirm it.
+    pub read_timeout: Duration,
+}
+
+/// How much a node takes on at once. Everything that waits is bounded by one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Commands and reads that wait to be looked at; more wait at the caller's.
+    pub commands: usize,
+    /// Messages of peers that wait to be looked at; more are dropped.
+    pub messages: usize,
+    /// Bytes of one command.
+    pub command_bytes: usize,
+    /// Bytes of commands that a leader takes without having committed them.
+    pub uncommitted_bytes: usize,
+    /// Bytes of the newest entries kept in memory.
+    pub tail_bytes: usize,
+    /// Linearizable reads that wait for their confirmation.
+    pub reads: usize,
+    /// Committed entries that wait for the state machine before proposals are refused.
+    pub apply_lag: u64,
+    /// Entries applied since the last snapshot after which another is taken.
+    pub snapshot_entries: u64,
+    /// Entries before a snapshot's last one that are kept for slow followers.
+    pub kept_entries: u64,
+    /// Bytes of a snapshot sent at a time.
+    pub snapshot_chunk_bytes: usize,
+}
+
+/// Who a node is, where it keeps its log, and how it behaves.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Its data directory: says which node of which cluster this is, and holds the lock.
+    pub directory: Arc<DataDirectory>,
+    /// The Raft group.
+    pub group: GroupId,
+    /// How long things may take.
+    pub timing: Timing,
+    /// How much it takes on.
+    pub limits: Limits,
+    /// Segment sizes and limits of its log.
+    pub log: JournalLogOptions,
+}
+
+impl Default for Timing {
+    /// 150–300 ms and 100 ms, as in the paper: for nodes close to each other.
+    fn default() -> Self {
+        Self {
+            election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
+            heartbeat: Duration::from_millis(100),
+            read_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            commands: 4096,
+            messages: 4096,
+            command_bytes: 16 << 20,
+            uncommitted_bytes: 64 << 20,
+            tail_bytes: 16 << 20,
+            reads: 10_000,
+            apply_lag: 50_000,
+            snapshot_entries: 10_000,
+            kept_entries: 5_000,
+            snapshot_chunk_bytes: 512 << 10,
+        }
+    }
+}
+
+impl NodeOptions {
+    /// A node on a data directory that was opened before, with the library's timing and limits.
+    #[must_use]
+    pub fn new(directory: DataDirectory) -> Self {
+        let group = GroupId::default();
+        let log = JournalLogOptions::new(directory.log_id(group));
+        Self {
+            directory: Arc::new(directory),
+            group,
+            timing: Timing::default(),
+            limits: Limits::default(),
+            log,
+        }
+    }
+
+    /// A node of a cluster of `founders` whose log is kept in `path`.
+    ///
+    /// # Errors
+    ///
+    /// See [`IdentityError`].
+    pub fn on_disk(
+        id: NodeId,
+        founders: impl IntoIterator<Item = NodeId>,
+        path: &Path,
+    ) -> Result<Self, IdentityError> {
+        Self::on(Arc::new(RealDisk), id, founders, path)
+    }
+
+    /// A node of a cluster of `founders` whose log is kept in memory, and is gone with the node.
+    #[must_use]
+    pub fn in_memory(id: NodeId, founders: impl IntoIterator<Item = NodeId>) -> Self {
+        Self::on(Arc::new(MemoryDisk::new()), id, founders, Path::new("/node"))
+            .expect("memory takes a new directory")
+    }
+
+    fn on(
+        disk: Arc<dyn Disk>,
+        id: NodeId,
+        founders: impl IntoIterator<Item = NodeId>,
+        path: &Path,
+    ) -> Result<Self, IdentityError> {
+        let founders: Vec<_> = founders.into_iter().collect();
+        let cluster = ClusterId::default();
+        DataDirectory::open(disk, path, cluster, id, &founders, random()).map(Self::new)
+    }
+
+    pub(super) fn founding(&self) -> Membership {
+        Membership::founding(self.directory.identity().founders.iter().copied())
+    }
+}
+
+/// Random bits from the operating system, by way of the keys that the standard library draws for its hash maps.
+pub(super) fn random() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    let half = |salt: u8| u128::from(RandomState::new().hash_one(salt));
+    half(0) << 64 | half(1)
+}

@@ -1,0 +1,155 @@
+//! Starting a node: its directory, its log, its state machine, its threads.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+use crate::raft_node::{Config, RaftNode, RecoverError};
+use crate::replica::{Replica, ReplicaConfig};
+use crate::state_machine::{BoxError, DurableStateMachine};
+use crate::storage::{
+    JournalLog, LogStore, OpenLogError, RecoveredState, SnapshotError, SnapshotStore,
+};
+use crate::transport::Transport;
+use crate::types::SnapshotMeta;
+
+use super::logs::Logs;
+use super::options::{NodeOptions, random};
+use super::status::{Status, SyncCounters};
+use super::task::{self, Parts, Queues, Task, Threads};
+use super::{Raft, apply_thread, clock, log_thread, transfer_thread};
+
+/// Why a node did not start. Nothing was changed, unless the text says otherwise.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The log cannot be opened, or is damaged.
+    #[error("cannot open the log")]
+    Log(#[from] OpenLogError),
+    /// What was found, or asked for, contradicts itself.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// The snapshots cannot be opened.
+    #[error("cannot open the snapshots")]
+    Snapshot(#[from] SnapshotError),
+    /// The state machine could not be restored.
+    #[error("cannot restore the state machine from the snapshot up to {}", .snapshot.last)]
+    Restore {
+        /// The snapshot.
+        snapshot: Box<SnapshotMeta>,
+        /// Why not.
+        source: BoxError,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[from] std::io::Error),
+}
+
+pub(super) fn start<M: DurableStateMachine>(
+    options: NodeOptions,
+    mut machine: M,
+    transport: Arc<dyn Transport>,
+) -> Result<Raft<M::Reader>, StartError> {
+    let (directory, group) = (&options.directory, options.group);
+    let disk = directory.disk();
+    let log_options = options.log.clone();
+    let (log, recovered) =
+        JournalLog::open(Arc::clone(&disk), &directory.log_directory(group), log_options)?;
+    let latest = recovered.snapshot.clone();
+    let snapshots =
+        SnapshotStore::open(disk, &directory.snapshot_directory(group), latest.as_ref())?;
+    restore_if_behind(&mut machine, &snapshots, latest)?;
+    let replica = replica(&options, recovered, &machine)?;
+
+    let id = replica.node().id();
+    let (completions, completed) = mpsc::unbounded_channel();
+    let (failures, failed) = mpsc::unbounded_channel();
+    let sync_counters = Arc::new(SyncCounters::default());
+    let reader = machine.reader();
+    let chunk_bytes = options.limits.snapshot_chunk_bytes;
+    let log_reader = log.reader();
+    let (apply, apply_thread) = apply_thread::start(
+        machine,
+        log_reader.clone(),
+        snapshots.clone(),
+        completions.clone(),
+        format!("{id}-apply"),
+    )?;
+    let (transfer, transfer_thread) = transfer_thread::start(
+        log_reader,
+        snapshots,
+        chunk_bytes,
+        completions.clone(),
+        failures,
+        format!("{id}-transfer"),
+    )?;
+    let (log, log_thread) =
+        log_thread::start(log, completions, Arc::clone(&sync_counters), format!("{id}-log"))?;
+
+    let (commands, command_queue) = mpsc::channel(options.limits.commands.max(1));
+    let (status, status_watch) = watch::channel(Status::of(&replica, clock::now()));
+    let logs = Logs::new(id);
+    logs.started(replica.node().term(), replica.node().log().last());
+    let (messages, dropped) = task::inbox(&options, transport.as_ref());
+    let threads =
+        Threads { log, apply, transfer, handles: vec![log_thread, apply_thread, transfer_thread] };
+    let read_timeout = options.timing.read_timeout;
+    let task = Task::new(
+        Parts { replica, threads, transport, status, logs, sync_counters, dropped, read_timeout },
+        options.directory,
+    );
+    let queues = Queues { commands: command_queue, messages, completed, failed };
+    tokio::spawn(task.run(queues));
+    Ok(Raft { commands, status: status_watch, reader })
+}
+
+/// A machine in memory begins with the latest snapshot; one that kept more by itself begins where it is.
+fn restore_if_behind<M: DurableStateMachine>(
+    machine: &mut M,
+    snapshots: &SnapshotStore,
+    latest: Option<SnapshotMeta>,
+) -> Result<(), StartError> {
+    let Some(meta) = latest else { return Ok(()) };
+    if machine.applied().index >= meta.last.index {
+        return Ok(());
+    }
+    apply_thread::restore(machine, snapshots, &meta)
+        .map_err(|source| StartError::Restore { snapshot: Box::new(meta), source })
+}
+
+fn replica<M: DurableStateMachine>(
+    options: &NodeOptions,
+    recovered: RecoveredState,
+    machine: &M,
+) -> Result<Replica, RecoverError> {
+    let identity = options.directory.identity();
+    let (timing, limits) = (&options.timing, &options.limits);
+    let [boot, seed] = {
+        let random = random();
+        [random >> 64, random].map(|bits| u64::try_from(bits & u128::from(u64::MAX)).expect("64 bits"))
+    };
+    let config = Config {
+        cluster: identity.cluster,
+        group: options.group,
+        boot,
+        election_timeout: timing.election_timeout.clone(),
+        heartbeat: timing.heartbeat,
+        uncommitted_bytes_max: limits.uncommitted_bytes,
+        command_bytes_max: limits.command_bytes,
+        tail_bytes_max: limits.tail_bytes,
+        kept_entries: limits.kept_entries,
+        reads_max: limits.reads,
+        ..Config::new(identity.node, identity.store, options.founding())
+    };
+    let mut node = RaftNode::recover(config, recovered, seed, clock::now())?;
+    node.resume_at(machine.applied())?;
+    let config = ReplicaConfig {
+        snapshot_entries: limits.snapshot_entries,
+        apply_lag_max: limits.apply_lag,
+        reads_max: limits.reads,
+        read_retry: timing.election_timeout.start,
+        ..ReplicaConfig::default()
+    };
+    Ok(Replica::new(node, config))
+}

@@ -1,0 +1,434 @@
+//! The task that owns the replica.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
+use tokio::sync::{oneshot, watch};
+
+use crate::effects::{FatalError, ProposalId};
+use crate::message::Envelope;
+use crate::raft_node::Proposal;
+use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome};
+use crate::storage::DataDirectory;
+use crate::trace::TraceEvent;
+use crate::transport::{Inbox, Transport};
+use crate::types::SnapshotMeta;
+
+use super::apply_thread::ApplyJob;
+use super::log_thread::LogJob;
+use super::logs::Logs;
+use super::options::NodeOptions;
+use super::status::{Counters, Status, SyncCounters};
+use super::transfer_thread::{TransferFailed, TransferJob};
+use super::{
+    Applied, Command, ProposeError, ReadError, SnapshotRequestError, Waiters, clock, refusal,
+};
+
+/// The threads around the task. Dropping the senders ends them.
+#[derive(Debug)]
+pub(super) struct Threads {
+    pub(super) log: Sender<LogJob>,
+    pub(super) apply: Sender<ApplyJob>,
+    pub(super) transfer: Sender<TransferJob>,
+    pub(super) handles: Vec<JoinHandle<()>>,
+}
+
+/// What a task is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) replica: Replica,
+    pub(super) threads: Threads,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) logs: Logs,
+    pub(super) sync_counters: Arc<SyncCounters>,
+    pub(super) dropped: Arc<AtomicU64>,
+    pub(super) read_timeout: Duration,
+}
+
+/// Where the task's inputs come from.
+#[derive(Debug)]
+pub(super) struct Queues {
+    pub(super) commands: Receiver<Command>,
+    pub(super) messages: Receiver<Envelope>,
+    /// Bounded by the work that the core lets be under way.
+    pub(super) completed: UnboundedReceiver<Input>,
+    pub(super) failed: UnboundedReceiver<TransferFailed>,
+}
+
+/// Commands or messages taken at a time, so that a flood of one does not delay the rest.
+const TAKEN_AT_A_TIME: usize = 256;
+/// The status is published this often while things move, and at once when role, term or leader change.
+const STATUS_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the threads may take to end.
+const THREADS_MAX: Duration = Duration::from_secs(3);
+
+/// The task's state.
+#[derive(Debug)]
+pub(super) struct Task {
+    parts: Parts,
+    /// Holds the lock of the data directory as long as the node runs.
+    _directory: Arc<DataDirectory>,
+    counters: Counters,
+    outputs: Vec<Output>,
+    next_id: u64,
+    proposals: Waiters<ProposalId, Result<Applied, ProposeError>>,
+    reads: Waiters<RequestId, Result<(), ReadError>>,
+    snapshots: Vec<oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>>,
+    published_at: Duration,
+    is_changed: bool,
+    is_role_changed: bool,
+    /// The node is to stop, and why if nobody asked.
+    stopping: Option<Option<FatalError>>,
+    shutdowns: Vec<oneshot::Sender<()>>,
+}
+
+/// The bounded queue into which the transport delivers, and how many it had no room for.
+pub(super) fn inbox(
+    options: &NodeOptions,
+    transport: &dyn Transport,
+) -> (Receiver<Envelope>, Arc<AtomicU64>) {
+    let (sender, messages) = mpsc::channel(options.limits.messages.max(1));
+    let dropped = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&dropped);
+    let deliver = move |envelope| {
+        if sender.try_send(envelope).is_err() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    transport.register(options.group, Inbox::new(deliver));
+    (messages, dropped)
+}
+
+impl Task {
+    pub(super) fn new(parts: Parts, directory: Arc<DataDirectory>) -> Self {
+        Self {
+            parts,
+            _directory: directory,
+            counters: Counters::default(),
+            outputs: Vec::new(),
+            next_id: 0,
+            proposals: Waiters::new(),
+            reads: Waiters::new(),
+            snapshots: Vec::new(),
+            published_at: Duration::ZERO,
+            is_changed: true,
+            is_role_changed: true,
+            stopping: None,
+            shutdowns: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut queues: Queues) {
+        let mut commands = Vec::with_capacity(TAKEN_AT_A_TIME);
+        let mut messages = Vec::with_capacity(TAKEN_AT_A_TIME);
+        let mut completed = Vec::with_capacity(TAKEN_AT_A_TIME);
+        while self.stopping.is_none() {
+            self.publish_if_due();
+            let pause = self.pause();
+            tokio::select! {
+                count = queues.completed.recv_many(&mut completed, TAKEN_AT_A_TIME) => {
+                    if count == 0 {
+                        let threads = "a thread of the node ended".to_owned();
+                        self.stopping = Some(Some(FatalError::Storage(threads)));
+                    }
+                    for input in completed.drain(..) {
+                        self.completed(input);
+                    }
+                }
+                _ = queues.messages.recv_many(&mut messages, TAKEN_AT_A_TIME) => {
+                    for envelope in messages.drain(..) {
+                        self.handle(Input::Receive(envelope));
+                    }
+                }
+                count = queues.commands.recv_many(&mut commands, TAKEN_AT_A_TIME) => {
+                    if count == 0 {
+                        // The last handle is gone: nobody can ask the node for anything any more.
+                        self.stopping = Some(None);
+                    }
+                    self.take_commands(&mut commands);
+                }
+                Some(failure) = queues.failed.recv() => {
+                    self.parts.logs.transfer_failed(failure.what, &failure.reason);
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.time_out_if_due();
+        }
+        self.end(queues).await;
+    }
+
+    /// How long there is nothing to do unless something arrives.
+    fn pause(&self) -> Duration {
+        let now = clock::now();
+        let deadline = self.parts.replica.next_deadline();
+        let publish = self.is_changed.then(|| self.published_at + STATUS_INTERVAL);
+        let next = [deadline, publish].into_iter().flatten().min();
+        next.map_or(Duration::from_secs(3600), |at| at.saturating_sub(now))
+    }
+
+    /// Also under load, when the pause never ends by itself.
+    fn time_out_if_due(&mut self) {
+        if self.parts.replica.next_deadline().is_some_and(|deadline| deadline <= clock::now()) {
+            self.handle(Input::Timeout);
+        }
+    }
+
+    /// The clock is read after the input was taken: a process that was stopped in between knows how late it is.
+    fn handle(&mut self, input: Input) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.parts.replica.handle(clock::now(), input, &mut outputs);
+        for output in outputs.drain(..) {
+            self.carry_out(output);
+        }
+        self.outputs = outputs;
+        self.is_changed = true;
+    }
+
+    fn take_commands(&mut self, commands: &mut Vec<Command>) {
+        let (mut proposals, mut reads) = (Vec::new(), Vec::new());
+        for command in commands.drain(..) {
+            match command {
+                Command::Propose { command, options, reply } => {
+                    let id = ProposalId(self.next_id());
+                    self.proposals.insert(id, reply);
+                    let proposal = Proposal { id, session: None, command };
+                    let reclaims_space = options.reclaims_space;
+                    proposals.push(Request { proposal, reclaims_space });
+                }
+                Command::Read { reply } => {
+                    let request = RequestId(self.next_id());
+                    self.reads.insert(request, reply);
+                    reads.push(request);
+                }
+                Command::Snapshot { reply } => self.request_snapshot(reply),
+                Command::Shutdown { reply } => {
+                    self.shutdowns.push(reply);
+                    self.stopping = Some(None);
+                }
+            }
+        }
+        if !proposals.is_empty() {
+            self.handle(Input::Propose(proposals));
+        }
+        if !reads.is_empty() {
+            let deadline = clock::now() + self.parts.read_timeout;
+            self.handle(Input::Read { requests: reads, deadline });
+        }
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn request_snapshot(
+        &mut self,
+        reply: oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>,
+    ) {
+        let latest = self.parts.replica.node().log().snapshot();
+        match latest.filter(|meta| meta.last == self.parts.replica.applied()) {
+            Some(latest) => tell(reply, Ok(latest.clone())),
+            None => {
+                self.snapshots.push(reply);
+                self.handle(Input::TakeSnapshot);
+            }
+        }
+    }
+
+    fn completed(&mut self, input: Input) {
+        match &input {
+            Input::LowSpace(is_low) => self.parts.logs.low_space(*is_low),
+            Input::SnapshotTaken(outcome) => self.snapshot_taken(outcome),
+            _ => {}
+        }
+        self.handle(input);
+    }
+
+    fn snapshot_taken(&mut self, outcome: &SnapshotOutcome) {
+        let answer = match outcome {
+            SnapshotOutcome::Taken(meta) => {
+                self.counters.snapshots_taken += 1;
+                Ok(meta.clone())
+            }
+            SnapshotOutcome::Unsupported => {
+                self.parts.logs.no_snapshots();
+                Err(SnapshotRequestError::Unsupported)
+            }
+            SnapshotOutcome::Failed(reason) => {
+                self.parts.logs.snapshot_failed(reason);
+                Err(SnapshotRequestError::Failed)
+            }
+        };
+        for reply in self.snapshots.drain(..) {
+            tell(reply, answer.clone());
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Persist(batch) => self.log(LogJob::Persist(batch)),
+            Output::Send(envelope) => self.parts.transport.send(envelope),
+            Output::Apply(run) => self.apply(ApplyJob::Run(run)),
+            Output::Restore(meta) => {
+                self.counters.snapshots_installed += 1;
+                self.apply(ApplyJob::Restore(meta));
+            }
+            Output::TakeSnapshot { last, membership } => {
+                self.apply(ApplyJob::TakeSnapshot { last, membership });
+            }
+            Output::ReadEntries { to, range, bytes_max } => {
+                self.transfer(TransferJob::ReadEntries { to, range, bytes_max });
+            }
+            Output::ReadSnapshot { to, meta, offset } => {
+                self.transfer(TransferJob::ReadSnapshot { to, meta, offset });
+            }
+            Output::WriteSnapshot { meta, offset, data } => {
+                self.transfer(TransferJob::WriteSnapshot { meta, offset, data });
+            }
+            Output::Compact { through, oldest_snapshot } => {
+                self.log(LogJob::Compact(through));
+                self.transfer(TransferJob::RemoveSnapshots { before: oldest_snapshot });
+            }
+            Output::Answer { id, result } => self.answer(id, result),
+            Output::ReadReady(request) => {
+                self.counters.reads += 1;
+                self.answer_read(request, Ok(()));
+            }
+            Output::ReadFailed { request, leader } => {
+                self.answer_read(request, Err(ReadError::Unconfirmed { leader }));
+            }
+            Output::Trace(event) => self.trace(&event),
+            Output::StatusChanged => self.is_changed = true,
+            Output::Stop(error) => self.stopping = Some(Some(error)),
+        }
+    }
+
+    // A thread that is gone has said why, or is about to: its message stops the node.
+
+    fn log(&self, job: LogJob) {
+        let _: Result<(), std::sync::mpsc::SendError<LogJob>> = self.parts.threads.log.send(job);
+    }
+
+    fn apply(&self, job: ApplyJob) {
+        let _: Result<(), std::sync::mpsc::SendError<ApplyJob>> =
+            self.parts.threads.apply.send(job);
+    }
+
+    fn transfer(&self, job: TransferJob) {
+        let _: Result<(), std::sync::mpsc::SendError<TransferJob>> =
+            self.parts.threads.transfer.send(job);
+    }
+
+    fn answer(
+        &mut self,
+        id: ProposalId,
+        result: Result<(crate::types::EntryId, crate::state_machine::Reply), crate::replica::ProposalError>,
+    ) {
+        let answer = match result {
+            Ok((id, Ok(reply))) => Ok(Applied { id, reply }),
+            Ok((_, Err(error))) => Err(refusal(error)),
+            Err(error) => Err(error.into()),
+        };
+        match answer {
+            Ok(_) | Err(ProposeError::Refused(_)) => self.counters.proposals_applied += 1,
+            Err(_) => self.counters.proposals_failed += 1,
+        }
+        if let Some(reply) = self.proposals.remove(&id) {
+            tell(reply, answer);
+        }
+    }
+
+    fn answer_read(&mut self, request: RequestId, answer: Result<(), ReadError>) {
+        if let Some(reply) = self.reads.remove(&request) {
+            tell(reply, answer);
+        }
+    }
+
+    fn trace(&mut self, event: &TraceEvent) {
+        match event {
+            TraceEvent::ElectionStarted { .. } => self.counters.elections += 1,
+            TraceEvent::Became { leader, .. } => {
+                self.is_role_changed = true;
+                self.counters.leader_changes += u64::from(leader.is_some());
+            }
+            _ => {}
+        }
+        self.parts.logs.event(event);
+    }
+
+    fn publish_if_due(&mut self) {
+        let now = clock::now();
+        let is_due = self.is_changed && now >= self.published_at + STATUS_INTERVAL;
+        if is_due || self.is_role_changed {
+            self.publish(now);
+        }
+    }
+
+    fn publish(&mut self, now: Duration) {
+        self.is_changed = false;
+        self.is_role_changed = false;
+        self.published_at = now;
+        let mut status = Status::of(&self.parts.replica, now);
+        self.counters.proposals_pending = self.proposals.len() as u64;
+        self.counters.messages_dropped = self.parts.dropped.load(Ordering::Relaxed);
+        self.parts.sync_counters.fill(&mut self.counters);
+        status.counters = self.counters;
+        if let Some(fatal) = &self.stopping {
+            status.is_stopped = true;
+            status.fatal.clone_from(fatal);
+        }
+        self.parts.status.send_replace(status);
+    }
+
+    /// Ends the threads, answers everybody who still waits, and says that it is over.
+    async fn end(mut self, mut queues: Queues) {
+        queues.commands.close();
+        while let Ok(command) = queues.commands.try_recv() {
+            match command {
+                // Never looked at: certainly without effect.
+                Command::Propose { reply, .. } => tell(reply, Err(ProposeError::Stopped)),
+                Command::Read { reply } => tell(reply, Err(ReadError::Stopped)),
+                Command::Snapshot { reply } => {
+                    tell(reply, Err(SnapshotRequestError::Stopped));
+                }
+                Command::Shutdown { reply } => self.shutdowns.push(reply),
+            }
+        }
+        for (_, reply) in std::mem::take(&mut self.proposals) {
+            tell(reply, Err(ProposeError::Unknown));
+        }
+        for (_, reply) in std::mem::take(&mut self.reads) {
+            tell(reply, Err(ReadError::Stopped));
+        }
+        let Threads { log, apply, transfer, handles } = self.parts.threads;
+        drop((log, apply, transfer));
+        let join = tokio::task::spawn_blocking(move || {
+            for handle in handles {
+                // A thread that panicked has reported it.
+                drop(handle.join());
+            }
+        });
+        // One that hangs in the disk is left behind, as a crash would leave it.
+        drop(tokio::time::timeout(THREADS_MAX, join).await);
+        drop(queues);
+        let fatal = self.stopping.take().flatten();
+        self.parts.logs.stopped(fatal.as_ref());
+        self.parts.status.send_modify(|status| {
+            status.is_stopped = true;
+            status.fatal = fatal;
+        });
+        for reply in self.shutdowns {
+            tell(reply, ());
+        }
+    }
+}
+
+/// Answers a caller. One that has gone needs no answer.
+fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
+    let _: Result<(), T> = reply.send(answer);
+}

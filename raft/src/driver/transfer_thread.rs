@@ -1,0 +1,123 @@
+//! The thread that reads and writes for transfers: old entries and pieces of snapshots for followers that are behind, and pieces of
+//! the snapshot that a leader sends us.
+#![expect(clippy::disallowed_methods, reason = "transfers have a thread of their own")]
+
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::replica::Input;
+use crate::storage::{LogReader, SnapshotError, SnapshotStore};
+use crate::types::{LogIndex, NodeId, SnapshotMeta};
+
+use super::log_thread::with_causes;
+
+/// What the thread is asked to do: at most one job of each kind for each peer is under way.
+#[derive(Debug)]
+pub(super) enum TransferJob {
+    ReadEntries { to: NodeId, range: RangeInclusive<LogIndex>, bytes_max: usize },
+    ReadSnapshot { to: NodeId, meta: SnapshotMeta, offset: u64 },
+    WriteSnapshot { meta: SnapshotMeta, offset: u64, data: Bytes },
+    RemoveSnapshots { before: LogIndex },
+}
+
+/// What could not be done, for the log.
+#[derive(Debug)]
+pub(super) struct TransferFailed {
+    pub(super) what: &'static str,
+    pub(super) reason: String,
+}
+
+/// Starts the thread. It ends when the sender is dropped.
+pub(super) fn start<R: LogReader>(
+    log: R,
+    snapshots: SnapshotStore,
+    chunk_bytes: usize,
+    completions: UnboundedSender<Input>,
+    failures: UnboundedSender<TransferFailed>,
+    name: String,
+) -> std::io::Result<(Sender<TransferJob>, JoinHandle<()>)> {
+    let (jobs, queue) = channel();
+    let worker = Worker { log, snapshots, chunk_bytes, completions, failures };
+    let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&queue))?;
+    Ok((jobs, thread))
+}
+
+struct Worker<R> {
+    log: R,
+    snapshots: SnapshotStore,
+    chunk_bytes: usize,
+    completions: UnboundedSender<Input>,
+    failures: UnboundedSender<TransferFailed>,
+}
+
+impl<R: LogReader> Worker<R> {
+    fn run(self, queue: &Receiver<TransferJob>) {
+        while let Ok(job) = queue.recv() {
+            let Some(input) = self.work(job) else { continue };
+            if self.completions.send(input).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn work(&self, job: TransferJob) -> Option<Input> {
+        match job {
+            TransferJob::ReadEntries { to, range, bytes_max } => {
+                let entries = self.log.entries(range, bytes_max);
+                let entries = self.or_log("read entries for a follower", entries);
+                Some(Input::EntriesRead { to, entries: entries.unwrap_or_default() })
+            }
+            TransferJob::ReadSnapshot { to, meta, offset } => {
+                let data = self.snapshots.read(&meta, offset, self.chunk_bytes);
+                let data = self.or_log("read a snapshot for a follower", data);
+                Some(Input::SnapshotRead { to, meta, offset, data })
+            }
+            TransferJob::WriteSnapshot { meta, offset, data } => {
+                Some(self.write(meta, offset, &data))
+            }
+            TransferJob::RemoveSnapshots { before } => {
+                self.or_log("remove old snapshots", self.snapshots.retain(before));
+                None
+            }
+        }
+    }
+
+    fn write(&self, meta: SnapshotMeta, offset: u64, data: &[u8]) -> Input {
+        match self.snapshots.receive(&meta, offset, data) {
+            Ok(received) => Input::SnapshotWritten {
+                meta,
+                offset: received.next,
+                is_complete: received.is_complete,
+            },
+            Err(error) if error.is_fatal() => {
+                let error = with_causes(&error);
+                Input::PersistFailed { token: crate::effects::IoToken::default(), error }
+            }
+            Err(error) => {
+                // A full disk, or bytes that do not add up: from the beginning, when there is room.
+                self.or_log::<(), SnapshotError>("write the leader's snapshot", Err(error));
+                Input::SnapshotWritten { meta, offset: 0, is_complete: false }
+            }
+        }
+    }
+
+    fn or_log<T, E: std::error::Error>(
+        &self,
+        what: &'static str,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        let failed = |error: E| TransferFailed { what, reason: with_causes(&error) };
+        match result.map_err(failed) {
+            Ok(value) => Some(value),
+            Err(failure) => {
+                // If the node has gone, nobody reads its log either.
+                let _: Result<(), _> = self.failures.send(failure);
+                None
+            }
+        }
+    }
+}
