@@ -1,8 +1,9 @@
 //! Rust code from the `.proto` files.
 //!
-//! The generated code is committed, so that building the workspace needs no protobuf compiler, and readers and reviewers see
-//! what changes. The protos are parsed by `protox`, which is Rust as well: no `protoc` here either. `--check` generates
-//! anew and compares, which is how a hand edit or a forgotten run is found.
+//! The generated code is committed, so that building the workspace needs no protobuf compiler, and
+//! readers and reviewers see what changes. The protos are parsed by `protox`, which is Rust as
+//! well: no `protoc` here either. `--check` generates anew and compares, which is how a hand edit
+//! or a forgotten run is found.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +14,8 @@ use prost::Message as _;
 
 use crate::source::files_below;
 
-/// Protos that are compiled together, and where their code goes. Paths are relative to the workspace.
+/// Protos that are compiled together, and where their code goes. Paths are relative to the
+/// workspace.
 struct ProtoSet {
     /// Every `.proto` file below this directory is compiled; imports are relative to it.
     protos: &'static str,
@@ -35,7 +37,8 @@ const PROTO_SETS: [ProtoSet; 2] = [
 /// Generated files by their path in the workspace.
 type Generated = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Generates and writes everything, and removes generated files that no proto stands behind any more.
+/// Generates and writes everything, and removes generated files that no proto stands behind any
+/// more.
 pub(crate) fn write(root: &Path) -> Result<()> {
     for set in &PROTO_SETS {
         let generated = generate(root, set)?;

@@ -1,6 +1,7 @@
 //! The project's own chores: code generation, checks, shape.
 //!
-//! `cargo xtask COMMAND`, from anywhere in the workspace. Each command is a module; this file only tells them apart.
+//! `cargo xtask COMMAND`, from anywhere in the workspace. Each command is a module; this file only
+//! tells them apart.
 
 #![expect(clippy::print_stdout, reason = "a command-line program answers on standard output")]
 

@@ -1,6 +1,7 @@
 //! Finding the project's files and, roughly, the functions in them.
 //!
-//! A scan of text, not a parser: it counts braces outside comments and literals. Good enough to watch a trend.
+//! A scan of text, not a parser: it counts braces outside comments and literals. Good enough to
+//! watch a trend.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use anyhow::{Context, Result};
 /// Directories that hold nothing written here.
 const SKIPPED: [&str; 4] = ["target", "node_modules", "data", "generated"];
 
-/// Files below `directory` with one of these extensions, in a fixed order; none if there is no such directory.
+/// Files below `directory` with one of these extensions, in a fixed order; none if there is no such
+/// directory.
 pub(crate) fn files_below(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     if !directory.is_dir() {
@@ -36,7 +38,8 @@ pub(crate) fn files_below(directory: &Path, extensions: &[&str]) -> Result<Vec<P
     Ok(found)
 }
 
-/// Lengths in lines of the functions with a body in a Rust file, nested ones counted on their own too.
+/// Lengths in lines of the functions with a body in a Rust file, nested ones counted on their own
+/// too.
 pub(crate) fn function_lengths(text: &str) -> Vec<usize> {
     let text = without_literals_and_comments(text);
     let mut lengths = Vec::new();
@@ -81,7 +84,8 @@ fn is_function_head(line: &str) -> bool {
     words.next() == Some("fn")
 }
 
-/// How many `#` stand between an `r` and the quote that follows `text`; `None` if no raw string begins there.
+/// How many `#` stand between an `r` and the quote that follows `text`; `None` if no raw string
+/// begins there.
 fn raw_hashes(text: &str) -> Option<usize> {
     let before = text.trim_end_matches('#');
     before.ends_with('r').then_some(text.len() - before.len())
@@ -102,7 +106,8 @@ fn skip_string(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, raw: Option<
     taken
 }
 
-/// The text with the content of strings, character literals and comments blanked; lines stay where they are.
+/// The text with the content of strings, character literals and comments blanked; lines stay where
+/// they are.
 fn without_literals_and_comments(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
@@ -128,7 +133,8 @@ fn without_literals_and_comments(text: &str) -> String {
                 out.extend(literal.chars().filter(|next| *next == '\n'));
             }
             '\'' => {
-                // A lifetime has no closing quote right behind its first character; a brace in quotes has.
+                // A lifetime has no closing quote right behind its first character; a brace in
+                // quotes has.
                 let mut ahead = rest.clone();
                 let first = ahead.next();
                 if first == Some('\\') {

@@ -1,4 +1,5 @@
-//! What a reader would stumble over: documents that name files which are gone, file names that say nothing, open ends.
+//! What a reader would stumble over: documents that name files which are gone, file names that say
+//! nothing, open ends.
 
 use std::fs;
 use std::path::Path;
