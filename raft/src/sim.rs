@@ -1,5 +1,23 @@
-//! Nodes in the simulator, and the planted bugs.
+//! Whole clusters in the simulator, for this project's campaigns and for users' own state machines.
+//!
+//! A [`Simulation`] runs nodes and clients in one world under drawn faults: the nodes are the [`crate::replica`] over the log store on the
+//! journal and its snapshot files, on simulated disks, exactly as in production; only threads, clocks, network and disks are
+//! simulated. What is checked is told in `sim/check.rs`. A [`Workload`] says which machine is replicated and what its
+//! clients do; [`Swaps`] is the one of the project's campaigns. See `examples/simulate_your_own.rs`.
 
 mod bug;
+mod check;
+mod client;
+mod cluster;
+mod message;
+mod node;
+mod simulation;
+mod workload;
 
 pub use bug::PlantedBug;
+pub use client::SimClient;
+pub use cluster::{SimCluster, SimProcess};
+pub use message::{Outcome, SimMessage};
+pub use node::SimNode;
+pub use simulation::Simulation;
+pub use workload::{Operation, Registers, Swaps, Workload};

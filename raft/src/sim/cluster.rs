@@ -1,0 +1,254 @@
+//! A cluster and its clients as a scenario of the simulator.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lattice_sim::random::{between, stream};
+use lattice_sim::{
+    Address, Chance, Context, Event, Process, Scenario, Span, Step, StepKind, Violation, World,
+};
+
+use super::PlantedBug;
+use super::check::Checker;
+use super::client::{Patience, SimClient};
+use super::message::SimMessage;
+use super::node::{DISK_FULL, Delivered, NodeSetup, SimNode, state_digest};
+use super::workload::{Workload, one_of};
+use crate::raft_node::Role;
+use crate::replica::ReplicaConfig;
+use crate::state_machine::DurableStateMachine;
+use crate::types::NodeId;
+
+/// A node, or one of its clients.
+#[derive(Debug)]
+pub enum SimProcess<W: Workload> {
+    /// A node.
+    Node(Box<SimNode<W>>),
+    /// A client.
+    Client(Box<SimClient<W>>),
+}
+
+/// All nodes are looked at in full every so many events.
+const FULL_CHECK_EVERY: u64 = 1_000;
+/// The address of the first client.
+const CLIENTS: u64 = 101;
+
+/// The shape of a cluster, drawn from the seed: how many nodes and clients there are, and how they are configured.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) nodes: u64,
+    clients: u64,
+    patience: Patience,
+    setup: NodeSetup,
+}
+
+impl Shape {
+    /// Small limits, so that snapshots, compaction, full windows and entries that are no longer in memory are everyday.
+    pub(super) fn draw(seed: u64, bug: Option<PlantedBug>) -> Self {
+        let rng = &mut stream(seed, "shape", 0);
+        let nodes = one_of(rng, &[3, 3, 5]);
+        let snapshot_entries = one_of(rng, &[10, 25, 100, 400]);
+        let setup = NodeSetup {
+            id: NodeId(0),
+            founders: (1..=nodes).map(NodeId).collect(),
+            bug,
+            replica: ReplicaConfig {
+                snapshot_entries,
+                apply_bytes_max: one_of(rng, &[1, 1_000, 20_000]),
+                apply_lag_max: one_of(rng, &[50, 1_000]),
+                reads_max: one_of(rng, &[2, 1_000]),
+                read_retry: Duration::from_millis(between(rng, 50, 300)),
+            },
+            election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
+            heartbeat: Duration::from_millis(between(rng, 40, 100)),
+            append_bytes_max: one_of(rng, &[1, 500, 8_000, 100_000]),
+            inflight_messages_max: one_of(rng, &[1, 4, 64]),
+            tail_bytes_max: one_of(rng, &[0, 2_000, 20_000, 1_000_000]),
+            kept_entries: one_of(rng, &[0, 5, snapshot_entries]),
+            segment_size: one_of(rng, &[4 << 10, 16 << 10, 64 << 10]),
+            chunk_bytes: one_of(rng, &[1_000, 3_000, 100_000]),
+            read_timeout: Duration::from_millis(between(rng, 200, 2_000)),
+            work: one_of(rng, &[Span::micros(10, 200), Span::micros(100, 3_000)]),
+            stall: Chance::percent(one_of(rng, &[0, 1])),
+            stalled: Span::millis(10, 400),
+            transfer: Span::micros(20, 2_000),
+        };
+        let think = one_of(rng, &[30, 100, 300]);
+        let patience = Patience {
+            think: Span::millis(1, 2 * think),
+            timeout: Span::millis(300, 2_000),
+            pause: Span::millis(1, 50),
+        };
+        Self { nodes, clients: between(rng, 2, 4), patience, setup }
+    }
+
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        (1..=self.nodes).map(Address).collect()
+    }
+}
+
+/// A cluster with its clients, and everything that is checked about it.
+pub struct SimCluster<W: Workload> {
+    workload: W,
+    shape: Shape,
+    checker: Checker<W>,
+    events: u64,
+    /// Syncs that had failed on each disk when its node last ended.
+    failed_syncs: BTreeMap<Address, u64>,
+}
+
+impl<W: Workload> SimCluster<W> {
+    pub(super) fn new(workload: W, shape: Shape) -> Self {
+        let checker = Checker::new(workload.clone());
+        Self { workload, shape, checker, events: 0, failed_syncs: BTreeMap::new() }
+    }
+
+    fn nodes(world: &World<SimProcess<W>>) -> impl Iterator<Item = &SimNode<W>> + Clone {
+        let processes: Vec<_> = world.processes().map(|(_, process)| process).collect();
+        processes.into_iter().filter_map(|process| match process {
+            SimProcess::Node(node) => Some(node.as_ref()),
+            SimProcess::Client(_) => None,
+        })
+    }
+
+    /// A node may end itself because its disk failed, and may be unable to start on a full one. Nothing else excuses it.
+    fn check_stop(&mut self, world: &World<SimProcess<W>>, step: &Step) -> Result<(), Violation> {
+        let reason = world.stopped(step.address).unwrap_or_default();
+        let failed = world.disk(step.address).counts().failed_syncs;
+        let before = self.failed_syncs.insert(step.address, failed).unwrap_or_default();
+        let could_not_start = step.kind == StepKind::Started && reason.starts_with(DISK_FULL);
+        if failed > before || could_not_start {
+            return Ok(());
+        }
+        Err(Violation::new("nodes do not fail", format!("{} stopped: {reason}", step.address)))
+    }
+
+    fn check_agreement(&self, world: &World<SimProcess<W>>) -> Result<(), Violation> {
+        let disagree = |detail: String| Err(Violation::new("convergence", detail));
+        let (last, state) = self.checker.model_state();
+        let (mut running, mut leaders) = (0, 0);
+        for node in Self::nodes(world) {
+            let (Some(raft), Some(machine)) = (node.raft(), node.machine()) else { continue };
+            running += 1;
+            leaders += u64::from(raft.role() == Role::Leader);
+            let (id, applied) = (raft.id(), machine.applied());
+            if applied != last {
+                return disagree(format!("{id} has applied {applied}, others {last}"));
+            }
+            if raft.log().last() != last {
+                return disagree(format!("{id} has {} behind {last}", raft.log().last()));
+            }
+            if state_digest(machine) != Ok(state) {
+                return disagree(format!("{id} is in another state at {last}"));
+            }
+        }
+        if running < self.shape.nodes || leaders != 1 {
+            return disagree(format!("{running} nodes run, {leaders} lead"));
+        }
+        if last.index < self.checker.acknowledged() {
+            return disagree(format!(
+                "{} was acknowledged, the log ends with {last}",
+                self.checker.acknowledged()
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl<W: Workload> Scenario for SimCluster<W> {
+    type Process = SimProcess<W>;
+
+    fn build(&mut self, world: &mut World<SimProcess<W>>) {
+        let addresses = self.shape.addresses();
+        for &address in &addresses {
+            let setup = Rc::new(NodeSetup { id: NodeId(address.0), ..self.shape.setup.clone() });
+            let workload = self.workload.clone();
+            let delivered: Delivered = Rc::new(RefCell::new(BTreeMap::new()));
+            world.add(address, move |_, boot| {
+                let (setup, delivered) = (Rc::clone(&setup), Rc::clone(&delivered));
+                let node = SimNode::new(setup, workload.clone(), delivered, boot.seed);
+                SimProcess::Node(Box::new(node))
+            });
+        }
+        for number in 0..self.shape.clients {
+            let (workload, nodes) = (self.workload.clone(), addresses.clone());
+            let patience = self.shape.patience;
+            world.add(Address(CLIENTS + number), move |_, boot| {
+                let (workload, nodes) = (workload.clone(), nodes.clone());
+                let client = SimClient::new(number, workload, nodes, patience, boot.now);
+                SimProcess::Client(Box::new(client))
+            });
+        }
+    }
+
+    fn check_step(
+        &mut self,
+        world: &World<SimProcess<W>>,
+        step: &Step,
+    ) -> Result<(), Violation> {
+        self.events += 1;
+        if step.stopped {
+            self.check_stop(world, step)?;
+        }
+        match world.process(step.address) {
+            Some(SimProcess::Node(node)) => {
+                if let Some(raft) = node.raft() {
+                    self.checker.node(raft, node.doings())?;
+                }
+            }
+            Some(SimProcess::Client(client)) => {
+                self.checker.client(step.address, client.notes())?;
+            }
+            None => {}
+        }
+        if self.events.is_multiple_of(FULL_CHECK_EVERY) {
+            self.checker.all(Self::nodes(world).filter_map(SimNode::raft))?;
+        }
+        Ok(())
+    }
+
+    fn progress(&self, _world: &World<SimProcess<W>>) -> u64 {
+        self.checker.done()
+    }
+
+    fn quiesce(&mut self, world: &mut World<SimProcess<W>>) {
+        for number in 0..self.shape.clients {
+            if let Some(SimProcess::Client(client)) = world.process_mut(Address(CLIENTS + number)) {
+                client.fall_silent();
+            }
+        }
+    }
+
+    fn converged(&mut self, world: &World<SimProcess<W>>) -> Result<(), Violation> {
+        self.check_agreement(world)?;
+        self.checker.all(Self::nodes(world).filter_map(SimNode::raft))?;
+        self.checker.replay()
+    }
+}
+
+impl<W: Workload> Process for SimProcess<W> {
+    type Message = SimMessage;
+
+    fn handle(&mut self, event: Event<SimMessage>, context: &mut Context<'_, SimMessage>) {
+        match self {
+            Self::Node(node) => node.handle(event, context),
+            Self::Client(client) => client.handle(event, context),
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        match self {
+            Self::Node(node) => node.deadline(),
+            Self::Client(client) => client.deadline(),
+        }
+    }
+}
+
+impl<W: Workload> fmt::Debug for SimCluster<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimCluster").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}

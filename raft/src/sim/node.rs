@@ -1,0 +1,550 @@
+//! A node as the production driver runs it, with simulated threads: the same replica, the same log store and the same files.
+//!
+//! What the driver does on threads of its own happens here in events: a write of the log ends when the disk has done it
+//! ([`writer`]), a run of entries is applied when the machine's worker gets to it ([`worker`]), pieces of snapshots are read and written a
+//! little later than they were asked for. Nothing is decided here that the driver would not decide in the same way.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lattice_journal::Disk;
+use lattice_sim::random::Rng;
+use lattice_sim::{Address, Chance, Context, Event, Span};
+use lattice_trace::kind;
+
+use super::PlantedBug;
+use super::message::{Outcome, SimMessage};
+use super::workload::{Operation, Workload};
+use crate::effects::{ProposalId, Rejection};
+use crate::membership::Membership;
+use crate::message::{Envelope, Message};
+use crate::raft_node::{Config, Proposal, RaftNode};
+use crate::replica::{
+    Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId,
+};
+use crate::state_machine::{Committed, DurableStateMachine};
+use crate::storage::{
+    DataDirectory, JournalLog, JournalLogOptions, JournalLogReader, LogReader, LogStore,
+    SnapshotStore,
+};
+use crate::trace::TraceEvent;
+use crate::types::{ClusterId, EntryId, GroupId, LogIndex, NodeId, SessionId, SnapshotMeta, Term};
+
+mod worker;
+mod writer;
+
+pub(super) use worker::state_digest;
+use worker::{Job, Worker};
+use writer::Writer;
+
+/// How a node is configured; drawn once for a run.
+#[derive(Clone, Debug)]
+pub(super) struct NodeSetup {
+    pub(super) id: NodeId,
+    pub(super) founders: Vec<NodeId>,
+    pub(super) bug: Option<PlantedBug>,
+    pub(super) replica: ReplicaConfig,
+    pub(super) election_timeout: std::ops::Range<Duration>,
+    pub(super) heartbeat: Duration,
+    pub(super) append_bytes_max: usize,
+    pub(super) inflight_messages_max: usize,
+    pub(super) tail_bytes_max: usize,
+    pub(super) kept_entries: u64,
+    pub(super) segment_size: u64,
+    pub(super) chunk_bytes: usize,
+    pub(super) read_timeout: Duration,
+    /// How long the machine's worker takes for a job,
+    pub(super) work: Span,
+    /// how often far longer,
+    pub(super) stall: Chance,
+    /// and how long that is.
+    pub(super) stalled: Span,
+    /// How long pieces take that are read for followers.
+    pub(super) transfer: Span,
+}
+
+/// Attempts that each client's connection has delivered; outlives the process.
+pub(super) type Delivered = Rc<RefCell<BTreeMap<Address, u64>>>;
+
+/// What a node did while it handled one event, for the checks.
+#[derive(Debug, Default)]
+pub(super) struct Doings {
+    /// Entries that the machine applied.
+    pub(super) applied: Vec<Committed>,
+    /// Digests of the machine's whole state after an entry.
+    pub(super) states: Vec<(EntryId, u64)>,
+    /// The terms that it revealed to others, and the candidate it told that it has its vote.
+    pub(super) told: Vec<(Term, Option<NodeId>)>,
+}
+
+/// A node. Part of a [`super::SimProcess`].
+pub struct SimNode<W: Workload> {
+    setup: Rc<NodeSetup>,
+    workload: W,
+    delivered: Delivered,
+    seed: u64,
+    running: Option<Running<W>>,
+    doings: Doings,
+}
+
+/// A node that has opened its data directory.
+struct Running<W: Workload> {
+    setup: Rc<NodeSetup>,
+    workload: W,
+    replica: Replica,
+    machine: W::Machine,
+    reader: <W::Machine as DurableStateMachine>::Reader,
+    writer: Writer,
+    log_reader: JournalLogReader,
+    snapshots: SnapshotStore,
+    worker: Worker,
+    /// What ends later, by the token it ends with.
+    pending: BTreeMap<u64, Pending>,
+    last_token: u64,
+    /// Requests that are handed to the replica together.
+    inbox: Vec<(Address, u64, u64, Operation)>,
+    /// Who waits for a proposal or a read, and with which attempt.
+    proposals: BTreeMap<ProposalId, (Address, u64)>,
+    reads: BTreeMap<RequestId, (Address, u64, Operation)>,
+    last_request: u64,
+    inputs: VecDeque<Input>,
+    outputs: Vec<Output>,
+    _directory: DataDirectory,
+}
+
+/// Something under way.
+#[derive(Debug)]
+enum Pending {
+    /// The write of the log.
+    Write,
+    /// A rest of the log's thread; the number of writes before it.
+    Rest(u64),
+    /// The job of the machine's worker.
+    Job,
+    /// Its outcome is known to us, and not yet to the replica.
+    Input(Input),
+    /// The disk has failed, and the node will know by then.
+    Failure(String),
+    ReadEntries { to: NodeId, range: RangeInclusive<LogIndex>, bytes_max: usize },
+    ReadSnapshot { to: NodeId, meta: SnapshotMeta, offset: u64 },
+    /// Requests wait to be handed on.
+    Inbox,
+}
+
+type Host<'a> = Context<'a, SimMessage>;
+
+const DIRECTORY: &str = "/node";
+const CLUSTER: ClusterId = ClusterId(0x51b);
+/// Requests that come within this time are handed to the replica together.
+const INBOX_WAIT: Span = Span::micros(0, 300);
+
+impl<W: Workload> SimNode<W> {
+    pub(super) fn new(
+        setup: Rc<NodeSetup>,
+        workload: W,
+        delivered: Delivered,
+        seed: u64,
+    ) -> Self {
+        let doings = Doings::default();
+        Self { setup, workload, delivered, seed, running: None, doings }
+    }
+
+    /// The node inside, once its data directory is open.
+    #[must_use]
+    pub fn raft(&self) -> Option<&RaftNode> {
+        self.replica().map(Replica::node)
+    }
+
+    /// The replica, once the data directory is open.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Replica> {
+        self.running.as_ref().map(|running| &running.replica)
+    }
+
+    /// The state machine, once the data directory is open.
+    #[must_use]
+    pub fn machine(&self) -> Option<&W::Machine> {
+        self.running.as_ref().map(|running| &running.machine)
+    }
+
+    pub(super) fn doings(&self) -> &Doings {
+        &self.doings
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let running = self.running.as_ref()?;
+        let deadlines = [running.replica.next_deadline(), running.writer.retry_at()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    pub(super) fn handle(&mut self, event: Event<SimMessage>, context: &mut Host<'_>) {
+        self.doings.applied.clear();
+        self.doings.states.clear();
+        self.doings.told.clear();
+        if matches!(event, Event::Start) {
+            match self.open(context) {
+                Ok(running) => self.running = Some(running),
+                Err(reason) => context.stop(reason),
+            }
+        }
+        let Some(running) = &mut self.running else { return };
+        match event {
+            Event::Start => {}
+            Event::Receive { from, message } => match message {
+                SimMessage::Peer(envelope) => running.inputs.push_back(Input::Receive(envelope)),
+                SimMessage::Request { attempt, operation, wanted } => {
+                    let mut delivered = self.delivered.borrow_mut();
+                    let last = delivered.entry(from).or_default();
+                    if attempt > *last {
+                        *last = attempt;
+                        running.take_request(from, attempt, operation, wanted, context);
+                    }
+                }
+                SimMessage::Response { .. } => {}
+            },
+            Event::Timer => running.timer(context),
+            Event::Completed(token) => running.completed(token, context, &mut self.doings),
+        }
+        running.go(context, &mut self.doings);
+    }
+
+    fn open(&mut self, context: &mut Host<'_>) -> Result<Running<W>, String> {
+        let disk: Arc<dyn Disk> = Arc::new(context.disk().clone());
+        let (setup, group) = (Rc::clone(&self.setup), GroupId(1));
+        let random = u128::from(context.rng().next_u64()) << 64 | u128::from(context.rng().next_u64());
+        let directory = DataDirectory::open(
+            Arc::clone(&disk),
+            Path::new(DIRECTORY),
+            CLUSTER,
+            setup.id,
+            &setup.founders,
+            random,
+        )
+        .map_err(|error| reason(&error))?;
+        let mut options = JournalLogOptions::new(directory.log_id(group));
+        options.tail_bytes_max = setup.tail_bytes_max;
+        options.journal.segment_size = setup.segment_size;
+        options.journal.segment_size_max = setup.segment_size * 4;
+        let (log, recovered) =
+            JournalLog::open(Arc::clone(&disk), &directory.log_directory(group), options)
+                .map_err(|error| reason(&error))?;
+        let snapshot = recovered.snapshot.clone();
+        let snapshots =
+            SnapshotStore::open(disk, &directory.snapshot_directory(group), snapshot.as_ref())
+                .map_err(|error| reason(&error))?;
+        let mut machine = self.workload.machine();
+        if let Some(meta) = &snapshot {
+            let mut parts = snapshots.open_parts(meta).map_err(|error| reason(&error))?;
+            machine.restore(meta.last, &mut parts).map_err(|error| reason(error.as_ref()))?;
+            self.doings.states.push((meta.last, state_digest(&machine)?));
+        }
+        let founding = Membership::founding(directory.identity().founders.iter().copied());
+        let mut config = Config::new(setup.id, directory.identity().store, founding);
+        config.cluster = CLUSTER;
+        config.group = group;
+        config.boot = context.rng().next_u64();
+        config.election_timeout = setup.election_timeout.clone();
+        config.heartbeat = setup.heartbeat;
+        config.append_bytes_max = setup.append_bytes_max;
+        config.inflight_messages_max = setup.inflight_messages_max;
+        config.tail_bytes_max = setup.tail_bytes_max;
+        config.kept_entries = setup.kept_entries;
+        config.planted_bug = setup.bug;
+        let node = RaftNode::recover(config, recovered, self.seed, context.now())
+            .map_err(|error| reason(&error))?;
+        Ok(Running {
+            workload: self.workload.clone(),
+            replica: Replica::new(node, setup.replica.clone()),
+            reader: machine.reader(),
+            machine,
+            log_reader: log.reader(),
+            writer: Writer::new(log),
+            snapshots,
+            worker: Worker::default(),
+            pending: BTreeMap::new(),
+            last_token: 0,
+            inbox: Vec::new(),
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            last_request: 0,
+            inputs: VecDeque::new(),
+            outputs: Vec::new(),
+            setup,
+            _directory: directory,
+        })
+    }
+}
+
+impl<W: Workload> Running<W> {
+    /// Lets the replica handle what came in, and carries out what comes out.
+    fn go(&mut self, context: &mut Host<'_>, doings: &mut Doings) {
+        loop {
+            while let Some(input) = self.inputs.pop_front() {
+                let mut outputs = std::mem::take(&mut self.outputs);
+                self.replica.handle(context.now(), input, &mut outputs);
+                for output in outputs.drain(..) {
+                    self.carry_out(output, context, doings);
+                }
+                self.outputs = outputs;
+            }
+            self.write(context);
+            self.work(context, doings);
+            if self.inputs.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn timer(&mut self, context: &mut Host<'_>) {
+        let now = context.now();
+        self.writer.retry(now);
+        if self.replica.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.inputs.push_back(Input::Timeout);
+        }
+    }
+
+    fn pending(&mut self, pending: Pending) -> u64 {
+        self.last_token += 1;
+        self.pending.insert(self.last_token, pending);
+        self.last_token
+    }
+
+    fn later(&mut self, delay: Duration, pending: Pending, context: &mut Host<'_>) {
+        let token = self.pending(pending);
+        context.complete_after(delay, token);
+    }
+
+    fn after_disk(&mut self, pending: Pending, context: &mut Host<'_>) {
+        let token = self.pending(pending);
+        context.complete_after_disk(token);
+    }
+
+    fn completed(&mut self, token: u64, context: &mut Host<'_>, doings: &mut Doings) {
+        match self.pending.remove(&token).expect("each token ends once") {
+            Pending::Write => self.written(context),
+            Pending::Rest(writes) => self.rest(writes, context),
+            Pending::Job => self.end_job(context, doings),
+            Pending::Input(input) => self.inputs.push_back(input),
+            Pending::Failure(reason) => context.stop(reason),
+            Pending::ReadEntries { to, range, bytes_max } => {
+                let entries = self.log_reader.entries(range, bytes_max).unwrap_or_default();
+                self.inputs.push_back(Input::EntriesRead { to, entries });
+            }
+            Pending::ReadSnapshot { to, meta, offset } => {
+                let data = self.snapshots.read(&meta, offset, self.setup.chunk_bytes).ok();
+                self.inputs.push_back(Input::SnapshotRead { to, meta, offset, data });
+            }
+            Pending::Inbox => self.hand_on_requests(context),
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, context: &mut Host<'_>, doings: &mut Doings) {
+        match output {
+            Output::Persist(batch) => self.writer.queue(batch),
+            Output::Send(envelope) => {
+                doings.told.push(told(&envelope));
+                context.send(Address(envelope.to.0), SimMessage::Peer(envelope));
+            }
+            Output::Apply(run) => self.worker.push(Job::Apply(run)),
+            Output::Restore(meta) => self.worker.push(Job::Restore(meta)),
+            Output::TakeSnapshot { last, membership } => {
+                self.worker.push(Job::Snapshot { last, membership });
+            }
+            Output::ReadEntries { to, range, bytes_max } => {
+                let delay = self.setup.transfer.draw(context.rng());
+                self.later(delay, Pending::ReadEntries { to, range, bytes_max }, context);
+            }
+            Output::ReadSnapshot { to, meta, offset } => {
+                let delay = self.setup.transfer.draw(context.rng());
+                self.later(delay, Pending::ReadSnapshot { to, meta, offset }, context);
+            }
+            Output::WriteSnapshot { meta, offset, data } => {
+                self.write_snapshot(meta, offset, &data, context);
+            }
+            Output::Compact { through, oldest_snapshot } => {
+                self.compact(through, oldest_snapshot, context);
+            }
+            Output::Answer { id, result } => {
+                let outcome = match result {
+                    Ok((entry, reply)) => {
+                        let reply = reply.map_err(|refusal| refusal.to_string());
+                        Outcome::Done { index: entry.index, reply }
+                    }
+                    Err(ProposalError::Rejected(Rejection::NotLeader { leader })) => {
+                        Outcome::NotLeader(leader)
+                    }
+                    Err(ProposalError::Unknown) => Outcome::Unknown,
+                    Err(
+                        ProposalError::Rejected(_)
+                        | ProposalError::NoSpace
+                        | ProposalError::Superseded,
+                    ) => Outcome::Refused,
+                };
+                let (client, attempt) = self.proposals.remove(&id).expect("answered once");
+                context.send(client, SimMessage::Response { attempt, outcome });
+            }
+            Output::ReadReady(request) => {
+                let (client, attempt, query) = self.reads.remove(&request).expect("answered once");
+                let (Operation::Read(query) | Operation::Write(query)) = query;
+                let reply = Ok(self.workload.read(&self.reader, &query).into());
+                let index = self.machine.applied().index;
+                let outcome = Outcome::Done { index, reply };
+                context.send(client, SimMessage::Response { attempt, outcome });
+            }
+            Output::ReadFailed { request, leader } => {
+                let (client, attempt, _) = self.reads.remove(&request).expect("answered once");
+                let outcome = Outcome::NotLeader(leader);
+                context.send(client, SimMessage::Response { attempt, outcome });
+            }
+            Output::Trace(event) => trace(&event, context),
+            Output::StatusChanged => {}
+            Output::Stop(error) => context.stop(format!("{error:?}")),
+        }
+    }
+
+    // Clients.
+
+    fn take_request(
+        &mut self,
+        client: Address,
+        attempt: u64,
+        operation: u64,
+        wanted: Operation,
+        context: &mut Host<'_>,
+    ) {
+        self.inbox.push((client, attempt, operation, wanted));
+        if self.inbox.len() == 1 {
+            let delay = INBOX_WAIT.draw(context.rng());
+            self.later(delay, Pending::Inbox, context);
+        }
+    }
+
+    fn hand_on_requests(&mut self, context: &mut Host<'_>) {
+        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        for (client, attempt, sequence, wanted) in self.inbox.drain(..) {
+            self.last_request += 1;
+            match wanted {
+                Operation::Write(command) => {
+                    let id = ProposalId(self.last_request);
+                    self.proposals.insert(id, (client, attempt));
+                    let session = Some(SessionId { session: client.0, sequence });
+                    let proposal = Proposal { id, session, command };
+                    writes.push(Request { proposal, reclaims_space: false });
+                }
+                Operation::Read(_) => {
+                    let id = RequestId(self.last_request);
+                    self.reads.insert(id, (client, attempt, wanted));
+                    reads.push(id);
+                }
+            }
+        }
+        if !writes.is_empty() {
+            self.inputs.push_back(Input::Propose(writes));
+        }
+        if !reads.is_empty() {
+            let deadline = context.now() + self.setup.read_timeout;
+            self.inputs.push_back(Input::Read { requests: reads, deadline });
+        }
+    }
+
+    // Snapshots of others, and compaction.
+
+    fn write_snapshot(
+        &mut self,
+        meta: SnapshotMeta,
+        offset: u64,
+        data: &[u8],
+        context: &mut Host<'_>,
+    ) {
+        let pending = match self.snapshots.receive(&meta, offset, data) {
+            Ok(received) => Pending::Input(Input::SnapshotWritten {
+                meta,
+                offset: received.next,
+                is_complete: received.is_complete,
+            }),
+            Err(error) if error.is_fatal() => Pending::Failure(reason(&error)),
+            Err(error) => {
+                context.trace(kind::SNAPSHOT, format_args!("refused: {error}"));
+                Pending::Input(Input::SnapshotWritten { meta, offset: 0, is_complete: false })
+            }
+        };
+        self.after_disk(pending, context);
+    }
+
+    fn compact(&mut self, through: LogIndex, oldest: LogIndex, context: &mut Host<'_>) {
+        let removed = self.snapshots.retain(oldest).map_err(|error| reason(&error));
+        let result = removed.and_then(|()| self.writer.compact(through));
+        if let Err(reason) = result {
+            self.after_disk(Pending::Failure(reason), context);
+        }
+    }
+}
+
+/// What a message says about its sender's promises.
+fn told(envelope: &Envelope) -> (Term, Option<NodeId>) {
+    let vote = match envelope.message {
+        Message::VoteReply { granted: true } => Some(envelope.to),
+        Message::Vote { .. } => Some(envelope.from),
+        _ => None,
+    };
+    (envelope.term, vote)
+}
+
+/// The causes of an error, in a line. A full disk is said first, for a node may be unable to start on it.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    let mut is_full = is_disk_full(error);
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        is_full |= is_disk_full(cause);
+        next = cause.source();
+    }
+    if is_full { format!("{DISK_FULL}: {text}") } else { text }
+}
+
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
+}
+
+/// How the reason begins for which a node may end itself when it is started.
+pub(super) const DISK_FULL: &str = "the disk is full";
+
+fn trace(event: &TraceEvent, context: &mut Host<'_>) {
+    let kind = match event {
+        TraceEvent::PreVoteStarted { .. } | TraceEvent::ElectionStarted { .. } => kind::TERM,
+        TraceEvent::VoteGranted { .. } | TraceEvent::VoteRefused { .. } => kind::VOTE,
+        TraceEvent::ElectionWon { .. }
+        | TraceEvent::Became { .. }
+        | TraceEvent::QuorumLost { .. } => kind::ROLE,
+        TraceEvent::Appended { .. } => kind::APPENDED,
+        TraceEvent::Truncated { .. } => kind::TRUNCATED,
+        TraceEvent::Committed { .. } => kind::COMMITTED,
+        TraceEvent::SnapshotNeeded { .. }
+        | TraceEvent::SnapshotInstalled { .. }
+        | TraceEvent::Compacted { .. } => kind::SNAPSHOT,
+        TraceEvent::Bound { .. } => kind::MEMBERSHIP,
+        TraceEvent::Dropped { .. } => kind::MESSAGE_DROPPED,
+        // Every heartbeat and read is in the trace as a message.
+        TraceEvent::HeartbeatsSent { .. } | TraceEvent::ReadConfirmed { .. } => return,
+    };
+    context.trace(kind, format_args!("{event:?}"));
+}
+
+impl<W: Workload> fmt::Debug for SimNode<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimNode")
+            .field("id", &self.setup.id)
+            .field("replica", &self.replica())
+            .finish_non_exhaustive()
+    }
+}
