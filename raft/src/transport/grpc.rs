@@ -1,10 +1,10 @@
 //! Messages between nodes over gRPC.
 //!
 //! ```text
-//!          node1                                                     node2
-//!   send ─▶ queue ─▶ link ══ Messages(stream Frame) ═══════════════▶ reception ─▶ inbox of the group
-//!        └▶ queue ─▶ link ══ Snapshot(stream Frame), own connection ▶ reception ─▶ inbox of the group
-//!  inbox ◀─ reception ◀═══════════════════ Messages, Snapshot ══════ link ◀─ queue ◀─ send
+//!          node1                                                  node2
+//!  send ─▶ queue ─▶ link ══ Messages(stream Frame) ═════════════▶ reception ─▶ inbox of the group
+//!       └▶ queue ─▶ link ══ Snapshot(stream Frame), separately ═▶ reception ─▶ inbox of the group
+//!  inbox ◀─ reception ◀══════════════════ Messages, Snapshot ════ link ◀─ queue ◀─ send
 //! ```
 //!
 //! A node sends only on streams that it opened and receives only on those that were opened to it,

@@ -230,7 +230,10 @@ impl Link {
         }
         if let End::Lost(text) = end {
             let peer = self.peer;
-            tracing::warn!(target: TARGET, %node, "Lost connection to peer {shown} ({peer}): {text}");
+            tracing::warn!(
+                target: TARGET, %node,
+                "Lost connection to peer {shown} ({peer}): {text}"
+            );
             *lock(&self.counters.last_error) = Some(text);
             self.drop_waiting();
         }
