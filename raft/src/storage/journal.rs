@@ -163,8 +163,6 @@ impl LogStore for JournalLog {
     fn compact(&mut self, through: LogIndex) -> Result<(), StorageError> {
         let keep_from = through.min(self.covered).next();
         self.journal.compact(keep_from.0).map_err(journal_error)?;
-        // Compaction syncs what was appended before it.
-        self.covered = self.appended.covered();
         let dropped = LogIndex(self.journal.positions().start).previous();
         self.appended.terms.compact(dropped);
         Ok(())
