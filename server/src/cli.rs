@@ -115,9 +115,7 @@ impl Connection {
 }
 
 /// Runs a command that only waits for a server; Ctrl-C ends it.
-fn block_on(
-    command: impl Future<Output = anyhow::Result<Exit>>,
-) -> anyhow::Result<Exit> {
+fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         tokio::select! {
             result = command => result,

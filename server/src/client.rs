@@ -84,15 +84,13 @@ impl Client {
 
     /// Reads a key or a range of keys.
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, ClientError> {
-        let mut client =
-            KvClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX);
+        let mut client = KvClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX);
         self.bounded(client.range(request)).await
     }
 
     /// Writes one key.
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, ClientError> {
-        let mut client =
-            KvClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX);
+        let mut client = KvClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX);
         self.bounded(client.put(request)).await
     }
 
@@ -101,8 +99,7 @@ impl Client {
         &self,
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, ClientError> {
-        let mut client =
-            KvClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX);
+        let mut client = KvClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX);
         self.bounded(client.delete_range(request)).await
     }
 

@@ -28,27 +28,57 @@ pub struct Settings {
 
     /// Where to listen for clients [default: http://localhost:2379]
     #[serde(default, deserialize_with = "list")]
-    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_LISTEN_CLIENT_URLS", value_name = "URL,…", value_delimiter = ','))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, env = "LATTICE_LISTEN_CLIENT_URLS", value_name = "URL,…", value_delimiter = ',')
+    )]
     pub listen_client_urls: Option<Vec<String>>,
 
     /// Where clients reach this node, as told in the list of members [default: where it listens]
     #[serde(default, deserialize_with = "list")]
-    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_ADVERTISE_CLIENT_URLS", value_name = "URL,…", value_delimiter = ','))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            env = "LATTICE_ADVERTISE_CLIENT_URLS",
+            value_name = "URL,…",
+            value_delimiter = ','
+        )
+    )]
     pub advertise_client_urls: Option<Vec<String>>,
 
     /// Where to listen for the other members [default: http://localhost:2380]
     #[serde(default, deserialize_with = "list")]
-    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_LISTEN_PEER_URLS", value_name = "URL,…", value_delimiter = ','))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, env = "LATTICE_LISTEN_PEER_URLS", value_name = "URL,…", value_delimiter = ',')
+    )]
     pub listen_peer_urls: Option<Vec<String>>,
 
     /// Where the other members reach this node; must agree with the initial cluster [default: as there]
     #[serde(default, deserialize_with = "list")]
-    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_INITIAL_ADVERTISE_PEER_URLS", value_name = "URL,…", value_delimiter = ','))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            env = "LATTICE_INITIAL_ADVERTISE_PEER_URLS",
+            value_name = "URL,…",
+            value_delimiter = ','
+        )
+    )]
     pub initial_advertise_peer_urls: Option<Vec<String>>,
 
     /// All founding members, the same on every node [default: this node alone]
     #[serde(default, deserialize_with = "list")]
-    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_INITIAL_CLUSTER", value_name = "NAME=URL,…", value_delimiter = ','))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            env = "LATTICE_INITIAL_CLUSTER",
+            value_name = "NAME=URL,…",
+            value_delimiter = ','
+        )
+    )]
     pub initial_cluster: Option<Vec<String>>,
 
     /// Whether this node founds a new cluster, or must find its data directory as it left it [default: new]
@@ -56,7 +86,10 @@ pub struct Settings {
     pub initial_cluster_state: Option<ClusterState>,
 
     /// Tells clusters apart that have the same members; the same on every node [default: lattice-cluster]
-    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_INITIAL_CLUSTER_TOKEN", value_name = "TOKEN"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, env = "LATTICE_INITIAL_CLUSTER_TOKEN", value_name = "TOKEN")
+    )]
     pub initial_cluster_token: Option<String>,
 
     /// Milliseconds between a leader's heartbeats [default: 100]
@@ -432,8 +465,7 @@ fn admin(text: &str) -> Result<Option<Url>, ConfigError> {
     if text == "none" {
         return Ok(None);
     }
-    let with_scheme =
-        if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     match with_scheme.parse() {
         Ok(url) => Ok(Some(url)),
         Err(error) => Err(ConfigError::Url { setting: "admin-listen", error }),

@@ -53,9 +53,10 @@ const LATENCY_BUCKETS: [f64; 14] = [
 impl Metrics {
     pub(crate) fn new(raft: Raft<KvReader>) -> Self {
         let mut registry = Registry::with_prefix("lattice");
-        let requests = Family::<RequestLabels, Histogram, fn() -> Histogram>::new_with_constructor(
-            || Histogram::new(LATENCY_BUCKETS),
-        );
+        let requests =
+            Family::<RequestLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| {
+                Histogram::new(LATENCY_BUCKETS)
+            });
         registry.register_with_unit(
             "kv_request_duration",
             "Time from a client's request to its answer",
@@ -118,6 +119,31 @@ fn encode_raft(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(
     ] {
         gauge(encoder, name, help, value)?;
     }
+    let counters = &status.counters;
+    let pending = number(counters.proposals_pending);
+    gauge(encoder, "raft_proposals_pending", "Proposals that wait for their entry", pending)?;
+    for (name, help, value) in [
+        (
+            "raft_leader_changes",
+            "Changes of the leader that this node saw",
+            counters.leader_changes,
+        ),
+        ("raft_elections", "Elections that this node began", counters.elections),
+        ("raft_proposals_committed", "Proposals that were applied", counters.proposals_applied),
+        ("raft_proposals_failed", "Proposals that were not applied", counters.proposals_failed),
+        ("raft_reads", "Linearizable reads that were confirmed", counters.reads),
+        ("raft_snapshots_taken", "Snapshots taken", counters.snapshots_taken),
+        ("raft_snapshots_installed", "Snapshots installed", counters.snapshots_installed),
+        (
+            "raft_messages_dropped",
+            "Peers' messages dropped for want of room",
+            counters.messages_dropped,
+        ),
+        ("wal_fsyncs", "Syncs of the log", counters.syncs),
+        ("wal_fsync_nanoseconds", "Time that syncs of the log took", counters.sync_nanos),
+    ] {
+        counter(encoder, name, help, value)?;
+    }
     let lags: Vec<(String, i64)> = status
         .peers
         .iter()
@@ -150,7 +176,6 @@ fn gauge(
 }
 
 /// A counter whose value is kept elsewhere. The encoder adds `_total` to the name.
-#[expect(dead_code, reason = "for the driver's counters")]
 fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,

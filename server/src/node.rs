@@ -244,7 +244,9 @@ impl Node {
         } else {
             config.advertise_client.clone()
         };
-        client_thread.handle().spawn(publish(Arc::clone(&shared), attributes(&config, &advertised)));
+        client_thread
+            .handle()
+            .spawn(publish(Arc::clone(&shared), attributes(&config, &advertised)));
         tracing::info!(
             name = config.name,
             member = format_args!("{:x}", id.0),
@@ -341,8 +343,7 @@ async fn drain(mut tasks: JoinSet<()>, timeout: Duration) {
 
 fn require_data(data_dir: Option<&Path>) -> Result<(), StartError> {
     let path = data_dir.unwrap_or(Path::new("")).to_path_buf();
-    let has_data =
-        std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
+    let has_data = std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
     if has_data { Ok(()) } else { Err(StartError::NoData { path }) }
 }
 
@@ -374,7 +375,8 @@ async fn start_raft(
     options.timing.heartbeat = config.heartbeat;
     options.timing.election_timeout = config.election_timeout..config.election_timeout * 3 / 2;
     let raft = Raft::start(options, KvMachine::new(limits), transport.clone())?;
-    let services = Routes::new(transport.service()).add_service(Leader::service(cluster, raft.clone()));
+    let services =
+        Routes::new(transport.service()).add_service(Leader::service(cluster, raft.clone()));
     transport.serve_with(services)?;
     Ok((raft, transport))
 }
@@ -442,11 +444,7 @@ async fn stop_signal(mut stop: watch::Receiver<bool>) {
     let _stopping_or_gone = stop.wait_for(|stop| *stop).await;
 }
 
-async fn serve_clients(
-    listener: TcpListener,
-    node: Arc<Shared>,
-    stop: watch::Receiver<bool>,
-) {
+async fn serve_clients(listener: TcpListener, node: Arc<Shared>, stop: watch::Receiver<bool>) {
     let api = EtcdApi::new(Arc::clone(&node));
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -521,4 +519,3 @@ async fn serve_admin(listener: TcpListener, node: Arc<Shared>, stop: watch::Rece
 fn join(urls: &[Url]) -> String {
     urls.iter().map(ToString::to_string).collect::<Vec<String>>().join(",")
 }
-

@@ -131,7 +131,8 @@ impl Relay {
             }
             // Not applied, and a leader may be found yet.
             let news = status.wait_for(|now| now.leader != leader || now.term != term);
-            let pause = deadline.min(Instant::now() + if leader.is_some() { PAUSE } else { CONNECT_TIMEOUT });
+            let pause = deadline
+                .min(Instant::now() + if leader.is_some() { PAUSE } else { CONNECT_TIMEOUT });
             if let Ok(Err(_closed)) = timeout_at(pause, news).await {
                 return Err(WriteError::Stopped);
             }
@@ -391,8 +392,10 @@ mod tests {
 
     #[test]
     fn only_what_was_certainly_not_applied_is_handed_over_again() {
-        let again: Vec<Verdict> =
-            every_verdict().into_iter().filter(|verdict| conclude(verdict.clone()).is_none()).collect();
+        let again: Vec<Verdict> = every_verdict()
+            .into_iter()
+            .filter(|verdict| conclude(verdict.clone()).is_none())
+            .collect();
         for verdict in &again {
             assert!(matches!(verdict, Verdict::NotApplied { .. }), "{verdict:?}");
         }

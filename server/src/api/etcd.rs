@@ -69,8 +69,7 @@ impl EtcdApi {
         serializable: bool,
         deadline: Instant,
     ) -> Result<lattice_kv::KvReader, Status> {
-        let consistency =
-            if serializable { Consistency::Stale } else { Consistency::Linearizable };
+        let consistency = if serializable { Consistency::Stale } else { Consistency::Linearizable };
         let mut status = self.node.raft.watch();
         loop {
             let seen = {
@@ -93,11 +92,7 @@ impl EtcdApi {
         }
     }
 
-    async fn write(
-        &self,
-        operation: Operation,
-        deadline: Instant,
-    ) -> Result<Outcome, Status> {
+    async fn write(&self, operation: Operation, deadline: Instant) -> Result<Outcome, Status> {
         self.node.relay.write(operation, deadline).await.map_err(Status::from)
     }
 
@@ -116,8 +111,7 @@ impl EtcdApi {
         let serializable = request.serializable;
         let request = convert::range_request(request)?;
         let reader = self.reader(serializable, deadline).await?;
-        let response =
-            reader.range(&request).map_err(convert::kv_error)?;
+        let response = reader.range(&request).map_err(convert::kv_error)?;
         Ok(convert::range_response(response, |revision| self.header(revision)))
     }
 
@@ -128,10 +122,7 @@ impl EtcdApi {
         let KvResponse::Put { prev_kv } = response else {
             return Err(malformed());
         };
-        Ok(PutResponse {
-            header: self.header(revision),
-            prev_kv: prev_kv.map(convert::key_value),
-        })
+        Ok(PutResponse { header: self.header(revision), prev_kv: prev_kv.map(convert::key_value) })
     }
 
     async fn delete_range(
@@ -267,9 +258,7 @@ impl From<WriteError> for Status {
             WriteError::Unknown(Lost::Leader) => {
                 timed_out(", possibly due to previous leader failure")
             }
-            WriteError::Unknown(Lost::Connection) => {
-                timed_out(", possibly due to connection lost")
-            }
+            WriteError::Unknown(Lost::Connection) => timed_out(", possibly due to connection lost"),
             WriteError::Overloaded => convert::kv_error(lattice_kv::KvError::TooManyRequests),
             WriteError::NoSpace => convert::kv_error(lattice_kv::KvError::NoSpace),
             WriteError::TooLarge => convert::kv_error(lattice_kv::KvError::RequestTooLarge),
@@ -293,7 +282,9 @@ fn timed_out(cause: &str) -> Status {
 
 /// The reply of a newer leader to an older follower's client. The write was applied.
 fn malformed() -> Status {
-    Status::internal("the write was applied, but its result is in a form that this member does not know")
+    Status::internal(
+        "the write was applied, but its result is in a form that this member does not know",
+    )
 }
 
 fn strings(urls: &[crate::url::Url]) -> Vec<String> {

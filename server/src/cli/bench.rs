@@ -194,7 +194,11 @@ impl Load {
 
     async fn request(&mut self, client: &Client) -> Result<(), lattice::client::ClientError> {
         let key = Bytes::from(format!("bench/{:08}", self.next_key()));
-        let read = |serializable| RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() };
+        let read = |serializable| RangeRequest {
+            key: key.clone(),
+            serializable,
+            ..RangeRequest::default()
+        };
         match self.op {
             Op::Put => {
                 let value = self.value.clone();

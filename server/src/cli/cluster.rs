@@ -76,8 +76,7 @@ async fn status(common: Common) -> anyhow::Result<Exit> {
         Health::NoQuorum => json!({ "quorum": false, "margin": Value::Null }),
     };
     let output = Output::new(common.output);
-    let headers =
-        ["NAME", "ID", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "ENDPOINT", "TROUBLE"];
+    let headers = ["NAME", "ID", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "ENDPOINT", "TROUBLE"];
     output.list(&headers, summary, "members", &items, row)?;
     if common.output == Format::Table {
         output.text(&format!("\n{}\n", sentence(&health)))?;

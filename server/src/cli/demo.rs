@@ -123,8 +123,9 @@ fn bind(directory: &Path, count: u16) -> anyhow::Result<Vec<(String, Listeners)>
                             .with_context(|| format!("{}: {name} has no {port}", file.display()))?;
                         Ok(text.parse()?)
                     };
-                    let listeners = Listeners::bind_to(&url("client")?, &url("peer")?, &url("admin")?)
-                        .context("the demo must listen where it did before")?;
+                    let listeners =
+                        Listeners::bind_to(&url("client")?, &url("peer")?, &url("admin")?)
+                            .context("the demo must listen where it did before")?;
                     Ok((name, listeners))
                 })
                 .collect()
@@ -182,7 +183,8 @@ fn welcome(nodes: &[Node], directory: &Path, temporary: bool) -> String {
     }
     let endpoints: Vec<String> = nodes.iter().map(|node| first(node.client_urls())).collect();
     let endpoints = endpoints.join(",");
-    let admin = nodes.first().and_then(Node::admin_url).map_or_else(String::new, ToString::to_string);
+    let admin =
+        nodes.first().and_then(Node::admin_url).map_or_else(String::new, ToString::to_string);
     text.push_str(&format!(
         "\nData in {}{}.\n\nTry, in another terminal:\n\n\
          \x20 export LATTICE_ENDPOINTS={endpoints}\n\

@@ -9,8 +9,8 @@ use lattice::{Config, Node, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::output::colour;
 use super::Exit;
+use super::output::colour;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {

@@ -1,0 +1,9 @@
+#![cfg(test)]
+//! Whole nodes: in this process on ports that the system chose, and as processes of the built program.
+
+mod cluster;
+mod etcdctl;
+mod kv;
+mod process;
+mod start;
+mod trouble;

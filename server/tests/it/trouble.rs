@@ -1,0 +1,146 @@
+//! Nodes that stop, lose their majority or meet bad clients.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use lattice::client::{Client, ClientError};
+use lattice::proto::etcdserverpb::RangeRequest;
+use lattice::url::Url;
+use tokio::task::JoinSet;
+
+use crate::cluster::{Cluster, PATIENCE, get, put};
+
+#[tokio::test]
+async fn the_rest_goes_on_when_the_leader_stops_and_it_catches_up() {
+    let mut cluster = Cluster::start(3).await;
+    put(&cluster.client(0).await, "before", "1").await.unwrap();
+    let leader = cluster.leader().unwrap();
+    let term = cluster.nodes[leader].as_ref().unwrap().status().term;
+    cluster.stop(leader).await;
+    let other = (leader + 1) % 3;
+    let client = cluster.client(other).await;
+    // Waits for the new leader by itself.
+    put(&client, "after", "2").await.unwrap();
+    assert!(cluster.nodes[other].as_ref().unwrap().status().term > term);
+    cluster.restart(leader).await;
+    let back = cluster.client(leader).await;
+    assert_eq!(get(&back, "before").await.as_deref(), Some("1"));
+    assert_eq!(get(&back, "after").await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn everything_is_there_after_all_have_stopped() {
+    let mut cluster = Cluster::start(3).await;
+    for number in 0..20 {
+        let client = cluster.client(number % 3).await;
+        put(&client, format!("key{number:02}"), "value").await.unwrap();
+    }
+    for index in 0..3 {
+        cluster.stop(index).await;
+    }
+    for index in 0..3 {
+        cluster.restart(index).await;
+    }
+    let client = cluster.client(2).await;
+    for number in 0..20 {
+        assert_eq!(get(&client, &format!("key{number:02}")).await.as_deref(), Some("value"));
+    }
+}
+
+#[tokio::test]
+async fn without_a_majority_only_serializable_reads_and_livez_answer() {
+    let mut cluster = Cluster::start(3).await;
+    put(&cluster.client(0).await, "key", "value").await.unwrap();
+    // Node 0 has it for certain once it has confirmed a read.
+    get(&cluster.client(0).await, "key").await.unwrap();
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    let client = Client::connect(&cluster.urls()[..1], Duration::from_secs(1)).await.unwrap();
+    let read =
+        |serializable| RangeRequest { key: "key".into(), serializable, ..RangeRequest::default() };
+    let stale = client.range(read(true)).await.unwrap();
+    assert_eq!(&stale.kvs[0].value[..], b"value");
+    for result in
+        [client.range(read(false)).await.map(drop), put(&client, "k", "v").await.map(drop)]
+    {
+        match result {
+            Err(ClientError::Timeout(_)) => {}
+            Err(error) => assert_eq!(error.code(), Some(tonic::Code::Unavailable), "{error}"),
+            Ok(()) => panic!("answered without a majority"),
+        }
+    }
+    let admin = cluster.nodes[0].as_ref().unwrap().admin_url().unwrap();
+    assert_eq!(http_get(admin, "/livez").0, 200);
+    let (code, body) = http_get(admin, "/readyz");
+    assert_eq!(code, 503, "{body}");
+    assert!(body.contains("[-]"), "{body}");
+}
+
+#[tokio::test]
+async fn the_admin_port_tells_health_version_and_metrics() {
+    let cluster = Cluster::start(1).await;
+    put(&cluster.client(0).await, "key", "value").await.unwrap();
+    let admin = cluster.nodes[0].as_ref().unwrap().admin_url().unwrap();
+    for (path, expected) in [
+        ("/livez", "ok"),
+        ("/livez?verbose", "[+]event-loop ok"),
+        ("/readyz?verbose", "[+]leader ok"),
+        ("/health", r#"{"health":"true","reason":""}"#),
+        ("/version", r#""etcdserver":"3.6.0""#),
+        ("/metrics", "lattice_raft_has_leader 1"),
+        ("/metrics", r#"lattice_kv_request_duration_seconds_count{op="put",code="Ok"} 1"#),
+        ("/metrics", "lattice_raft_proposals_committed_total"),
+    ] {
+        let (code, body) = http_get(admin, path);
+        assert_eq!(code, 200, "{path}: {body}");
+        assert!(body.contains(expected), "{path}: {body}");
+    }
+    assert_eq!(http_get(admin, "/nothing").0, 404);
+}
+
+#[tokio::test]
+async fn bad_clients_disturb_nobody() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.nodes[0].as_ref().unwrap();
+    let client_address = address(&node.client_urls()[0]);
+    let peer_address = address(&node.peer_urls()[0]);
+    for target in [client_address, peer_address] {
+        for garbage in [
+            b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".as_slice(),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            &[0x16, 0x03, 0x01, 0x02, 0x00],
+            b"",
+        ] {
+            let mut stream = TcpStream::connect(target).unwrap();
+            stream.write_all(garbage).unwrap();
+        }
+    }
+    // Clients that go away in the middle of a request.
+    let client = cluster.client(0).await;
+    let mut requests = JoinSet::new();
+    for number in 0..50 {
+        let client = client.clone();
+        requests.spawn(async move { put(&client, format!("gone{number}"), "v").await.map(drop) });
+    }
+    requests.shutdown().await;
+    drop(client);
+    let client = cluster.client(0).await;
+    put(&client, "key", "value").await.unwrap();
+    assert_eq!(get(&client, "key").await.as_deref(), Some("value"));
+}
+
+fn address(url: &Url) -> SocketAddr {
+    url.resolve().unwrap()[0]
+}
+
+/// Status code and body of a plain HTTP request.
+fn http_get(url: &Url, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address(url)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
