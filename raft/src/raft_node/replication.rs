@@ -466,10 +466,12 @@ impl RaftNode {
         let in_this_step = self.batch.as_ref().filter(|batch| {
             batch.entries.iter().any(|entry| entry.id.index <= index) || batch.restart_log
         });
-        match in_this_step {
+        let entry = match in_this_step {
             Some(batch) => Some(batch.token),
             None => self.log.token_for(index),
-        }
+        };
+        // Behind a snapshot that is not recorded yet nothing is durable, the place of its last entry included.
+        entry.max(self.restoring.as_ref().map(|&(token, _)| token))
     }
 
     pub(super) fn commit_to(&mut self, index: LogIndex) {
