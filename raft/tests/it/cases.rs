@@ -1,0 +1,868 @@
+//! Bugs that Raft implementations have had, each as a test that this one survives it. The numbers are those of the table in
+//! `docs/testing.md`, which says where each was seen, and which cases are tested elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft_consensus::effects::{Effect, FatalError, IoToken, ProposalId, Rejection};
+use raft_consensus::membership::Member;
+use raft_consensus::message::{Message, ReadId};
+use raft_consensus::progress::ProgressState;
+use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, RecoverError, Role};
+use raft_consensus::replica::{
+    Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId, SnapshotOutcome,
+};
+use raft_consensus::types::{
+    EntryId, HardState, LogIndex, NodeId, Payload, SnapshotMeta, StoreId, Term,
+};
+
+use crate::script::subject::{
+    ME, Subject, applied, batches, entry, founded, id, only, recovered, sent, store, terms,
+};
+
+fn vote(last: EntryId) -> Message {
+    Message::Vote { last }
+}
+
+fn yes() -> Message {
+    Message::VoteReply { granted: true }
+}
+
+fn heartbeat(commit: u64) -> Message {
+    Message::Heartbeat { commit: LogIndex(commit), round: 0 }
+}
+
+fn snapshot(last: EntryId) -> SnapshotMeta {
+    SnapshotMeta { last, membership: founded(3), size: 4, checksum: 0 }
+}
+
+fn chunk(meta: &SnapshotMeta) -> Message {
+    Message::SnapshotChunk { meta: meta.clone(), offset: 0, data: Bytes::from("abcd") }
+}
+
+// Elections and votes.
+
+/// Case 1.
+#[test]
+fn a_vote_is_not_told_before_it_is_durable_and_is_not_given_again_after_a_restart() {
+    let mut subject = Subject::new(3, &[1]);
+    let effects = subject.receive(2, 2, vote(id(1, 1)));
+    let batch = batches(&effects)[0];
+    let given = HardState { term: Term(2), voted_for: Some(NodeId(2)) };
+    assert_eq!(batch.hard_state, Some(given));
+    assert_eq!(only(&effects).after, Some(batch.token));
+    let mut restarted = Subject::recovered(3, recovered(3, &[1], given));
+    assert_eq!(
+        only(&restarted.receive(3, 2, vote(id(5, 1)))).message,
+        Message::VoteReply { granted: false }
+    );
+    assert_eq!(only(&restarted.receive(2, 2, vote(id(1, 1)))).message, yes());
+}
+
+/// Case 1, our own vote: it counts when it is durable.
+#[test]
+fn a_candidate_counts_its_own_vote_only_when_it_is_durable() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.timeout();
+    subject.receive(2, 1, Message::PreVoteReply { term: Term(2), granted: true });
+    assert_eq!(subject.node.role(), Role::Candidate);
+    subject.receive(2, 2, yes());
+    assert_eq!(subject.node.role(), Role::Candidate, "its own is missing");
+    subject.persist();
+    assert_eq!(subject.node.role(), Role::Leader);
+}
+
+/// Case 2.
+#[test]
+fn a_later_term_in_a_reply_is_taken_over_and_is_never_a_vote() {
+    for granted in [false, true] {
+        let mut subject = Subject::new(3, &[1]);
+        subject.campaign();
+        subject.receive(2, 7, Message::VoteReply { granted });
+        assert_eq!((subject.node.role(), subject.node.term()), (Role::Follower, Term(7)));
+        subject.receive(2, 2, yes());
+        assert_eq!((subject.node.role(), subject.node.term()), (Role::Follower, Term(7)));
+    }
+}
+
+/// Case 3.
+#[test]
+fn repeated_late_and_foreign_votes_do_not_count() {
+    let mut subject = Subject::new(5, &[1]);
+    subject.campaign();
+    for _ in 0..5 {
+        subject.receive(2, 2, yes());
+    }
+    subject.receive(9, 2, yes());
+    subject.receive_from_store(3, StoreId(99), 2, yes());
+    subject.receive(4, 1, yes());
+    assert_eq!(subject.node.role(), Role::Candidate, "two of five");
+    subject.receive(3, 2, yes());
+    assert_eq!(subject.node.role(), Role::Leader);
+    // One that comes after the election is over.
+    let term = subject.node.term();
+    subject.receive(4, 2, yes());
+    assert_eq!((subject.node.role(), subject.node.term()), (Role::Leader, term));
+}
+
+/// Case 5.
+#[test]
+fn a_pre_vote_brings_the_later_term_to_whoever_is_behind() {
+    // The one that asks is behind: the answer bears our term.
+    let mut subject = Subject::new(3, &[1, 4]);
+    let reply = only(&subject.receive(2, 2, Message::PreVote { term: Term(3), last: id(9, 2) }));
+    assert_eq!(
+        (reply.term, reply.message),
+        (Term(4), Message::PreVoteReply { term: Term(3), granted: false })
+    );
+    // We are behind: we take over the term and may say yes.
+    let reply = only(&subject.receive(2, 6, Message::PreVote { term: Term(7), last: id(9, 6) }));
+    assert_eq!(
+        (reply.term, reply.message),
+        (Term(6), Message::PreVoteReply { term: Term(7), granted: true })
+    );
+    // An answer from a later term ends our own attempt.
+    subject.persist();
+    subject.timeout();
+    subject.receive(3, 8, Message::PreVoteReply { term: Term(7), granted: false });
+    assert_eq!((subject.node.role(), subject.node.term()), (Role::Follower, Term(8)));
+}
+
+/// Case 6.
+#[test]
+fn a_pre_vote_is_no_sign_of_life_of_a_leader_and_the_leader_itself_may_ask() {
+    let mut subject = Subject::new(3, &[1]);
+    let ask = Message::PreVote { term: Term(2), last: id(1, 1) };
+    let granted = |granted| Message::PreVoteReply { term: Term(2), granted };
+    let deadline = subject.node.next_deadline();
+    assert_eq!(only(&subject.receive(2, 1, ask.clone())).message, granted(true));
+    assert_eq!(
+        only(&subject.receive(3, 1, ask.clone())).message,
+        granted(true),
+        "it does not bind us"
+    );
+    assert_eq!(subject.node.next_deadline(), deadline, "nor put off our own election");
+    // With a leader in contact nobody gets a yes but the leader: if it asks, it leads no more.
+    subject.receive(2, 1, heartbeat(0));
+    assert_eq!(only(&subject.receive(3, 1, ask.clone())).message, granted(false));
+    assert_eq!(only(&subject.receive(2, 1, ask)).message, granted(true));
+}
+
+/// Case 8: of two nodes that collided once, the deadlines part.
+#[test]
+fn nodes_that_campaign_at_once_do_not_collide_for_ever() {
+    let node = |seed: u64| {
+        let config = Config::new(ME, store(1), founded(3));
+        let state = recovered(3, &[1], HardState { term: Term(1), voted_for: None });
+        RaftNode::recover(config, state, seed, Duration::ZERO).unwrap()
+    };
+    let mut timeouts: Vec<Vec<Duration>> = Vec::new();
+    for seed in [1, 2] {
+        let mut node = node(seed);
+        let mut drawn = Vec::new();
+        let mut now = Duration::ZERO;
+        for _ in 0..5 {
+            let deadline = node.next_deadline().unwrap();
+            drawn.push(deadline - now);
+            now = deadline;
+            node.step(now, Event::Timeout, &mut raft_consensus::effects::Effects::new());
+        }
+        timeouts.push(drawn);
+    }
+    assert_ne!(timeouts[0], timeouts[1]);
+    assert!(timeouts.iter().all(|drawn| drawn.iter().any(|&timeout| timeout != drawn[0])));
+}
+
+/// Case 10, so far as it arises: a node that the members do not include disturbs nobody.
+#[test]
+fn a_stranger_gets_no_vote_and_does_not_depose_a_leader_in_contact() {
+    let mut subject = Subject::new(3, &[1]);
+    assert_eq!(
+        only(&subject.receive(9, 1, Message::PreVote { term: Term(2), last: id(9, 9) })).message,
+        Message::PreVoteReply { term: Term(2), granted: false }
+    );
+    assert_eq!(
+        only(&subject.receive(9, 1, vote(id(9, 9)))).message,
+        Message::VoteReply { granted: false }
+    );
+    let mut leader = Subject::new(3, &[1]);
+    leader.lead_settled();
+    assert!(sent(&leader.receive(9, 8, vote(id(9, 9)))).is_empty());
+    assert_eq!((leader.node.role(), leader.node.term()), (Role::Leader, Term(2)));
+}
+
+// Log and commit.
+
+/// Case 12.
+#[test]
+fn an_append_that_is_there_already_removes_nothing_behind_it() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.append(2, 1, id(1, 1), vec![entry(2, 1), entry(3, 1), entry(4, 1)], 4);
+    subject.persist();
+    for (previous, entries) in [
+        (id(1, 1), vec![entry(2, 1)]),
+        (id(2, 1), vec![entry(3, 1)]),
+        (id(1, 1), Vec::new()),
+        (id(0, 0), Vec::new()),
+    ] {
+        let effects = subject.append(2, 1, previous, entries, 1);
+        assert_eq!((terms(&subject.node), subject.node.commit()), (vec![1; 4], LogIndex(4)));
+        assert!(batches(&effects).is_empty());
+    }
+}
+
+/// Case 13: in whatever order acknowledgements come, commit is the greatest place that a majority has.
+#[test]
+fn commit_is_what_a_majority_has_in_every_order_of_acknowledgements() {
+    let acknowledgements = [(2, 3), (3, 5), (4, 4), (5, 6), (2, 6)];
+    for order in permutations(acknowledgements.len()) {
+        let mut subject = Subject::new(5, &[1]);
+        subject.lead_settled();
+        for command in ["a", "b", "c", "d"] {
+            subject.propose(command);
+        }
+        let mut matched = BTreeMap::from([(2, 2), (3, 2), (4, 2), (5, 2)]);
+        let mut own = 2;
+        for (place, &which) in order.iter().enumerate() {
+            let (peer, index) = acknowledgements[which];
+            subject.accepted(peer, index);
+            matched.entry(peer).and_modify(|matched| *matched = index.max(*matched));
+            if place == 2 {
+                subject.persist();
+                own = 6;
+            }
+            let mut all: Vec<u64> = matched.values().copied().chain([own]).collect();
+            all.sort_unstable();
+            assert_eq!(subject.node.commit().0, all[2], "{order:?} at {place}");
+        }
+    }
+}
+
+fn permutations(length: usize) -> Vec<Vec<usize>> {
+    if length == 0 {
+        return vec![Vec::new()];
+    }
+    let shorter = permutations(length - 1);
+    let insert = |order: &Vec<usize>, at: usize| {
+        let mut order = order.clone();
+        order.insert(at, length - 1);
+        order
+    };
+    (0..length).flat_map(|at| shorter.iter().map(move |order| insert(order, at))).collect()
+}
+
+/// Case 14.
+#[test]
+fn answers_of_an_earlier_term_and_late_refusals_are_ignored() {
+    let mut subject = Subject::new(3, &[1, 1, 1]);
+    subject.lead();
+    subject.receive(2, 1, Message::AppendAccepted { matched: LogIndex(4) });
+    assert_eq!(subject.node.commit(), LogIndex(0));
+    subject.accepted(2, 4);
+    assert_eq!(subject.node.commit(), LogIndex(4));
+    // A refusal from before that acknowledgement does not lead back behind it.
+    let late = Message::AppendRejected { rejected: LogIndex(3), hint: id(1, 1) };
+    assert!(sent(&subject.receive(2, 2, late)).is_empty());
+    let (_, progress) = subject.node.progress().next().unwrap();
+    assert_eq!((progress.matched, progress.next), (LogIndex(4), LogIndex(5)));
+    // Nor does anybody acknowledge what the leader does not have.
+    subject.accepted(3, 99);
+    assert_eq!(subject.node.commit(), LogIndex(4));
+}
+
+/// Case 15.
+#[test]
+fn a_heartbeat_speaks_of_no_place_that_the_follower_lacks() {
+    let mut subject = Subject::new(3, &[1, 1, 1]);
+    subject.lead();
+    subject.accepted(2, 4);
+    subject.accepted(3, 2);
+    let effects = subject.timeout();
+    let told: BTreeMap<NodeId, LogIndex> = sent(&effects)
+        .into_iter()
+        .filter_map(|sent| match sent.message {
+            Message::Heartbeat { commit, .. } => Some((sent.to, commit)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, BTreeMap::from([(NodeId(2), LogIndex(4)), (NodeId(3), LogIndex(2))]));
+    // And a follower that is told more, by whatever mistake, does not believe it.
+    let mut follower = Subject::new(3, &[1, 1]);
+    follower.receive(2, 1, heartbeat(9));
+    assert_eq!(follower.node.commit(), LogIndex(0));
+}
+
+/// Case 16.
+#[test]
+fn the_first_entry_of_a_term_counts_at_home_only_when_it_is_durable() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.campaign();
+    subject.receive(2, 2, yes());
+    assert_eq!(subject.node.role(), Role::Leader);
+    subject.accepted(2, 2);
+    assert_eq!(subject.node.commit(), LogIndex(0), "one follower, and not the leader's own disk");
+    subject.persist();
+    assert_eq!(subject.node.commit(), LogIndex(2));
+    // On a majority of others it is committed without the leader's disk.
+    let mut subject = Subject::new(3, &[1]);
+    subject.campaign();
+    subject.receive(2, 2, yes());
+    subject.accepted(2, 2);
+    let effects = subject.accepted(3, 2);
+    assert_eq!((subject.node.commit(), applied(&effects)), (LogIndex(2), vec![1]));
+    assert_eq!(applied(&subject.persist()), [2]);
+}
+
+/// Case 17.
+#[test]
+fn a_single_voter_commits_nothing_that_is_not_durable() {
+    let mut subject = Subject::new(1, &[1]);
+    subject.lead_settled();
+    let effects = subject.propose("x");
+    assert_eq!((subject.node.commit(), applied(&effects)), (LogIndex(2), Vec::new()));
+    assert_eq!(applied(&subject.persist()), [3]);
+}
+
+/// Cases 18 and 19: completions that are late, repeated or ahead.
+#[test]
+fn completions_count_for_what_they_covered_in_every_order() {
+    let mut subject = Subject::new(3, &[1]);
+    let write = |subject: &mut Subject, from, term, previous, index| {
+        let effects = subject.append(from, term, previous, vec![entry(index, term)], 0);
+        batches(&effects)[0].token
+    };
+    let first = write(&mut subject, 2, 1, id(1, 1), 2);
+    let replaced = write(&mut subject, 2, 1, id(2, 1), 3);
+    // Another leader removes entry 3 and puts its own there, while the write of the old one is under way.
+    let replacing = write(&mut subject, 3, 2, id(2, 1), 3);
+    assert!(first < replaced && replaced < replacing);
+    subject.step(Event::Persisted(replaced));
+    assert_eq!(subject.node.log().durable(), LogIndex(2));
+    subject.step(Event::Persisted(first));
+    assert_eq!(subject.node.log().durable(), LogIndex(2));
+    subject.step(Event::Persisted(replacing));
+    subject.step(Event::Persisted(replaced));
+    subject.step(Event::Persisted(IoToken(0)));
+    assert_eq!(subject.node.log().durable(), LogIndex(3));
+    assert_eq!(terms(&subject.node), [1, 1, 2]);
+}
+
+/// Case 20.
+#[test]
+fn a_leader_that_has_dropped_its_whole_log_sends_an_unknown_follower_a_snapshot() {
+    let mut state = recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None });
+    state.snapshot = Some(snapshot(id(3, 1)));
+    state.terms.compact(LogIndex(3));
+    state.memberships.clear();
+    state.tail.clear();
+    let mut subject = Subject::recovered(3, state);
+    subject.lead();
+    let rejected = Message::AppendRejected { rejected: LogIndex(3), hint: id(0, 0) };
+    let effects = subject.receive(2, 2, rejected);
+    let expected = Effect::ReadSnapshot { to: NodeId(2), meta: snapshot(id(3, 1)), offset: 0 };
+    assert!(effects.contains(&expected), "{effects:?}");
+    // When it is in force there, what follows is sent.
+    let ack = Message::SnapshotAck { last: id(3, 1), offset: 4, installed: true };
+    let Message::Append { previous, .. } = only(&subject.receive(2, 2, ack)).message else {
+        panic!("an append")
+    };
+    assert_eq!(previous, id(3, 1));
+}
+
+/// Case 22: whatever a follower says, what is next lies above what is known to match.
+#[test]
+fn next_is_always_above_matched() {
+    let mut answers = Vec::new();
+    for index in 0..=7 {
+        answers.push(Message::AppendAccepted { matched: LogIndex(index) });
+        for hint in 0..=7 {
+            for term in 0..=2 {
+                let rejected = LogIndex(index);
+                answers.push(Message::AppendRejected { rejected, hint: id(hint, term) });
+            }
+        }
+    }
+    answers.push(Message::HeartbeatReply { round: 0 });
+    // Steps of a size without common factors with the list's length visit the answers in a mixed-up order, a few times over.
+    let mut subject = Subject::new(3, &[1, 1, 1, 1, 1]);
+    subject.lead();
+    for step in 0..answers.len() * 4 {
+        let answer = answers[step * 89 % answers.len()].clone();
+        subject.now += Duration::from_millis(7);
+        subject.receive(2 + step as u64 % 2, 2, answer);
+        for (_, progress) in subject.node.progress() {
+            assert!(progress.next > progress.matched, "{progress:?}");
+            assert!(progress.next <= subject.node.log().last().index.next(), "{progress:?}");
+        }
+    }
+    assert_eq!(subject.node.commit(), LogIndex(6), "all of it was acknowledged in the end");
+}
+
+/// Case 29.
+#[test]
+fn nothing_is_applied_beyond_what_is_committed_and_durable() {
+    for (commit, durable, expected) in
+        [(0, true, vec![]), (3, true, vec![1, 2, 3]), (4, false, vec![1]), (2, false, vec![1])]
+    {
+        let mut subject = Subject::new(3, &[1]);
+        let mut effects =
+            subject.append(2, 1, id(1, 1), vec![entry(2, 1), entry(3, 1), entry(4, 1)], commit);
+        if durable {
+            effects.extend(subject.persist());
+        }
+        assert_eq!(applied(&effects), expected, "commit {commit}");
+    }
+}
+
+/// Case 43.
+#[test]
+fn term_vote_truncation_and_entries_are_one_write() {
+    let mut subject = Subject::new(3, &[1, 1, 1]);
+    let effects = subject.append(2, 3, id(1, 1), vec![entry(2, 3)], 2);
+    let writes = batches(&effects);
+    assert_eq!(writes.len(), 1);
+    assert_eq!(writes[0].hard_state, Some(HardState { term: Term(3), voted_for: None }));
+    assert_eq!(writes[0].truncate_from, Some(LogIndex(2)));
+    assert_eq!(writes[0].entries, [entry(2, 3)]);
+    assert!(matches!(effects[0], Effect::Persist(_)), "the write comes before what waits for it");
+}
+
+/// Case 43: commit is never beyond the last entry, and a log that contradicts its hard state is refused.
+#[test]
+fn a_commit_index_beyond_the_log_is_cut_and_a_term_behind_the_log_is_refused() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.append(2, 1, id(1, 1), vec![entry(2, 1)], 77);
+    assert_eq!(subject.node.commit(), LogIndex(2));
+    let state = recovered(3, &[1, 5], HardState { term: Term(4), voted_for: None });
+    let config = Config::new(ME, store(1), founded(3));
+    let result = RaftNode::recover(config, state, 1, Duration::ZERO);
+    assert!(matches!(result, Err(RecoverError::Corrupt(_))), "{result:?}");
+}
+
+/// Case 44.
+#[test]
+fn a_failed_write_stops_the_node_for_good() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.lead_settled();
+    subject.propose("x");
+    let effects = subject.step(Event::PersistFailed("EIO".to_owned()));
+    assert_eq!(effects, [Effect::Fatal(FatalError::Storage("EIO".to_owned()))]);
+    assert!(subject.persist().is_empty());
+    assert!(subject.accepted(2, 3).is_empty());
+    assert_eq!((subject.node.next_deadline(), subject.node.commit()), (None, LogIndex(2)));
+}
+
+// Reads.
+
+fn read(counter: u64) -> ReadId {
+    ReadId { node: ME, boot: 1, counter }
+}
+
+/// Cases 24 and 25.
+#[test]
+fn a_delayed_heartbeat_reply_confirms_no_later_read_and_no_read_goes_without_a_majority() {
+    let mut subject = Subject::new(5, &[1]);
+    subject.lead_settled();
+    let reply = |round| Message::HeartbeatReply { round };
+    let ready = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::ReadReady { .. }))
+    };
+    subject.step(Event::ReadIndex(read(1)));
+    assert!(!ready(&subject.receive(2, 2, reply(1))));
+    assert!(ready(&subject.receive(3, 2, reply(1))));
+    // Everything is applied, the index is known: the second read needs a majority nonetheless.
+    let last = subject.node.commit();
+    subject.step(Event::Applied(last));
+    assert!(!ready(&subject.step(Event::ReadIndex(read(2)))));
+    for late in [2, 3, 4, 5] {
+        assert!(!ready(&subject.receive(late, 2, reply(1))), "a reply to round 1");
+        assert!(!ready(&subject.receive(late, 2, reply(77))), "a round that was never begun");
+    }
+    assert!(!ready(&subject.receive(4, 2, reply(2))));
+    assert!(ready(&subject.receive(5, 2, reply(2))));
+}
+
+/// Case 23.
+#[test]
+fn no_read_before_the_first_commit_of_the_term() {
+    let mut subject = Subject::new(3, &[1, 1]);
+    subject.lead();
+    let effects = subject.step(Event::ReadIndex(read(1)));
+    assert!(sent(&effects).is_empty());
+    subject.receive(2, 2, Message::HeartbeatReply { round: 0 });
+    let effects = subject.accepted(2, 3);
+    let rounds = sent(&effects)
+        .iter()
+        .filter(|sent| matches!(sent.message, Message::Heartbeat { round: 1, .. }))
+        .count();
+    assert_eq!(rounds, 2);
+    let effects = subject.receive(2, 2, Message::HeartbeatReply { round: 1 });
+    assert!(effects.contains(&Effect::ReadReady { id: read(1), index: LogIndex(3) }));
+}
+
+/// Case 28: what a restarted node serves is confirmed by the leader, and it waits until it has applied that far.
+#[test]
+fn a_restarted_node_serves_no_read_before_it_has_applied_what_was_committed() {
+    let mut replica =
+        replica(recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None }));
+    let mut out = replica.receive(2, 1, heartbeat(0));
+    let requests = vec![RequestId(1)];
+    out.extend(replica.handle(Input::Read { requests, deadline: Duration::from_secs(9) }));
+    let asked = out.iter().find_map(|output| match output {
+        Output::Send(envelope) => match envelope.message {
+            Message::ReadIndex { id } => Some(id),
+            _ => None,
+        },
+        _ => None,
+    });
+    let id = asked.expect("it asks the leader");
+    let reply = Message::ReadIndexReply { id, index: Some(LogIndex(3)) };
+    assert!(!is_served(&replica.receive(2, 1, reply)));
+    replica.receive(2, 1, heartbeat(3));
+    assert!(is_served(&replica.apply(3, 1)));
+}
+
+fn is_served(out: &[Output]) -> bool {
+    out.iter().any(|output| matches!(output, Output::ReadReady(_)))
+}
+
+// Members and snapshots.
+
+/// Case 32: more in `membership/uncommitted_members_are_rolled_back`.
+#[test]
+fn members_go_with_the_entry_that_brought_them() {
+    let mut subject = Subject::new(3, &[1]);
+    let mut two = founded(3);
+    two.voters.remove(&NodeId(3));
+    let mut change = entry(2, 1);
+    change.payload = Payload::Membership(two.clone());
+    subject.append(2, 1, id(1, 1), vec![change, entry(3, 1)], 0);
+    assert_eq!(subject.node.membership(), &two, "in force, committed or not");
+    let effects = subject.append(3, 2, id(1, 1), vec![entry(2, 2)], 0);
+    assert_eq!(subject.node.membership(), &founded(3));
+    assert!(effects.contains(&Effect::MembershipChanged(founded(3))));
+}
+
+/// Case 35.
+#[test]
+fn members_found_in_the_log_count_from_the_start() {
+    let mut state = recovered(3, &[1, 1], HardState { term: Term(1), voted_for: None });
+    let five = founded(5);
+    state.tail[1].payload = Payload::Membership(five.clone());
+    state.memberships.push((LogIndex(2), five.clone()));
+    let mut subject = Subject::recovered(3, state);
+    assert_eq!(subject.node.membership(), &five);
+    subject.campaign();
+    subject.receive(2, 2, yes());
+    assert_eq!(subject.node.role(), Role::Candidate, "two of five");
+    subject.receive(5, 2, yes());
+    assert_eq!(subject.node.role(), Role::Leader);
+}
+
+/// Case 36.
+#[test]
+fn a_node_id_on_another_data_directory_is_refused() {
+    let config = Config::new(ME, StoreId(77), founded(3));
+    let state = recovered(3, &[1], HardState { term: Term(1), voted_for: None });
+    let result = RaftNode::recover(config, state, 1, Duration::ZERO);
+    let expected = RecoverError::WrongStore { node: ME, bound: store(1), store: StoreId(77) };
+    assert_eq!(result.err(), Some(expected));
+    // An acknowledgement of such a node counts for nothing, and it is told so.
+    let mut subject = Subject::new(3, &[1]);
+    subject.lead();
+    let ack = Message::AppendAccepted { matched: LogIndex(2) };
+    let effects = subject.receive_from_store(2, StoreId(99), 2, ack);
+    assert_eq!(only(&effects).message, Message::WrongStore { bound: store(2) });
+    assert_eq!(subject.node.commit(), LogIndex(0));
+}
+
+/// Case 37.
+#[test]
+fn a_snapshot_over_an_uncommitted_change_of_members_brings_its_own() {
+    let mut subject = Subject::new(3, &[1]);
+    let mut changed = founded(3);
+    changed.voters.insert(NodeId(4), Member { store: Some(store(4)) });
+    let mut change = entry(2, 1);
+    change.payload = Payload::Membership(changed.clone());
+    subject.append(2, 1, id(1, 1), vec![change], 0);
+    subject.persist();
+    assert_eq!(subject.node.membership(), &changed);
+    let meta = snapshot(id(5, 2));
+    subject.receive(3, 2, chunk(&meta));
+    subject.step(Event::SnapshotWritten { meta, offset: 4, is_complete: true });
+    subject.persist();
+    assert_eq!(subject.node.membership(), &founded(3));
+    assert_eq!(subject.node.membership_at(LogIndex(5)), &founded(3));
+}
+
+/// Case 38.
+#[test]
+fn a_snapshot_right_after_a_change_of_members_contains_it() {
+    let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
+    let mut changed = founded(3);
+    changed.voters.insert(NodeId(4), Member { store: Some(store(4)) });
+    let mut change = entry(2, 1);
+    change.payload = Payload::Membership(changed.clone());
+    let previous = id(1, 1);
+    replica.receive(2, 1, Message::Append { previous, entries: vec![change], commit: LogIndex(2) });
+    replica.persist(1);
+    replica.apply(1, 1);
+    replica.apply(2, 1);
+    let out = replica.handle(Input::TakeSnapshot);
+    let taken = out.iter().find_map(|output| match output {
+        Output::TakeSnapshot { last, membership } => Some((*last, membership.clone())),
+        _ => None,
+    });
+    assert_eq!(taken, Some((id(2, 1), changed)));
+}
+
+/// Case 39.
+#[test]
+fn a_snapshot_that_contradicts_what_is_committed_is_not_installed() {
+    let mut subject = Subject::new(3, &[1, 1, 1]);
+    subject.receive(2, 1, heartbeat(3));
+    for meta in [snapshot(id(2, 1)), snapshot(id(3, 2))] {
+        let effects = subject.receive(2, 2, chunk(&meta));
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::WriteSnapshot { .. })));
+        let effects = subject.step(Event::SnapshotWritten { meta, offset: 4, is_complete: true });
+        assert!(effects.is_empty(), "{effects:?}");
+        assert_eq!(terms(&subject.node), [1, 1, 1]);
+    }
+}
+
+/// Case 41: an answer to a piece that came twice must not say that the snapshot is in force before the log is restarted behind it on disk.
+/// Otherwise a crash leaves a leader that believes in entries which the follower does not have.
+#[test]
+fn a_repeated_piece_is_not_acknowledged_before_the_log_is_restarted() {
+    let mut subject = Subject::new(3, &[1]);
+    let meta = snapshot(id(9, 2));
+    subject.receive(2, 2, chunk(&meta));
+    subject.persist();
+    let written = Event::SnapshotWritten { meta: meta.clone(), offset: 4, is_complete: true };
+    let effects = subject.step(written);
+    let token = batches(&effects)[0].token;
+    assert_eq!(only(&effects).after, Some(token));
+    let repeated = subject.receive(2, 2, chunk(&meta));
+    assert_eq!(only(&repeated).after, Some(token));
+    // The same for an append that ends where the snapshot does, of this leader or the next.
+    let probe = subject.append(3, 2, id(9, 2), Vec::new(), 9);
+    assert_eq!(only(&probe).after, Some(token));
+    let restored = subject.persist();
+    assert!(restored.contains(&Effect::Restore(meta)));
+}
+
+/// Case 41: success means restored, not transferred.
+#[test]
+fn a_replica_has_applied_a_snapshot_only_when_its_machine_has() {
+    let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
+    let meta = snapshot(id(9, 1));
+    replica.receive(2, 1, chunk(&meta));
+    replica.handle(Input::SnapshotWritten { meta: meta.clone(), offset: 4, is_complete: true });
+    assert_eq!(replica.replica.applied(), EntryId::ZERO);
+    let out = replica.persist(1);
+    assert!(out.iter().any(|output| matches!(output, Output::Restore(_))));
+    assert_eq!(replica.replica.applied(), EntryId::ZERO);
+    replica.handle(Input::Restored(id(9, 1)));
+    assert_eq!(replica.replica.applied(), id(9, 1));
+}
+
+/// A follower whose snapshot stalls does not hold up compaction for ever, nor do others wait for it (case 49, the core's share).
+#[test]
+fn a_silent_receiver_of_a_snapshot_does_not_hold_up_compaction() {
+    let mut config = Config::new(ME, store(1), founded(3));
+    config.kept_entries = 0;
+    let mut state = recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None });
+    state.snapshot = Some(snapshot(id(3, 1)));
+    state.terms.compact(LogIndex(3));
+    state.memberships.clear();
+    state.tail.clear();
+    let mut subject = Subject::configured(config, state);
+    subject.lead();
+    subject.accepted(3, 4);
+    subject.receive(2, 2, Message::AppendRejected { rejected: LogIndex(3), hint: id(0, 0) });
+    let state = |subject: &Subject| subject.node.progress().next().unwrap().1.state.clone();
+    assert!(matches!(state(&subject), ProgressState::Snapshot { .. }));
+    subject.step(Event::Applied(LogIndex(4)));
+    let built = Event::SnapshotBuilt(snapshot(id(4, 2)));
+    subject.step(built);
+    let effects = subject.persist();
+    assert!(
+        !effects.contains(&Effect::Compact(LogIndex(4))),
+        "it is heard from: what follows its snapshot stays"
+    );
+    subject.propose("x");
+    subject.persist();
+    subject.accepted(3, 5);
+    subject.step(Event::Applied(LogIndex(5)));
+    // Nothing is heard from it for an election timeout.
+    subject.now += Duration::from_millis(301);
+    subject.step(Event::SnapshotBuilt(snapshot(id(5, 2))));
+    assert!(subject.persist().contains(&Effect::Compact(LogIndex(5))));
+}
+
+// Clients.
+
+/// A replica whose disk, clock and machine the test plays.
+#[derive(Debug)]
+struct Bench {
+    replica: Replica,
+    now: Duration,
+}
+
+fn replica(state: raft_consensus::storage::RecoveredState) -> Bench {
+    let subject = Subject::recovered(3, state);
+    Bench { replica: Replica::new(subject.node, ReplicaConfig::default()), now: subject.now }
+}
+
+impl Bench {
+    fn handle(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.replica.handle(self.now, input, &mut out);
+        out
+    }
+
+    fn receive(&mut self, from: u64, term: u64, message: Message) -> Vec<Output> {
+        let config = self.replica.node().config();
+        let envelope = raft_consensus::message::Envelope {
+            cluster: config.cluster,
+            group: config.group,
+            from: NodeId(from),
+            to: ME,
+            store: store(from),
+            term: Term(term),
+            cause: lattice_trace::Cause::default(),
+            message,
+        };
+        self.handle(Input::Receive(envelope))
+    }
+
+    fn persist(&mut self, token: u64) -> Vec<Output> {
+        self.handle(Input::Persisted(IoToken(token)))
+    }
+
+    /// The machine has applied the run that ends with this entry; each command is answered with its own index.
+    fn apply(&mut self, index: u64, term: u64) -> Vec<Output> {
+        let last = id(index, term);
+        let reply = Ok(Bytes::from(index.to_string()));
+        self.handle(Input::Applied { last, replies: vec![(last, reply)] })
+    }
+
+    /// Leads term 2 with everything before durable; the first entry of the term is at index 2.
+    fn lead(&mut self) {
+        self.now = self.replica.next_deadline().unwrap();
+        self.handle(Input::Timeout);
+        self.receive(2, 1, Message::PreVoteReply { term: Term(2), granted: true });
+        self.persist(1);
+        self.receive(2, 2, yes());
+        self.persist(2);
+        assert_eq!(self.replica.node().role(), Role::Leader);
+    }
+
+    fn propose(&mut self, number: u64) -> Vec<Output> {
+        let proposal =
+            Proposal { id: ProposalId(number), session: None, command: Bytes::from("x") };
+        self.handle(Input::Propose(vec![Request { proposal, reclaims_space: false }]))
+    }
+}
+
+fn answers(out: Vec<Output>) -> Vec<(ProposalId, Result<EntryId, ProposalError>)> {
+    let answer = |output| match output {
+        Output::Answer { id, result } => Some((id, result.map(|(entry, _)| entry))),
+        _ => None,
+    };
+    out.into_iter().filter_map(answer).collect()
+}
+
+fn led() -> Bench {
+    let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
+    replica.lead();
+    replica
+}
+
+/// Case 21: replaced by another leader's entry.
+#[test]
+fn a_proposal_whose_place_another_entry_took_is_superseded() {
+    let mut replica = led();
+    assert_eq!(answers(replica.propose(1)), []);
+    let entries = vec![entry(2, 3), entry(3, 3)];
+    replica.receive(3, 3, Message::Append { previous: id(1, 1), entries, commit: LogIndex(3) });
+    replica.apply(1, 1);
+    replica.persist(9);
+    let out = replica.apply(3, 3);
+    assert_eq!(answers(out), [(ProposalId(1), Err(ProposalError::Superseded))]);
+    assert_eq!(replica.replica.pending_proposals(), 0);
+}
+
+/// Case 21: passed over by a snapshot. Nobody can tell what became of it.
+#[test]
+fn a_proposal_that_a_snapshot_passed_over_is_answered_unknown() {
+    let mut replica = led();
+    replica.propose(1);
+    let meta = snapshot(id(9, 3));
+    replica.receive(3, 3, chunk(&meta));
+    replica.handle(Input::SnapshotWritten { meta, offset: 4, is_complete: true });
+    let out = replica.persist(9);
+    assert_eq!(answers(out), [(ProposalId(1), Err(ProposalError::Unknown))]);
+}
+
+/// Case 21: the node stops.
+#[test]
+fn everybody_who_waits_is_answered_when_the_node_stops() {
+    let mut replica = led();
+    replica.propose(1);
+    replica.propose(2);
+    let requests = vec![RequestId(7)];
+    replica.handle(Input::Read { requests, deadline: Duration::from_secs(9) });
+    let token = IoToken(3);
+    let out = replica.handle(Input::PersistFailed { token, error: "EIO".to_owned() });
+    let failed =
+        |output: &Output| matches!(output, Output::ReadFailed { request: RequestId(7), .. });
+    assert!(out.iter().any(failed));
+    assert!(matches!(out.last(), Some(Output::Stop(FatalError::Storage(_)))));
+    let unknown = Err(ProposalError::Unknown);
+    assert_eq!(answers(out), [(ProposalId(1), unknown), (ProposalId(2), unknown)]);
+    assert_eq!(answers(replica.propose(3)), [], "it is gone");
+}
+
+/// Case 21, the good end: the answer comes when the entry is applied, not before.
+#[test]
+fn a_proposal_is_answered_when_it_is_applied() {
+    let mut replica = led();
+    let accept = |matched| Message::AppendAccepted { matched: LogIndex(matched) };
+    assert_eq!(answers(replica.receive(2, 2, accept(2))), []);
+    replica.apply(2, 2);
+    assert_eq!(answers(replica.propose(1)), []);
+    assert_eq!(answers(replica.receive(2, 2, accept(3))), [], "our own disk is not done");
+    assert_eq!(answers(replica.persist(3)), [], "committed, not applied");
+    assert_eq!(answers(replica.apply(3, 2)), [(ProposalId(1), Ok(id(3, 2)))]);
+}
+
+/// A proposal at a follower is refused with the leader's name: it has no effect, now or later.
+#[test]
+fn a_follower_refuses_proposals_and_names_the_leader() {
+    let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
+    let refused =
+        |leader| (ProposalId(1), Err(ProposalError::Rejected(Rejection::NotLeader { leader })));
+    assert_eq!(answers(replica.propose(1)), [refused(None)]);
+    replica.receive(2, 1, heartbeat(0));
+    assert_eq!(answers(replica.propose(1)), [refused(Some(NodeId(2)))]);
+}
+
+/// A snapshot that failed is tried again only after a while, and one that the machine does not have never.
+#[test]
+fn a_failed_snapshot_rests_and_an_unsupported_one_is_not_asked_for_again() {
+    let asks =
+        |out: &[Output]| out.iter().any(|output| matches!(output, Output::TakeSnapshot { .. }));
+    let mut replica = led();
+    replica.receive(2, 2, Message::AppendAccepted { matched: LogIndex(2) });
+    replica.apply(2, 2);
+    assert!(asks(&replica.handle(Input::TakeSnapshot)));
+    replica.handle(Input::SnapshotTaken(SnapshotOutcome::Failed("full".to_owned())));
+    assert!(!asks(&replica.handle(Input::TakeSnapshot)));
+    replica.now += Duration::from_secs(6);
+    assert!(asks(&replica.handle(Input::TakeSnapshot)));
+    replica.handle(Input::SnapshotTaken(SnapshotOutcome::Unsupported));
+    replica.now += Duration::from_secs(60);
+    assert!(!asks(&replica.handle(Input::TakeSnapshot)));
+}
