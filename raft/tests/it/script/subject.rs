@@ -236,11 +236,13 @@ pub(crate) fn only(effects: &[Effect]) -> Sent {
 
 /// The writes among the effects.
 pub(crate) fn batches(effects: &[Effect]) -> Vec<&PersistBatch> {
-    let batch = |effect| match effect {
-        Effect::Persist(batch) => Some(batch),
-        _ => None,
-    };
-    effects.iter().filter_map(batch).collect()
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Persist(batch) => Some(batch),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The places that are to be applied.

@@ -257,7 +257,8 @@ impl World {
         match RaftNode::recover(server.config.clone(), state, id.0, now) {
             Ok(node) => server.node = Some(node),
             Err(error) => {
-                return self.say(Line::state(format!("{} does not start: {error}", show::node(id))));
+                return self
+                    .say(Line::state(format!("{} does not start: {error}", show::node(id))));
             }
         }
         if let Some(meta) = snapshot {
