@@ -28,7 +28,7 @@ mod state;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -251,7 +251,7 @@ impl Disk for SimDisk {
         let (state, directory) = (self.state(), normal(directory));
         state.look()?;
         state.check_directory(&directory)?;
-        let paths = state.visible.keys().chain(&state.directories);
+        let paths = state.visible.keys().chain(state.directories.keys());
         let names = paths.filter(|path| path.parent() == Some(&directory));
         let mut names: Vec<String> =
             names.filter_map(|path| Some(path.file_name()?.to_string_lossy().into())).collect();
@@ -265,8 +265,7 @@ impl Disk for SimDisk {
         if directory.ancestors().any(|above| state.visible.contains_key(above)) {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        let new = directory.ancestors().filter(|above| !names::is_top(above));
-        state.directories.extend(new.map(PathBuf::from));
+        state.create_directory(&directory);
         Ok(())
     }
 

@@ -40,7 +40,8 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) inodes: BTreeMap<u64, Inode>,
     pub(super) visible: Names,
-    pub(super) directories: BTreeSet<PathBuf>,
+    /// With the time at which each was made, which a crash before it undoes.
+    pub(super) directories: BTreeMap<PathBuf, u64>,
     pub(super) locks: BTreeSet<PathBuf>,
     pub(super) now: u64,
     pub(super) busy_until: u64,
@@ -68,7 +69,7 @@ impl State {
             generation: 0,
             inodes: BTreeMap::new(),
             visible: Names::new(),
-            directories: BTreeSet::new(),
+            directories: BTreeMap::new(),
             locks: BTreeSet::new(),
             now: 0,
             busy_until: 0,
@@ -141,14 +142,14 @@ impl State {
     }
 
     pub(super) fn inode_of(&self, path: &Path) -> io::Result<u64> {
-        if self.directories.contains(path) || names::is_top(path) {
+        if self.directories.contains_key(path) || names::is_top(path) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         self.visible.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     pub(super) fn check_directory(&self, path: &Path) -> io::Result<()> {
-        if names::is_top(path) || self.directories.contains(path) {
+        if names::is_top(path) || self.directories.contains_key(path) {
             Ok(())
         } else if self.visible.contains_key(path) {
             Err(io::ErrorKind::NotADirectory.into())
@@ -157,9 +158,17 @@ impl State {
         }
     }
 
+    /// Makes a directory and those above it. It is durable when its turn comes, behind all that was issued before.
+    pub(super) fn create_directory(&mut self, path: &Path) {
+        let start = self.busy_until.max(self.now);
+        for above in path.ancestors().filter(|above| !names::is_top(above)) {
+            self.directories.entry(above.to_path_buf()).or_insert(start);
+        }
+    }
+
     pub(super) fn create(&mut self, path: PathBuf) -> io::Result<u64> {
         self.check_directory(path.parent().unwrap_or(Path::new("")))?;
-        if self.visible.contains_key(&path) || self.directories.contains(&path) {
+        if self.visible.contains_key(&path) || self.directories.contains_key(&path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         self.next_inode += 1;
@@ -172,7 +181,7 @@ impl State {
     pub(super) fn rename(&mut self, from: PathBuf, to: PathBuf) -> io::Result<()> {
         let inode = self.inode_of(&from)?;
         self.check_directory(to.parent().unwrap_or(Path::new("")))?;
-        if self.directories.contains(&to) {
+        if self.directories.contains_key(&to) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         if from == to {
@@ -330,6 +339,8 @@ impl State {
 
     /// What a crash and the end of a process have in common.
     fn restart(&mut self) {
+        let now = self.now;
+        self.directories.retain(|_, start| *start <= now);
         for file in self.inodes.values_mut() {
             file.linked = false;
         }

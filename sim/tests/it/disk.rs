@@ -420,3 +420,21 @@ fn check(disk: &SimDisk, all: &[&str], state: &[Certainty], seed: u64) {
         }
     }
 }
+
+/// Else a directory could be there without what its maker had made durable before.
+#[test]
+fn a_directory_that_was_to_be_made_after_a_crash_is_not_there() {
+    let latency = DiskLatency { sync: Span::millis(2, 2), ..DiskLatency::default() };
+    for (crash_at, expected) in [(1, false), (3, true)] {
+        let options = DiskOptions { latency, ..DiskOptions::default() };
+        let disk = SimDisk::with_options(7, options);
+        let file = disk.open(Path::new("identity"), OpenMode::CreateNew).unwrap();
+        file.write_at(b"me", 0).unwrap();
+        disk.sync_dir(Path::new(TOP)).unwrap();
+        disk.create_dir(Path::new("log")).unwrap();
+        disk.set_now(Duration::from_millis(crash_at));
+        disk.crash_with(Survival::Nothing);
+        assert_eq!(names(&disk).contains(&"log".to_owned()), expected);
+        assert_eq!(names(&disk).contains(&"identity".to_owned()), expected);
+    }
+}
