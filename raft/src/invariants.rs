@@ -40,11 +40,21 @@ pub enum Property {
 #[derive(Clone, Debug, Default)]
 pub struct SafetyChecker {
     leaders: BTreeMap<Term, NodeId>,
-    /// Every committed entry: its term, and who first said so.
-    committed: Vec<(Term, NodeId)>,
+    /// Every committed entry, in order.
+    committed: Vec<CommittedEntry>,
     /// The digest of the command applied at each index.
     applied: BTreeMap<LogIndex, (u64, NodeId)>,
     seen: BTreeMap<NodeId, Seen>,
+}
+
+/// An entry that is known to be committed.
+#[derive(Clone, Copy, Debug)]
+struct CommittedEntry {
+    term: Term,
+    /// Who first said so,
+    by: NodeId,
+    /// and in which term, which is that of its commitment or a later one.
+    seen_in: Term,
 }
 
 /// A node as it was seen last.
@@ -152,17 +162,20 @@ impl SafetyChecker {
         }
     }
 
-    /// A new leader must have every entry that was ever committed, which were all committed in earlier terms.
+    /// A new leader must have every entry that was committed in an earlier term. (Not those of later terms: votes that were long
+    /// on their way can elect a leader of a term that is over.)
     fn check_completeness(&self, node: &RaftNode) -> Result<(), Violation> {
         let lacks = |place: usize| {
             let index = LogIndex(place as u64 + 1);
-            index > node.log().base().index
-                && node.log().term_at(index) != Some(self.committed[place].0)
+            let CommittedEntry { term, seen_in, .. } = self.committed[place];
+            seen_in < node.term()
+                && index > node.log().base().index
+                && node.log().term_at(index) != Some(term)
         };
         match (0..self.committed.len()).rev().find(|&place| lacks(place)) {
             None => Ok(()),
             Some(place) => {
-                let (of, by) = self.committed[place];
+                let CommittedEntry { term: of, by, .. } = self.committed[place];
                 let entry = EntryId::new(of, LogIndex(place as u64 + 1));
                 let detail = format!(
                     "{} leads term {} without {entry}, which {by} saw committed",
@@ -187,14 +200,17 @@ impl SafetyChecker {
             let Some(term) = node.log().term_at(LogIndex(index)) else { continue };
             let place = usize::try_from(index - 1).expect("simulated logs fit in memory");
             match self.committed.get(place) {
-                Some(&(of, _)) if of == term => {}
-                Some(&(of, by)) => {
+                Some(known) if known.term == term => {}
+                Some(&CommittedEntry { term: of, by, .. }) => {
                     let index = LogIndex(index);
                     let (one, other) = (EntryId::new(of, index), EntryId::new(term, index));
                     let detail = format!("{by} committed {one}, {} {other}", node.id());
                     return violation(Property::StateMachineSafety, detail);
                 }
-                None if place == self.committed.len() => self.committed.push((term, node.id())),
+                None if place == self.committed.len() => {
+                    let (by, seen_in) = (node.id(), node.term());
+                    self.committed.push(CommittedEntry { term, by, seen_in });
+                }
                 None => {
                     let detail = format!("{} committed {index} before what precedes it", node.id());
                     return violation(Property::StateMachineSafety, detail);
