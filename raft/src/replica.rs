@@ -105,6 +105,9 @@ pub enum Input {
     },
     /// The state machine failed.
     ApplyFailed(String),
+    /// The entries of the run that was given out are not in the log. That is as it should be if the log was restarted behind a
+    /// snapshot from the leader meanwhile; else the node stops.
+    RunUnreadable(String),
     /// The machine is in the state of the snapshot that was given out.
     Restored(EntryId),
     /// Entries for a follower were read; none if that failed.
@@ -374,6 +377,7 @@ impl Replica {
             Input::PersistFailed { token, error } => self.persist_failed(now, token, error, out),
             Input::Applied { last, replies } => self.run_applied(now, last, replies, out),
             Input::ApplyFailed(error) => self.stop(FatalError::StateMachine(error), out),
+            Input::RunUnreadable(error) => self.run_unreadable(error, out),
             Input::Restored(last) => self.restored(now, last, out),
             Input::EntriesRead { to, entries } => {
                 self.step(now, Event::EntriesRead { to, entries }, out);
@@ -567,6 +571,20 @@ impl Replica {
         self.moved_on(now, last, out);
     }
 
+    fn run_unreadable(&mut self, error: String, out: &mut Vec<Output>) {
+        if self.is_in_snapshot(self.given.index) {
+            self.is_applying = false;
+        } else if self.restoring.is_none() {
+            self.stop(FatalError::Storage(error), out);
+        }
+    }
+
+    /// Whether the log was restarted behind a snapshot from the leader that holds this entry, which is not applied yet. The
+    /// snapshot is restored as soon as that is recorded. (Compaction never passes what was given out.)
+    fn is_in_snapshot(&self, index: LogIndex) -> bool {
+        index < self.node.log().base().index
+    }
+
     fn restore(&mut self, meta: SnapshotMeta, out: &mut Vec<Output>) {
         // What was committed before lies before the snapshot.
         self.to_apply = None;
@@ -602,6 +620,9 @@ impl Replica {
         self.take_snapshot_if_due(now, out);
         let Some(range) = self.to_apply.take() else { return };
         let (first, through) = (*range.start(), *range.end());
+        if self.is_in_snapshot(first) {
+            return;
+        }
         let bytes_max = self.config.apply_bytes_max;
         let entries = self.node.log().entries(first, through, bytes_max);
         let end = entries

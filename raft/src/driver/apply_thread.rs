@@ -15,7 +15,7 @@ use crate::replica::{Input, Run, SnapshotOutcome};
 use crate::state_machine::{
     BoxError, Committed, DurableStateMachine, Reply, SnapshotView, SyncJob,
 };
-use crate::storage::{LogReader, SnapshotStore};
+use crate::storage::{LogReader, SnapshotStore, StorageError};
 use crate::types::{Entry, EntryId, Payload, SnapshotMeta};
 
 use super::log_thread::with_causes;
@@ -89,7 +89,14 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
         while next <= through {
             let piece = match entries.take() {
                 Some(entries) => entries,
-                None => self.log.entries(next..=through, READ_BYTES)?,
+                None => match self.log.entries(next..=through, READ_BYTES) {
+                    Ok(entries) => entries,
+                    // The replica knows whether a snapshot from the leader took their place.
+                    Err(error @ StorageError::OutOfRange { .. }) => {
+                        return Ok(Input::RunUnreadable(error.to_string()));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
             };
             let last = piece.last().map(|entry| entry.id).ok_or("the log gave no entries")?;
             self.apply_piece(piece, &mut replies)?;
