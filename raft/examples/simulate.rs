@@ -60,8 +60,10 @@ fn main() -> ExitCode {
     if options.seconds != 20 {
         simulation.command.push_str(&format!(" --seconds {}", options.seconds));
     }
-    // A node that panics is a violation of its seed, and reported as such.
-    std::panic::set_hook(Box::new(|_| {}));
+    if !options.is_single {
+        // A node that panics is a violation of its seed, and reported as such.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let run = |seed| if options.is_twice { simulation.run_twice(seed) } else { simulation.run(seed) };
     if options.is_single {
         let report = run(options.first);

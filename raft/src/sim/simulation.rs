@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lattice_sim::{FaultKind, Faults, NemesisOptions, Report, RunOptions, Violation, WorldOptions, run};
+use lattice_sim::random::{between, stream};
+use lattice_sim::{
+    Chance, ChaCha8Rng, FaultKind, Faults, NemesisOptions, Report, RunOptions, Swarm, Violation,
+    WorldOptions, run,
+};
 
 use super::PlantedBug;
 use super::cluster::{Shape, SimCluster};
@@ -29,6 +33,23 @@ const PROGRESS_WITHIN: Duration = Duration::from_millis(10 * 300 + 3_000);
 /// Operations that must end well in that time.
 const PROGRESS_MIN: u64 = 5;
 
+/// One run in four is a storm, in which little gets done and recovery meets recovery. The others leave time between
+/// faults for elections, commits and snapshots, so that a fault meets them.
+fn draw_faults(rng: &mut ChaCha8Rng) -> Swarm {
+    if Chance::percent(25).happens(rng) {
+        return Swarm::draw(rng, &FaultKind::ALL);
+    }
+    let density = u32::try_from(between(rng, 10, 50)).expect("at most 50");
+    let mut swarm = Swarm::none();
+    for kind in FaultKind::ALL {
+        let (is_in, doubled) = (Chance::percent(density).happens(rng), between(rng, 0, 4));
+        if is_in {
+            swarm = swarm.with(kind, Duration::from_millis(between(rng, 600, 1_200) << doubled));
+        }
+    }
+    swarm
+}
+
 impl<W: Workload> Simulation<W> {
     /// Twenty seconds of faults.
     pub fn new(workload: W) -> Self {
@@ -47,7 +68,7 @@ impl<W: Workload> Simulation<W> {
         let mut world = WorldOptions::new(seed);
         world.hash_messages = false;
         let mut options = RunOptions::new(world, NemesisOptions::new(shape.addresses()));
-        options.faults = Faults::Drawn(FaultKind::ALL.to_vec());
+        options.faults = Faults::Given(draw_faults(&mut stream(seed, "swarm", 0)));
         options.safety = self.safety;
         options.progress_within = PROGRESS_WITHIN;
         options.progress_min = PROGRESS_MIN;

@@ -69,8 +69,6 @@ pub struct Registers {
 
 /// Few, so that operations meet.
 const REGISTERS: u64 = 4;
-/// Register, value; padding may follow.
-const COMMAND: usize = 16;
 /// One command in so many is refused by the machine.
 const REFUSED: u64 = 16;
 
@@ -180,7 +178,7 @@ mod tests {
         assert_eq!(machine.apply(&swap(1, 9)).unwrap(), 7u64.to_le_bytes());
         assert!(machine.apply(&swap(1, 32)).is_err());
         assert_eq!(machine.get(1), 9);
-        assert!(machine.apply(&swap(1, 9)[..COMMAND - 1]).is_err());
+        assert!(machine.apply(&swap(1, 9)[..15]).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::membership::Membership;
 use crate::replica::{Input, Run, SnapshotOutcome};
 use crate::sim::workload::digest;
 use crate::state_machine::{Committed, DurableStateMachine, Reply};
-use crate::storage::{LogReader, SnapshotError};
+use crate::storage::{LogReader, SnapshotError, StorageError};
 use crate::types::{Entry, EntryId, Payload, SnapshotMeta};
 
 /// Something for the machine to do.
@@ -32,11 +32,6 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn push(&mut self, job: Job) {
         self.jobs.push_back(job);
-    }
-
-    /// Whether the machine's state will be replaced by a snapshot from the leader anyway.
-    fn is_restore_queued(&self) -> bool {
-        self.jobs.iter().any(|job| matches!(job, Job::Restore(_)))
     }
 }
 
@@ -66,7 +61,7 @@ impl<W: Workload> Running<W> {
         };
         self.worker.is_busy = false;
         match done {
-            Pending::Input(input @ (Input::Applied { .. } | Input::Restored(_))) => {
+            Pending::Input(input @ (Input::Applied { .. } | Input::RunUnreadable(_) | Input::Restored(_))) => {
                 self.inputs.push_back(input);
             }
             // What was written to the disk for it has to be there first.
@@ -96,8 +91,9 @@ impl<W: Workload> Running<W> {
             let next = entries.last().map_or(first, |entry| entry.id.index.next());
             match self.log_reader.entries(next..=through, self.setup.replica.apply_bytes_max) {
                 Ok(more) => entries.extend(more),
-                // The log was restarted behind a snapshot; nobody waits for this run any more.
-                Err(_) if self.worker.is_restore_queued() => break,
+                Err(error @ StorageError::OutOfRange { .. }) => {
+                    return Ok(Input::RunUnreadable(error.to_string()));
+                }
                 Err(error) => return Err(reason(&error)),
             }
         }
