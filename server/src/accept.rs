@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::authority::AuthorityFilter;
+
 /// How long to wait after an error of `accept`.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -22,6 +24,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    filter: AuthorityFilter,
+    /// What was read and is not let through yet. Empty once the filter is done.
+    held: Vec<u8>,
+    /// So many of them may be let through.
+    released: usize,
     _place: OwnedSemaphorePermit,
 }
 
@@ -55,7 +62,7 @@ async fn accept(
             Ok((stream, _address)) => {
                 // Only a latency optimisation: a socket that refuses it is about to fail anyway.
                 let _refused = stream.set_nodelay(true);
-                if sender.send(Ok(Connection { stream, _place: place })).await.is_err() {
+                if sender.send(Ok(Connection::new(stream, place))).await.is_err() {
                     return;
                 }
             }
@@ -64,6 +71,35 @@ async fn accept(
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+impl Connection {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            stream,
+            filter: AuthorityFilter::new(),
+            held: Vec::new(),
+            released: 0,
+            _place: place,
+        }
+    }
+
+    /// Reads until something is released, or the stream ends.
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut piece = [0; 4096];
+        while self.released == 0 {
+            let mut buffer = ReadBuf::new(&mut piece);
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let read = buffer.filled();
+            if read.is_empty() {
+                self.released = self.held.len();
+                break;
+            }
+            self.held.extend_from_slice(read);
+            self.released = self.filter.release(&mut self.held);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -81,7 +117,18 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if self.held.is_empty() && self.filter.is_done() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        std::task::ready!(self.poll_release(cx))?;
+        let count = self.released.min(buffer.remaining());
+        buffer.put_slice(&self.held[..count]);
+        self.held.drain(..count);
+        self.released -= count;
+        if self.held.is_empty() && self.filter.is_done() {
+            self.held = Vec::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -129,7 +129,11 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         // Whoever reads us has enough: not our failure.
         return Exit::Done;
     }
-    if error.chain().any(|cause| cause.is::<lattice::config::ConfigError>()) {
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<lattice::config::ConfigError>()
+            || matches!(cause.downcast_ref(), Some(lattice::StartError::Config(_)))
+    };
+    if error.chain().any(is_usage) {
         return Exit::Usage;
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {

@@ -23,6 +23,7 @@
 
 mod accept;
 mod api;
+mod authority;
 pub mod client;
 pub mod config;
 pub mod founders;

@@ -50,6 +50,8 @@ async fn etcdctl_reads_and_writes_on_any_node() {
     let status = etcdctl(&all, &["endpoint", "status"]).await;
     assert_eq!(status.lines().count(), 3, "{status}");
     assert_eq!(status.matches(", true,").count(), 1, "one leads: {status}");
+    let status = etcdctl(&endpoints[0], &["endpoint", "status", "--cluster"]).await;
+    assert_eq!(status.lines().count(), 3, "{status}");
     let members = etcdctl(&endpoints[0], &["member", "list"]).await;
     assert_eq!(members.matches("started").count(), 3, "{members}");
 }
