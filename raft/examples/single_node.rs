@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use raft_consensus::driver::{Consistency, NodeOptions, Raft};
 use raft_consensus::state_machine::{BoxError, Simple};
-use raft_consensus::transport::{MemoryNetwork, Transport as _};
+use raft_consensus::transport::MemoryNetwork;
 use raft_consensus::types::NodeId;
 
 #[path = "kv_store.rs"]

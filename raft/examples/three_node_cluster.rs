@@ -43,6 +43,10 @@ async fn main() -> Result<(), BoxError> {
     }
     show_equal_states(&nodes, 5).await?;
 
+    for node in nodes.values() {
+        let founded = node.wait_for(PATIENCE, |status| status.membership.is_fully_bound()).await;
+        founded.ok_or("not every node was bound to its data directory")?;
+    }
     println!("Stopping {first}. The others notice the silence and elect another.");
     nodes.remove(&first).ok_or("the leader is one of the nodes")?.shutdown().await;
     let second = leader(&nodes).await?;

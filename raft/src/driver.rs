@@ -215,7 +215,7 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
         if consistency == Consistency::Linearizable {
             let (reply, answer) = oneshot::channel();
             let sent = self.commands.send(Command::Read { reply }).await;
-            sent.map_err(|_: mpsc::error::SendError<_>| ReadError::Stopped)?;
+            sent.or(Err(ReadError::Stopped))?;
             answer.await.unwrap_or(Err(ReadError::Stopped))?;
         }
         Ok(self.reader.clone())
@@ -247,7 +247,7 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
     pub async fn snapshot(&self) -> Result<SnapshotMeta, SnapshotRequestError> {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Snapshot { reply }).await;
-        sent.map_err(|_: mpsc::error::SendError<_>| SnapshotRequestError::Stopped)?;
+        sent.or(Err(SnapshotRequestError::Stopped))?;
         answer.await.unwrap_or(Err(SnapshotRequestError::Stopped))
     }
 

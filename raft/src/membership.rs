@@ -50,6 +50,9 @@ pub enum DecodeError {
     /// Members not in ascending order, or node id zero.
     #[error("members are not distinct, ascending and above zero")]
     Order,
+    /// A member that is neither bound to a store nor unbound.
+    #[error("a member's binding is neither there nor absent")]
+    Binding,
 }
 
 /// The version of the encoding.
@@ -75,6 +78,12 @@ impl Membership {
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.voters.values().all(|member| member.store.is_none())
+    }
+
+    /// Whether every member is bound to a store: from then on the cluster survives the loss of any minority.
+    #[must_use]
+    pub fn is_fully_bound(&self) -> bool {
+        self.voters.values().all(|member| member.store.is_some())
     }
 
     /// The store that `node` is bound to.
@@ -138,7 +147,11 @@ impl Membership {
                 return Err(DecodeError::Order);
             }
             last = node;
-            let store = (member[8] != 0).then_some(StoreId(store));
+            let store = match (member[8], store) {
+                (0, 0) => None,
+                (1, store) => Some(StoreId(store)),
+                _ => return Err(DecodeError::Binding),
+            };
             voters.insert(node, Member { store });
         }
         Ok(Self { voters })

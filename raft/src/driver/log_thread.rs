@@ -162,7 +162,7 @@ impl<L: LogStore> Worker<L> {
     }
 
     fn report(&self, input: Input) -> Result<(), Ended> {
-        self.completions.send(input).map_err(|_: tokio::sync::mpsc::error::SendError<_>| Ended)
+        self.completions.send(input).or(Err(Ended))
     }
 }
 

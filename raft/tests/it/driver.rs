@@ -1,0 +1,320 @@
+//! Running nodes: the handle's promises, over the in-memory network and real threads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lattice_journal::MemoryDisk;
+use raft_consensus::driver::{
+    Consistency, NodeOptions, ProposeError, Raft, SnapshotRequestError, Status,
+};
+use raft_consensus::raft_node::Role;
+use raft_consensus::state_machine::{BoxError, Fatal, Simple, SimpleReader, StateMachine};
+use raft_consensus::storage::DataDirectory;
+use raft_consensus::transport::MemoryNetwork;
+use raft_consensus::types::{ClusterId, NodeId};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keeps every command it gets, in order.
+#[derive(Debug, Default)]
+struct Ledger {
+    lines: Vec<String>,
+    has_snapshots: bool,
+}
+
+impl StateMachine for Ledger {
+    fn apply(&mut self, command: &[u8]) -> Result<Vec<u8>, BoxError> {
+        let line = String::from_utf8(command.to_vec())?;
+        match line.as_str() {
+            "refuse" => return Err("refused as asked".into()),
+            "fail" => return Err(Box::new(Fatal::new("failed as asked"))),
+            "panic" => panic!("panicked as asked"),
+            _ => self.lines.push(line),
+        }
+        Ok(self.lines.len().to_string().into_bytes())
+    }
+
+    fn snapshot(&self) -> Result<Option<Vec<u8>>, BoxError> {
+        Ok(self.has_snapshots.then(|| self.lines.join("\n").into_bytes()))
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
+        let text = String::from_utf8(snapshot.to_vec())?;
+        self.lines = text.lines().map(str::to_owned).collect();
+        Ok(())
+    }
+}
+
+fn ledger() -> Simple<Ledger> {
+    Simple::new(Ledger { has_snapshots: true, ..Ledger::default() })
+}
+
+type Node = Raft<SimpleReader<Ledger>>;
+
+/// Three nodes on disks in memory, which can be stopped and started again.
+struct Cluster {
+    network: MemoryNetwork,
+    disks: BTreeMap<NodeId, MemoryDisk>,
+    nodes: BTreeMap<NodeId, Node>,
+}
+
+impl Cluster {
+    fn start(size: u64) -> Self {
+        let disks = (1..=size).map(|id| (NodeId(id), MemoryDisk::new())).collect();
+        let mut cluster = Self { network: MemoryNetwork::new(), disks, nodes: BTreeMap::new() };
+        for id in cluster.ids() {
+            cluster.start_node(id, |_| {});
+        }
+        cluster
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.disks.keys().copied().collect()
+    }
+
+    fn start_node(&mut self, id: NodeId, adjust: impl FnOnce(&mut NodeOptions)) {
+        let disk = Arc::new(self.disks[&id].clone());
+        let directory = DataDirectory::open(
+            disk,
+            Path::new("/node"),
+            ClusterId(7),
+            id,
+            &self.ids(),
+            u128::from(id.0) + 100,
+        )
+        .unwrap();
+        let mut options = NodeOptions::new(directory);
+        adjust(&mut options);
+        let node = Raft::start(options, ledger(), self.network.transport(id)).unwrap();
+        self.nodes.insert(id, node);
+    }
+
+    async fn stop_node(&mut self, id: NodeId) {
+        let node = self.nodes.remove(&id).unwrap();
+        self.network.stop(id);
+        node.shutdown().await;
+    }
+
+    /// Waits until every founder is bound to its directory: until then a founder that came late does not count.
+    async fn founded(&self) {
+        let is_founded = |status: &Status| {
+            status.membership.is_fully_bound()
+                && status.commit == status.last.index
+        };
+        for node in self.nodes.values() {
+            assert!(node.wait_for(PATIENCE, is_founded).await.is_some());
+        }
+    }
+
+    async fn leader(&self) -> NodeId {
+        let known = |leader: Option<NodeId>| leader.filter(|id| self.nodes.contains_key(id));
+        let node = self.nodes.values().next().unwrap();
+        let status = node.wait_for(PATIENCE, |status| known(status.leader).is_some()).await;
+        status.unwrap().leader.unwrap()
+    }
+
+    /// Proposes through whoever leads until it is applied; a line may then stand there twice.
+    async fn propose(&self, line: &str) {
+        let propose = async {
+            loop {
+                let node = &self.nodes[&self.leader().await];
+                match node.propose(line.to_owned()).await {
+                    Ok(_) => return,
+                    Err(
+                        ProposeError::NotLeader { .. }
+                        | ProposeError::Superseded
+                        | ProposeError::Unknown,
+                    ) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, propose).await.unwrap();
+    }
+
+    async fn lines(&self, id: NodeId) -> Vec<String> {
+        let reader = self.nodes[&id].read(Consistency::Linearizable).await.unwrap();
+        reader.with(|ledger| ledger.lines.clone())
+    }
+}
+
+#[tokio::test]
+async fn every_node_serves_linearizable_reads_of_what_was_acknowledged() {
+    let cluster = Cluster::start(3);
+    for number in 0..10 {
+        cluster.propose(&format!("line {number}")).await;
+        for id in cluster.ids() {
+            assert_eq!(cluster.lines(id).await.last().unwrap(), &format!("line {number}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_follower_names_the_leader() {
+    let cluster = Cluster::start(3);
+    cluster.propose("first").await;
+    let leader = cluster.leader().await;
+    let follower = cluster.ids().into_iter().find(|&id| id != leader).unwrap();
+    match cluster.nodes[&follower].propose("not here").await {
+        Err(ProposeError::NotLeader { leader: hint }) => assert_eq!(hint, Some(leader)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_machine_reaches_the_proposer_and_the_log_goes_on() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[&cluster.leader().await];
+    match node.propose("refuse").await {
+        Err(ProposeError::Refused(error)) => assert_eq!(error.to_string(), "refused as asked"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(node.propose("accept").await.unwrap().reply, "1");
+}
+
+#[tokio::test]
+async fn a_fatal_error_or_a_panic_of_the_machine_stops_the_node() {
+    for poison in ["fail", "panic"] {
+        let cluster = Cluster::start(1);
+        let node = &cluster.nodes[&cluster.leader().await];
+        assert!(matches!(node.propose(poison).await, Err(ProposeError::Unknown)));
+        let fatal = node.stopped().await.unwrap().to_string();
+        assert!(fatal.contains("as asked"), "{fatal}");
+        assert!(matches!(node.propose("more").await, Err(ProposeError::Stopped)));
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_too_large_is_refused() {
+    let mut cluster = Cluster::start(1);
+    let id = NodeId(1);
+    cluster.stop_node(id).await;
+    cluster.start_node(id, |options| options.limits.command_bytes = 100);
+    let node = &cluster.nodes[&cluster.leader().await];
+    match node.propose("x".repeat(101)).await {
+        Err(ProposeError::TooLarge { size: 101, limit: 100 }) => {}
+        other => panic!("{other:?}"),
+    }
+    node.propose("x".repeat(100)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_the_loss_of_the_leader_and_a_restart_of_all() {
+    let mut cluster = Cluster::start(3);
+    cluster.propose("before").await;
+    cluster.founded().await;
+    let leader = cluster.leader().await;
+    cluster.stop_node(leader).await;
+    cluster.propose("without the first leader").await;
+    cluster.start_node(leader, |_| {});
+    for id in cluster.ids() {
+        cluster.stop_node(id).await;
+    }
+    for id in cluster.ids() {
+        cluster.start_node(id, |_| {});
+    }
+    cluster.propose("after").await;
+    for id in cluster.ids() {
+        let mut lines = cluster.lines(id).await;
+        lines.dedup();
+        assert_eq!(lines, ["before", "without the first leader", "after"]);
+    }
+}
+
+#[tokio::test]
+async fn a_follower_behind_the_compacted_log_catches_up_by_a_snapshot() {
+    let mut cluster = Cluster::start(3);
+    cluster.propose("first").await;
+    cluster.founded().await;
+    let leader = cluster.leader().await;
+    let late = cluster.ids().into_iter().find(|&id| id != leader).unwrap();
+    cluster.stop_node(late).await;
+    // The others keep nothing before their snapshots.
+    for id in cluster.ids().into_iter().filter(|&id| id != late) {
+        cluster.stop_node(id).await;
+        cluster.start_node(id, |options| {
+            options.limits.kept_entries = 0;
+            options.limits.snapshot_entries = 10;
+            options.limits.snapshot_chunk_bytes = 64;
+        });
+    }
+    for number in 0..50 {
+        cluster.propose(&format!("line {number}")).await;
+    }
+    for (id, node) in &cluster.nodes {
+        let compacted = node.wait_for(PATIENCE, |status| status.first.0 > 10).await;
+        assert!(compacted.is_some(), "{id} never compacted its log");
+    }
+    cluster.start_node(late, |_| {});
+    let lines = cluster.lines(late).await;
+    assert_eq!(lines.last().unwrap(), "line 49");
+    let installed = |status: &Status| status.counters.snapshots_installed == 1;
+    assert!(cluster.nodes[&late].wait_for(PATIENCE, installed).await.is_some());
+}
+
+#[tokio::test]
+async fn a_requested_snapshot_is_taken_and_a_second_one_is_the_same() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[&cluster.leader().await];
+    let applied = node.propose("line").await.unwrap();
+    let snapshot = node.snapshot().await.unwrap();
+    assert!(snapshot.last >= applied.id);
+    assert_eq!(node.snapshot().await.unwrap(), snapshot);
+}
+
+#[tokio::test]
+async fn a_machine_without_snapshots_says_so() {
+    let network = MemoryNetwork::new();
+    let id = NodeId(1);
+    let machine = Simple::new(Ledger::default());
+    let raft =
+        Raft::start(NodeOptions::in_memory(id, [id]), machine, network.transport(id)).unwrap();
+    raft.wait_for(PATIENCE, |status| status.applied.0 > 0).await.unwrap();
+    assert_eq!(raft.snapshot().await, Err(SnapshotRequestError::Unsupported));
+}
+
+#[tokio::test]
+async fn a_cancelled_caller_loses_nothing() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[&cluster.leader().await];
+    {
+        let mut abandoned = std::pin::pin!(node.propose("abandoned"));
+        // Polled once, so that the command is on its way, then dropped.
+        std::future::poll_fn(|context| {
+            let _: std::task::Poll<_> = abandoned.as_mut().poll(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    node.propose("kept").await.unwrap();
+    assert_eq!(cluster.lines(NodeId(1)).await, ["abandoned", "kept"]);
+}
+
+#[tokio::test]
+async fn a_leader_cut_off_from_the_majority_steps_down_and_confirms_no_read() {
+    let cluster = Cluster::start(3);
+    cluster.propose("first").await;
+    cluster.founded().await;
+    let leader = cluster.leader().await;
+    cluster.network.isolate(leader);
+    let node = &cluster.nodes[&leader];
+    let cut_off_read = node.read(Consistency::Linearizable);
+    let stepped_down = node.wait_for(PATIENCE, |status| status.role != Role::Leader).await;
+    assert!(stepped_down.is_some());
+    assert!(cut_off_read.await.is_err(), "nobody can confirm it");
+    cluster.network.heal();
+    cluster.propose("second").await;
+    assert_eq!(cluster.lines(leader).await.last().unwrap(), "second");
+}
+
+#[tokio::test]
+async fn a_shut_down_node_answers_that_it_has_stopped() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[&cluster.leader().await];
+    node.shutdown().await;
+    assert!(node.stopped().await.is_none(), "it was asked to");
+    assert!(matches!(node.propose("late").await, Err(ProposeError::Stopped)));
+    assert!(node.read(Consistency::Linearizable).await.is_err());
+}
