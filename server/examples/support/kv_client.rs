@@ -46,7 +46,10 @@ impl KvClient {
             value: value.to_owned().into(),
             ..PutRequest::default()
         };
-        let put = async |client: Client| client.put(request.clone()).await.map(drop);
+        let put = |client: Client| {
+            let request = request.clone();
+            async move { client.put(request).await.map(drop) }
+        };
         self.again_and_again(put).await.with_context(|| format!("cannot put {key}"))
     }
 
@@ -74,22 +77,28 @@ impl KvClient {
     pub async fn delete(&self, key: &str) -> Result<()> {
         let request =
             DeleteRangeRequest { key: key.to_owned().into(), ..DeleteRangeRequest::default() };
-        let delete = async |client: Client| client.delete_range(request.clone()).await.map(drop);
+        let delete = |client: Client| {
+            let request = request.clone();
+            async move { client.delete_range(request).await.map(drop) }
+        };
         self.again_and_again(delete).await.with_context(|| format!("cannot delete {key}"))
     }
 
     async fn range(&self, request: RangeRequest, what: &str) -> Result<BTreeMap<String, String>> {
-        let range = async |client: Client| client.range(request.clone()).await;
+        let range = |client: Client| {
+            let request = request.clone();
+            async move { client.range(request).await }
+        };
         let response: RangeResponse =
             self.again_and_again(range).await.with_context(|| format!("cannot read {what}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(response.kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect())
     }
 
-    async fn again_and_again<T>(
-        &self,
-        request: impl AsyncFn(Client) -> Result<T, ClientError>,
-    ) -> Result<T> {
+    async fn again_and_again<T, Answer>(&self, request: impl Fn(Client) -> Answer) -> Result<T>
+    where
+        Answer: Future<Output = Result<T, ClientError>>,
+    {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let client = self.current.lock().await.clone();

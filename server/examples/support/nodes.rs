@@ -86,8 +86,9 @@ impl Cluster {
         config.listen_peer = local_urls(*raft_port);
         config.listen_client = local_urls(*kv_port);
         println!("[Node {shown}] Starting Raft loop");
-        let listeners = Listeners::bind(&config)
-            .with_context(|| format!("is another cluster running? [Node {shown}] needs its ports"))?;
+        let listeners = Listeners::bind(&config).with_context(|| {
+            format!("is another cluster running? [Node {shown}] needs its ports")
+        })?;
         let node = Node::start_on(config, listeners)
             .await
             .with_context(|| format!("[Node {shown}] does not start"))?;
@@ -113,9 +114,11 @@ impl Cluster {
                 .collect();
             let agreed = told.windows(2).all(|pair| pair[0] == pair[1]);
             if agreed && let Some((Some(leader), term)) = told.first() {
-                let running = self.configs.iter().zip(&self.nodes).find(|(_, node)| {
-                    node.as_ref().is_some_and(|node| node.id() == *leader)
-                });
+                let running = self
+                    .configs
+                    .iter()
+                    .zip(&self.nodes)
+                    .find(|(_, node)| node.as_ref().is_some_and(|node| node.id() == *leader));
                 if let Some((config, _)) = running {
                     return Ok((config.shown(), term.0));
                 }
