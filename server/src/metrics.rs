@@ -140,10 +140,11 @@ fn encode_raft(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(
             counters.messages_dropped,
         ),
         ("wal_fsyncs", "Syncs of the log", counters.syncs),
-        ("wal_fsync_nanoseconds", "Time that syncs of the log took", counters.sync_nanos),
     ] {
         counter(encoder, name, help, value)?;
     }
+    let synced = Duration::from_nanos(counters.sync_nanos).as_secs_f64();
+    counter(encoder, "wal_fsync_seconds", "Time that syncs of the log took", synced)?;
     let lags: Vec<(String, i64)> = status
         .peers
         .iter()
@@ -176,12 +177,15 @@ fn gauge(
 }
 
 /// A counter whose value is kept elsewhere. The encoder adds `_total` to the name.
-fn counter(
+fn counter<N>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    value: u64,
-) -> Result<(), fmt::Error> {
+    value: N,
+) -> Result<(), fmt::Error>
+where
+    ConstCounter<N>: EncodeMetric,
+{
     let metric = ConstCounter::new(value);
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }

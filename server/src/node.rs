@@ -450,6 +450,11 @@ async fn serve_clients(listener: TcpListener, node: Arc<Shared>, stop: watch::Re
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // What this port serves, of all that the sets describe.
+        .with_service_name("etcdserverpb.KV")
+        .with_service_name("etcdserverpb.Cluster")
+        .with_service_name("etcdserverpb.Maintenance")
+        .with_service_name("grpc.health.v1.Health")
         .build_v1()
         .expect("the descriptor set is generated with the code");
     let report = report_health(reporter, Arc::clone(&node), stop.clone());

@@ -34,6 +34,9 @@ pub(crate) const KV_GROUP: GroupId = GroupId(0);
 /// A command may be a little larger than a client's request: it has a version, a clock and lengths of its own.
 pub(crate) const MESSAGE_MAX: usize = 4 << 20;
 
+/// The leader's answer: a delete may return all pairs that it deleted.
+const ANSWER_MAX: usize = 512 << 20;
+
 /// After a refusal that may pass, wait for news of a leader, but not longer than this: the news may be old.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -187,7 +190,7 @@ impl Relay {
             let endpoint = builder(url, CONNECT_TIMEOUT);
             if let Ok(Ok(channel)) = timeout_at(deadline, endpoint.connect()).await {
                 let client = ForwardClient::new(channel)
-                    .max_decoding_message_size(usize::MAX)
+                    .max_decoding_message_size(ANSWER_MAX)
                     .max_encoding_message_size(MESSAGE_MAX);
                 *slot = Some((leader, client.clone()));
                 return Some(client);
@@ -320,7 +323,7 @@ impl Leader {
     pub(crate) fn service(cluster: ClusterId, raft: Raft<KvReader>) -> ForwardServer<Self> {
         ForwardServer::new(Self { cluster, raft })
             .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(usize::MAX)
+            .max_encoding_message_size(ANSWER_MAX)
     }
 }
 

@@ -80,8 +80,8 @@ impl EtcdApi {
                 Ok(Ok(reader)) => return Ok(reader),
                 Ok(Err(ReadError::Stopped)) => return Err(stopped()),
                 // A read may be repeated as often as one likes.
-                Ok(Err(_no_leader_yet)) if Instant::now() < deadline => {}
-                Ok(Err(ReadError::Unconfirmed { leader: None })) => return Err(no_leader()),
+                Ok(Err(_)) if Instant::now() < deadline => {}
+                Ok(Err(_)) | Err(_) if seen.0.is_none() => return Err(no_leader()),
                 Ok(Err(_)) | Err(_) => return Err(timed_out("")),
             }
             let news = status.wait_for(|now| (now.leader, now.term) != seen);

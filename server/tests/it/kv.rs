@@ -154,3 +154,40 @@ async fn members_tell_their_names_addresses_and_state() {
     assert!(status.version.starts_with("3.6"), "Kubernetes reads this: {}", status.version);
     assert!(status.errors.is_empty(), "{:?}", status.errors);
 }
+
+#[tokio::test]
+async fn grpc_health_and_reflection_are_served() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let cluster = Cluster::start(1).await;
+    let url = cluster.urls()[0].to_string();
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let service = "etcdserverpb.KV".to_owned();
+    // The leader is known; that the health service has heard of it is a matter of moments.
+    let mut health = HealthClient::new(channel.clone());
+    let mut watch = health.watch(HealthCheckRequest { service }).await.unwrap().into_inner();
+    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let request = tokio_stream::once(list);
+    let mut answers = reflection.server_reflection_info(request).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(listed) = answer else {
+        panic!("not a list: {answer:?}");
+    };
+    let names: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
+    for name in ["etcdserverpb.KV", "etcdserverpb.Cluster", "etcdserverpb.Maintenance"] {
+        assert!(names.iter().any(|listed| listed == name), "{name} in {names:?}");
+    }
+    assert!(!names.iter().any(|name| name.starts_with("lattice.forward")), "{names:?}");
+}
