@@ -273,6 +273,14 @@ struct Reads {
     confirmed: BTreeMap<LogIndex, Vec<RequestId>>,
 }
 
+impl Reads {
+    /// How many reads have no answer yet.
+    fn waiting(&self) -> usize {
+        let confirming = self.confirming.as_ref().map_or(0, |confirming| confirming.requests.len());
+        self.queued.len() + confirming + self.confirmed.values().map(Vec::len).sum::<usize>()
+    }
+}
+
 /// A replica. See the head of the module.
 #[derive(Debug)]
 pub struct Replica {
@@ -455,16 +463,10 @@ impl Replica {
     /// Lets go the messages whose writes are durable.
     fn release_held(&mut self, out: &mut Vec<Output>) {
         let durable = self.node.log().durable_token();
-        // In order of their tokens only as far as they were sent in that order: look at all.
-        let mut still_held = VecDeque::with_capacity(self.held.len());
-        for (token, envelope) in self.held.drain(..) {
-            if token <= durable {
-                out.push(Output::Send(envelope));
-            } else {
-                still_held.push_back((token, envelope));
-            }
+        // In the order in which they were given out: one that could go waits for those before it, which is never long.
+        while let Some((_, envelope)) = self.held.pop_front_if(|(token, _)| *token <= durable) {
+            out.push(Output::Send(envelope));
         }
-        self.held = still_held;
     }
 
     fn persist_failed(&mut self, now: Duration, token: IoToken, error: String, out: &mut Vec<Output>) {
@@ -663,11 +665,10 @@ impl Replica {
     // Reads.
 
     fn queue_reads(&mut self, requests: Vec<RequestId>, deadline: Duration, out: &mut Vec<Output>) {
+        let mut room = self.config.reads_max.saturating_sub(self.reads.waiting());
         for request in requests {
-            let waiting = self.reads.queued.len()
-                + self.reads.confirming.as_ref().map_or(0, |confirming| confirming.requests.len())
-                + self.reads.confirmed.values().map(Vec::len).sum::<usize>();
-            if waiting < self.config.reads_max {
+            if room > 0 {
+                room -= 1;
                 self.reads.queued.push((request, deadline));
             } else {
                 out.push(Output::ReadFailed { request, leader: self.node.leader() });
