@@ -18,7 +18,7 @@ use raft_consensus::types::{
 };
 
 use crate::script::subject::{
-    ME, Subject, applied, batches, entry, founded, id, only, recovered, sent, store, terms,
+    ME, Subject, applied, batches, blank, entry, founded, id, only, recovered, sent, store, terms,
 };
 
 fn vote(last: EntryId) -> Message {
@@ -194,21 +194,26 @@ fn a_stranger_gets_no_vote_and_does_not_depose_a_leader_in_contact() {
 
 // Log and commit.
 
-/// Case 12.
+/// Case 12, whether the follower knows what is committed or not.
 #[test]
 fn an_append_that_is_there_already_removes_nothing_behind_it() {
-    let mut subject = Subject::new(3, &[1]);
-    subject.append(2, 1, id(1, 1), vec![entry(2, 1), entry(3, 1), entry(4, 1)], 4);
-    subject.persist();
-    for (previous, entries) in [
-        (id(1, 1), vec![entry(2, 1)]),
-        (id(2, 1), vec![entry(3, 1)]),
-        (id(1, 1), Vec::new()),
-        (id(0, 0), Vec::new()),
-    ] {
-        let effects = subject.append(2, 1, previous, entries, 1);
-        assert_eq!((terms(&subject.node), subject.node.commit()), (vec![1; 4], LogIndex(4)));
-        assert!(batches(&effects).is_empty());
+    for commit in [0, 2, 4] {
+        let mut subject = Subject::new(3, &[1]);
+        subject.append(2, 1, id(1, 1), vec![entry(2, 1), entry(3, 1), entry(4, 1)], commit);
+        subject.persist();
+        for (previous, entries) in [
+            (id(1, 1), vec![entry(2, 1)]),
+            (id(2, 1), vec![entry(3, 1)]),
+            (id(1, 1), Vec::new()),
+            (id(0, 0), Vec::new()),
+        ] {
+            let effects = subject.append(2, 1, previous, entries, 0);
+            assert_eq!(
+                (terms(&subject.node), subject.node.commit()),
+                (vec![1; 4], LogIndex(commit))
+            );
+            assert!(batches(&effects).is_empty());
+        }
     }
 }
 
@@ -577,6 +582,20 @@ fn a_node_id_on_another_data_directory_is_refused() {
     assert_eq!(subject.node.commit(), LogIndex(0));
 }
 
+/// Case 36: a founder counts only once it is bound to its data directory.
+#[test]
+fn an_acknowledgement_of_a_founder_that_is_not_bound_does_not_count() {
+    let mut subject = Subject::recovered(3, blank());
+    subject.campaign();
+    subject.receive(2, 1, yes());
+    subject.persist();
+    assert_eq!(subject.node.membership().store_of(NodeId(3)), None);
+    subject.accepted(3, 1);
+    assert_eq!(subject.node.commit(), LogIndex(0));
+    subject.accepted(2, 1);
+    assert_eq!(subject.node.commit(), LogIndex(1));
+}
+
 /// Case 37.
 #[test]
 fn a_snapshot_over_an_uncommitted_change_of_members_brings_its_own() {
@@ -650,6 +669,20 @@ fn a_repeated_piece_is_not_acknowledged_before_the_log_is_restarted() {
     assert_eq!(only(&probe).after, Some(token));
     let restored = subject.persist();
     assert!(restored.contains(&Effect::Restore(meta)));
+}
+
+/// Case 41: a write from before the snapshot completes first. It says nothing about the snapshot.
+#[test]
+fn an_earlier_write_that_completes_does_not_restore_a_snapshot() {
+    let mut subject = Subject::new(3, &[1]);
+    let earlier = subject.append(2, 1, id(1, 1), vec![entry(2, 1)], 0);
+    let earlier = batches(&earlier)[0].token;
+    let meta = snapshot(id(9, 1));
+    subject.receive(2, 1, chunk(&meta));
+    subject.step(Event::SnapshotWritten { meta: meta.clone(), offset: 4, is_complete: true });
+    let restore = Effect::Restore(meta);
+    assert!(!subject.step(Event::Persisted(earlier)).contains(&restore));
+    assert!(subject.persist().contains(&restore));
 }
 
 /// Case 41: success means restored, not transferred.

@@ -33,6 +33,7 @@ scripts! {
     membership:
         first_entry_binds_the_founders
         late_founder_is_bound_later
+        unbound_founder_does_not_count
         uncommitted_members_are_rolled_back
         wiped_node_does_not_count;
     read:
