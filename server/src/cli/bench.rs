@@ -66,6 +66,8 @@ struct Seen {
     last_error: Option<String>,
 }
 
+/// After an error: a server that is gone fails at once, and would be asked a hundred thousand times a second.
+const PAUSE: Duration = Duration::from_millis(10);
 const WARM_UP: Duration = Duration::from_secs(1);
 
 impl Bench {
@@ -186,8 +188,12 @@ impl Load {
                 return seen;
             }
             let result = self.request(&client).await;
+            let failed = result.is_err();
             if measuring.load(Ordering::Relaxed) && Instant::now() <= end {
                 seen.record(result, start.elapsed());
+            }
+            if failed {
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
