@@ -190,6 +190,8 @@ fn a_stranger_gets_no_vote_and_does_not_depose_a_leader_in_contact() {
     leader.lead_settled();
     assert!(sent(&leader.receive(9, 8, vote(id(9, 9)))).is_empty());
     assert_eq!((leader.node.role(), leader.node.term()), (Role::Leader, Term(2)));
+    leader.receive(9, 2, Message::HeartbeatReply { round: 0 });
+    assert_eq!(leader.node.membership(), &founded(3), "nor does it become a member");
 }
 
 // Log and commit.
