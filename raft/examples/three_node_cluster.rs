@@ -12,6 +12,7 @@ use raft_consensus::state_machine::{BoxError, Simple, SimpleReader};
 use raft_consensus::transport::MemoryNetwork;
 use raft_consensus::types::NodeId;
 
+#[expect(dead_code, reason = "a program of its own, of which this one uses a part")]
 #[path = "kv_store.rs"]
 mod kv_store;
 #[path = "support/logging.rs"]

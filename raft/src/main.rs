@@ -108,6 +108,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     outcome
 }
 
+#[expect(clippy::disallowed_methods, reason = "the program binds its port, and hands it to the transport")]
 fn transport(
     options: &NodeOptions,
     listen: SocketAddr,
