@@ -254,6 +254,43 @@ async fn a_follower_behind_the_compacted_log_catches_up_by_a_snapshot() {
     assert!(cluster.nodes[&late].wait_for(PATIENCE, installed).await.is_some());
 }
 
+/// What a follower missed is read back from the log in pieces: the leader keeps a few KiB of entries in memory, whoever is how far behind.
+#[tokio::test]
+async fn a_follower_far_behind_catches_up_from_the_log_on_disk() {
+    const LINES: usize = 20_000;
+    let mut cluster = Cluster::start(3);
+    cluster.propose("first").await;
+    cluster.founded().await;
+    for id in cluster.ids() {
+        cluster.stop_node(id).await;
+    }
+    let small = |options: &mut NodeOptions| {
+        options.limits.tail_bytes = 8 << 10;
+        options.limits.snapshot_entries = u64::MAX;
+        // Nobody leads another term while the lines are written, however busy the machine is.
+        options.timing.election_timeout = Duration::from_secs(3)..Duration::from_secs(4);
+    };
+    cluster.start_node(NodeId(1), small);
+    cluster.start_node(NodeId(2), small);
+    let leader = cluster.nodes[&cluster.leader().await].clone();
+    let writers = (0..64).map(|writer| {
+        let leader = leader.clone();
+        tokio::spawn(async move {
+            for number in (writer..LINES).step_by(64) {
+                leader.propose(format!("line {number}")).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    cluster.start_node(NodeId(3), small);
+    let lines = cluster.lines(NodeId(3)).await;
+    assert_eq!(lines.len(), 1 + LINES);
+    assert_eq!(lines, cluster.lines(leader.status().node).await);
+    assert_eq!(cluster.nodes[&NodeId(3)].status().counters.snapshots_installed, 0);
+}
+
 #[tokio::test]
 async fn a_requested_snapshot_is_taken_and_a_second_one_is_the_same() {
     let cluster = Cluster::start(1);
