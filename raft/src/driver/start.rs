@@ -74,7 +74,7 @@ pub(super) fn start<M: DurableStateMachine>(
         log_reader.clone(),
         snapshots.clone(),
         completions.clone(),
-        format!("{id}-apply"),
+        "raft-apply".to_owned(),
     )?;
     let (transfer, transfer_thread) = transfer_thread::start(
         log_reader,
@@ -82,10 +82,10 @@ pub(super) fn start<M: DurableStateMachine>(
         chunk_bytes,
         completions.clone(),
         failures,
-        format!("{id}-transfer"),
+        "raft-transfer".to_owned(),
     )?;
     let (log, log_thread) =
-        log_thread::start(log, completions, Arc::clone(&sync_counters), format!("{id}-log"))?;
+        log_thread::start(log, completions, Arc::clone(&sync_counters), "raft-log".to_owned())?;
 
     let (commands, command_queue) = mpsc::channel(options.limits.commands.max(1));
     let (status, status_watch) = watch::channel(Status::of(&replica, clock::now()));
