@@ -25,6 +25,8 @@ pub(super) enum LogJob {
 
 /// After this time without work, the window that a crash could leave in doubt is closed.
 const IDLE: Duration = Duration::from_millis(100);
+/// While little space is left, this long without work is a reason to look whether there is more again.
+const LOW_SPACE_LOOK: Duration = Duration::from_secs(1);
 /// How long a write that met a full disk rests before the next try.
 const NO_SPACE_PAUSE: Duration = Duration::from_millis(100);
 /// Batches taken into one sync.
@@ -58,17 +60,16 @@ struct Ended;
 impl<L: LogStore> Worker<L> {
     fn run(mut self, queue: &Receiver<LogJob>) {
         loop {
-            let job = if self.is_dirty {
-                match queue.recv_timeout(IDLE) {
+            let job = match self.patience() {
+                Some(patience) => match queue.recv_timeout(patience) {
                     Ok(job) => Some(job),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
-                }
-            } else {
-                match queue.recv() {
+                },
+                None => match queue.recv() {
                     Ok(job) => Some(job),
                     Err(std::sync::mpsc::RecvError) => break,
-                }
+                },
             };
             let done = match job {
                 Some(job) => self.work(job, queue),
@@ -80,6 +81,16 @@ impl<L: LogStore> Worker<L> {
         }
         // The owner is gone; what fails now fails as in a crash.
         let _: Result<(), Ended> = self.mark();
+    }
+
+    /// How long to wait for work before using the time for something else. A node that refuses commands for want of space gets
+    /// no work: it would never learn that there is space again.
+    fn patience(&self) -> Option<Duration> {
+        match (self.is_dirty, self.is_low) {
+            (true, _) => Some(IDLE),
+            (false, true) => Some(LOW_SPACE_LOOK),
+            (false, false) => None,
+        }
     }
 
     /// This job and all that have queued behind it, with one sync.
@@ -136,9 +147,11 @@ impl<L: LogStore> Worker<L> {
         self.is_dirty = false;
         match self.log.idle() {
             // The mark is for after a crash; without room for it, what is there is still durable.
-            Err(StorageError::NoSpace(_)) => Ok(()),
-            result => self.check(IoToken::default(), result),
+            Err(StorageError::NoSpace(_)) => {}
+            result => self.check(IoToken::default(), result)?,
         }
+        self.report_space();
+        Ok(())
     }
 
     /// A failure is the end: it is reported, and nothing more is written.
@@ -179,4 +192,62 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MemoryLog, MemoryLogReader};
+
+    /// A log whose disk has space again at the second look. It looks when it is idle, and only then.
+    #[derive(Debug)]
+    struct Full {
+        looks: u32,
+    }
+
+    impl LogStore for Full {
+        type Reader = MemoryLogReader;
+
+        fn reader(&self) -> MemoryLogReader {
+            MemoryLog::new().reader()
+        }
+
+        fn append(&mut self, _batch: &PersistBatch) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn sync(&mut self) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn idle(&mut self) -> Result<(), StorageError> {
+            self.looks += 1;
+            Ok(())
+        }
+
+        fn compact(&mut self, _through: LogIndex) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn is_low_on_space(&self) -> bool {
+            self.looks < 2
+        }
+    }
+
+    #[test]
+    fn space_that_came_back_is_noticed_without_any_work() {
+        let log = Full { looks: 0 };
+        let (completions, mut completed) = tokio::sync::mpsc::unbounded_channel();
+        let (jobs, thread) = start(log, completions, Arc::default(), "log".to_owned()).unwrap();
+        jobs.send(LogJob::Persist(PersistBatch::default())).unwrap();
+        let mut next_news = || loop {
+            if let Input::LowSpace(is_low) = completed.blocking_recv().unwrap() {
+                return is_low;
+            }
+        };
+        assert!(next_news());
+        assert!(!next_news(), "commands are taken again");
+        drop(jobs);
+        thread.join().unwrap();
+    }
 }
