@@ -5,5 +5,6 @@ mod cluster;
 mod etcdctl;
 mod kv;
 mod process;
+mod processes;
 mod start;
 mod trouble;
