@@ -60,7 +60,7 @@ async fn a_failed_fsync_stops_the_node_and_loses_nothing() {
     }
     let mut cluster = Processes::start(3).await;
     let load = Load::start(&cluster, 6, 4);
-    load.acknowledges(50).await;
+    load.acknowledges_more(50).await;
     for on_the_leader in [true, false] {
         let leader = cluster.leader().await;
         let victim = if on_the_leader { leader } else { (leader + 1) % 3 };

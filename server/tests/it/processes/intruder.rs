@@ -62,7 +62,7 @@ async fn garbage_and_vanishing_clients_disturb_nobody() {
     let cluster = Processes::start(3).await;
     let before = cluster.nodes[0].status().await.unwrap().raft_term;
     let load = Load::start(&cluster, 4, 4);
-    load.acknowledges(50).await;
+    load.acknowledges_more(50).await;
     let mut intruders = JoinSet::new();
     for node in &cluster.nodes {
         for address in [address(&node.peer), address(&node.client)] {
@@ -75,8 +75,7 @@ async fn garbage_and_vanishing_clients_disturb_nobody() {
         intruder.unwrap();
     }
     vanish(&cluster, load.record()).await;
-    let now = load.record().ops().len();
-    load.acknowledges(now).await;
+    load.acknowledges_more(50).await;
 
     let record = load.stop().await;
     let failed = record.ops().into_iter().find(|op| match &op.outcome {

@@ -18,7 +18,7 @@ fn kills() -> usize {
 async fn killed_leaders_lose_nothing_that_was_acknowledged() {
     let mut cluster = Processes::start(3).await;
     let load = Load::start(&cluster, 6, 4);
-    load.acknowledges(100).await;
+    load.acknowledges_more(200).await;
     let mut gaps = Vec::new();
     for _ in 0..kills() {
         let leader = cluster.leader().await;
@@ -29,6 +29,7 @@ async fn killed_leaders_lose_nothing_that_was_acknowledged() {
         gaps.push(gap);
         cluster.nodes[leader].start();
         cluster.caught_up(leader).await;
+        load.acknowledges_more(200).await;
     }
     for node in &mut cluster.nodes {
         node.kill();

@@ -82,8 +82,9 @@ impl Load {
         answer.await.duration_since(moment)
     }
 
-    /// Waits until this many writes have been acknowledged.
-    pub(super) async fn acknowledges(&self, count: usize) {
+    /// Waits until this many more writes have been acknowledged.
+    pub(super) async fn acknowledges_more(&self, count: usize) {
+        let count = self.record.acknowledged() + count;
         until("writes to be acknowledged", async || {
             (self.record.acknowledged() >= count).then_some(())
         })

@@ -14,7 +14,7 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 async fn a_leader_told_to_stop_under_load_stops_and_comes_back() {
     let mut cluster = Processes::start(3).await;
     let load = Load::start(&cluster, 6, 4);
-    load.acknowledges(100).await;
+    load.acknowledges_more(100).await;
     let leader = cluster.leader().await;
     let told = Instant::now();
     cluster.nodes[leader].signal(Signal::TERM);
