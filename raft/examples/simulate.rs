@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lattice_sim::{Campaign, Report, fan_out};
-use raft_consensus::sim::{PlantedBug, Simulation, Swaps};
+use raft_consensus::sim::{PlantedBug, Simulation, Swaps, Tuning};
 
 const HELP: &str = "\
 Simulates Raft clusters under faults and checks what they do after every event.
@@ -23,6 +23,7 @@ Options:
   --from S       the first of them (default 0)
   --seed S       run this seed only, and tell all about it
   --bug NAME     plant a bug in every node; the campaign must find it
+  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
   --seconds T    simulated seconds of faults in each run (default 20)
@@ -36,6 +37,7 @@ struct Options {
     is_single: bool,
     is_twice: bool,
     bug: Option<PlantedBug>,
+    tuning: Tuning,
     threads: usize,
     seconds: u64,
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
     };
     let mut simulation = Simulation::new(Swaps::default());
     simulation.bug = options.bug;
+    simulation.tuning = options.tuning;
     simulation.safety = Duration::from_secs(options.seconds);
     simulation.failures = Some(PathBuf::from("failures"));
     simulation.command = "cargo run --release -p raft-consensus --example simulate --".to_owned();
@@ -64,7 +67,8 @@ fn main() -> ExitCode {
         // A node that panics is a violation of its seed, and reported as such.
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let run = |seed| if options.is_twice { simulation.run_twice(seed) } else { simulation.run(seed) };
+    let run =
+        |seed| if options.is_twice { simulation.run_twice(seed) } else { simulation.run(seed) };
     if options.is_single {
         let report = run(options.first);
         println!("{report}");
@@ -105,7 +109,10 @@ fn exit_code(is_ok: bool) -> ExitCode {
     if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the speed of the simulator is measured in real time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the speed of the simulator is measured in real time"
+)]
 fn now() -> std::time::Instant {
     std::time::Instant::now()
 }
@@ -119,6 +126,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
         is_single: false,
         is_twice: false,
         bug: None,
+        tuning: Tuning::General,
         threads: cores,
         seconds: 20,
     };
@@ -132,7 +140,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
                 options.first = number(&name, &value()?)?;
                 options.is_single = true;
             }
-            "--bug" => options.bug = Some(value()?.parse()?),
+            "--bug" => {
+                let bug = value()?.parse()?;
+                (options.bug, options.tuning) = (Some(bug), Tuning::for_bug(bug));
+            }
+            "--tuning" => options.tuning = value()?.parse()?,
             "--threads" => options.threads = number::<NonZero<usize>>(&name, &value()?)?.get(),
             "--seconds" => options.seconds = number(&name, &value()?)?,
             "--twice" => options.is_twice = true,

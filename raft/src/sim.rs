@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod message;
 mod node;
+mod shape;
 mod simulation;
 mod workload;
 
@@ -19,5 +20,6 @@ pub use client::SimClient;
 pub use cluster::{SimCluster, SimProcess};
 pub use message::{Outcome, SimMessage};
 pub use node::SimNode;
+pub use shape::Tuning;
 pub use simulation::Simulation;
 pub use workload::{Operation, Registers, Swaps, Workload};

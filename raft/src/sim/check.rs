@@ -102,10 +102,15 @@ impl<W: Workload> Checker<W> {
         for committed in &doings.applied {
             self.applied(node.id(), committed)?;
         }
+        Ok(())
+    }
+
+    /// The states in which machines were seen, those of nodes that are still starting too.
+    pub(super) fn states(&mut self, node: NodeId, doings: &Doings) -> Checked {
         for &(at, state) in &doings.states {
             let known = *self.states.entry(at.index).or_insert(state);
             if known != state {
-                return violation("one log", format!("{} is in another state at {at}", node.id()));
+                return violation("one log", format!("{node} is in another state at {at}"));
             }
         }
         Ok(())
@@ -212,9 +217,8 @@ impl<W: Workload> Checker<W> {
         match wanted {
             Operation::Read(query) => {
                 if index < floor {
-                    let detail = format!(
-                        "{operation:?} read as of {index} after another had seen {floor}"
-                    );
+                    let detail =
+                        format!("{operation:?} read as of {index} after another had seen {floor}");
                     return violation("linearizability", detail);
                 }
                 self.reads.push((index, query, reply.clone()));
@@ -264,7 +268,9 @@ impl<W: Workload> Checker<W> {
         for place in 0..=self.log.len() {
             if let Some(entry) = place.checked_sub(1).map(|place| &self.log[place]) {
                 let applied = machine.apply(std::slice::from_ref(entry), &mut replies);
-                applied.map_err(|error| lattice_sim::Violation::new("no failure", error.to_string()))?;
+                applied.map_err(|error| {
+                    lattice_sim::Violation::new("no failure", error.to_string())
+                })?;
                 replies.clear();
             }
             let here = LogIndex(place as u64);

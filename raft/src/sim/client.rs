@@ -173,12 +173,7 @@ impl<W: Workload> SimClient<W> {
         self.state = State::Waiting { wanted, give_up };
     }
 
-    fn answered(
-        &mut self,
-        attempt: u64,
-        outcome: Outcome,
-        context: &mut Context<'_, SimMessage>,
-    ) {
+    fn answered(&mut self, attempt: u64, outcome: Outcome, context: &mut Context<'_, SimMessage>) {
         let State::Waiting { wanted, give_up } = &self.state else { return };
         if attempt != self.attempts {
             return;
@@ -191,8 +186,8 @@ impl<W: Workload> SimClient<W> {
             }
             Outcome::NotLeader(hint) => {
                 let (wanted, give_up) = (wanted.clone(), *give_up);
-                let hinted = hint
-                    .and_then(|node| self.nodes.iter().position(|address| address.0 == node.0));
+                let hinted =
+                    hint.and_then(|node| self.nodes.iter().position(|address| address.0 == node.0));
                 self.leader = hinted.unwrap_or((self.leader + 1) % self.nodes.len());
                 let until = context.now() + self.patience.pause.draw(context.rng());
                 self.state = State::Pausing { wanted, until, give_up };

@@ -6,19 +6,15 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lattice_sim::random::{between, stream};
-use lattice_sim::{
-    Address, Chance, Context, Event, Process, Scenario, Span, Step, StepKind, Violation, World,
-};
+use lattice_sim::{Address, Context, Event, Process, Scenario, Step, StepKind, Violation, World};
 
-use super::PlantedBug;
 use super::check::Checker;
-use super::client::{Patience, SimClient};
+use super::client::SimClient;
 use super::message::SimMessage;
-use super::node::{DISK_FULL, Delivered, NodeSetup, SimNode, state_digest};
-use super::workload::{Workload, one_of};
+use super::node::{DISK_FULL, Delivered, KILLED, NodeSetup, SimNode, state_digest};
+use super::shape::Shape;
+use super::workload::Workload;
 use crate::raft_node::Role;
-use crate::replica::ReplicaConfig;
 use crate::state_machine::DurableStateMachine;
 use crate::types::NodeId;
 
@@ -36,64 +32,12 @@ const FULL_CHECK_EVERY: u64 = 1_000;
 /// The address of the first client.
 const CLIENTS: u64 = 101;
 
-/// The shape of a cluster, drawn from the seed: how many nodes and clients there are, and how they are configured.
-#[derive(Clone, Debug)]
-pub(super) struct Shape {
-    pub(super) nodes: u64,
-    clients: u64,
-    patience: Patience,
-    setup: NodeSetup,
-}
-
-impl Shape {
-    /// Small limits, so that snapshots, compaction, full windows and entries that are no longer in memory are everyday.
-    pub(super) fn draw(seed: u64, bug: Option<PlantedBug>) -> Self {
-        let rng = &mut stream(seed, "shape", 0);
-        let nodes = one_of(rng, &[3, 3, 5]);
-        let snapshot_entries = one_of(rng, &[10, 25, 100, 400]);
-        let setup = NodeSetup {
-            id: NodeId(0),
-            founders: (1..=nodes).map(NodeId).collect(),
-            bug,
-            replica: ReplicaConfig {
-                snapshot_entries,
-                apply_bytes_max: one_of(rng, &[1, 1_000, 20_000]),
-                apply_lag_max: one_of(rng, &[50, 1_000]),
-                reads_max: one_of(rng, &[2, 1_000]),
-                read_retry: Duration::from_millis(between(rng, 50, 300)),
-            },
-            election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
-            heartbeat: Duration::from_millis(between(rng, 40, 100)),
-            append_bytes_max: one_of(rng, &[1, 500, 8_000, 100_000]),
-            inflight_messages_max: one_of(rng, &[1, 4, 64]),
-            tail_bytes_max: one_of(rng, &[0, 2_000, 20_000, 1_000_000]),
-            kept_entries: one_of(rng, &[0, 5, snapshot_entries]),
-            segment_size: one_of(rng, &[4 << 10, 16 << 10, 64 << 10]),
-            chunk_bytes: one_of(rng, &[1_000, 3_000, 100_000]),
-            read_timeout: Duration::from_millis(between(rng, 200, 2_000)),
-            work: one_of(rng, &[Span::micros(10, 200), Span::micros(100, 3_000)]),
-            stall: Chance::percent(one_of(rng, &[0, 1])),
-            stalled: Span::millis(10, 400),
-            transfer: Span::micros(20, 2_000),
-        };
-        let think = one_of(rng, &[30, 100, 300]);
-        let patience = Patience {
-            think: Span::millis(1, 2 * think),
-            timeout: Span::millis(300, 2_000),
-            pause: Span::millis(1, 50),
-        };
-        Self { nodes, clients: between(rng, 2, 4), patience, setup }
-    }
-
-    pub(super) fn addresses(&self) -> Vec<Address> {
-        (1..=self.nodes).map(Address).collect()
-    }
-}
-
 /// A cluster with its clients, and everything that is checked about it.
 pub struct SimCluster<W: Workload> {
     workload: W,
     shape: Shape,
+    /// How long faults strike.
+    safety: Duration,
     checker: Checker<W>,
     events: u64,
     /// Syncs that had failed on each disk when its node last ended.
@@ -101,9 +45,9 @@ pub struct SimCluster<W: Workload> {
 }
 
 impl<W: Workload> SimCluster<W> {
-    pub(super) fn new(workload: W, shape: Shape) -> Self {
+    pub(super) fn new(workload: W, shape: Shape, safety: Duration) -> Self {
         let checker = Checker::new(workload.clone());
-        Self { workload, shape, checker, events: 0, failed_syncs: BTreeMap::new() }
+        Self { workload, shape, safety, checker, events: 0, failed_syncs: BTreeMap::new() }
     }
 
     fn nodes(world: &World<SimProcess<W>>) -> impl Iterator<Item = &SimNode<W>> + Clone {
@@ -114,13 +58,14 @@ impl<W: Workload> SimCluster<W> {
         })
     }
 
-    /// A node may end itself because its disk failed, and may be unable to start on a full one. Nothing else excuses it.
+    /// A node may end itself because its disk failed, and may be unable to start on a full one; and it may have been told
+    /// to end. Nothing else excuses it.
     fn check_stop(&mut self, world: &World<SimProcess<W>>, step: &Step) -> Result<(), Violation> {
         let reason = world.stopped(step.address).unwrap_or_default();
         let failed = world.disk(step.address).counts().failed_syncs;
         let before = self.failed_syncs.insert(step.address, failed).unwrap_or_default();
         let could_not_start = step.kind == StepKind::Started && reason.starts_with(DISK_FULL);
-        if failed > before || could_not_start {
+        if failed > before || could_not_start || reason == KILLED {
             return Ok(());
         }
         Err(Violation::new("nodes do not fail", format!("{} stopped: {reason}", step.address)))
@@ -184,17 +129,17 @@ impl<W: Workload> Scenario for SimCluster<W> {
         }
     }
 
-    fn check_step(
-        &mut self,
-        world: &World<SimProcess<W>>,
-        step: &Step,
-    ) -> Result<(), Violation> {
+    fn check_step(&mut self, world: &World<SimProcess<W>>, step: &Step) -> Result<(), Violation> {
         self.events += 1;
+        if world.now() >= self.safety {
+            self.shape.setup.is_calm.set(true);
+        }
         if step.stopped {
             self.check_stop(world, step)?;
         }
         match world.process(step.address) {
             Some(SimProcess::Node(node)) => {
+                self.checker.states(NodeId(step.address.0), node.doings())?;
                 if let Some(raft) = node.raft() {
                     self.checker.node(raft, node.doings())?;
                 }

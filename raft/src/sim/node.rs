@@ -4,7 +4,7 @@
 //! ([`writer`]), a run of entries is applied when the machine's worker gets to it ([`worker`]), pieces of snapshots are read and written a
 //! little later than they were asked for. Nothing is decided here that the driver would not decide in the same way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -25,13 +25,11 @@ use crate::effects::{ProposalId, Rejection};
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
 use crate::raft_node::{Config, Proposal, RaftNode};
-use crate::replica::{
-    Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId,
-};
+use crate::replica::{Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId};
 use crate::state_machine::{Committed, DurableStateMachine};
 use crate::storage::{
     DataDirectory, JournalLog, JournalLogOptions, JournalLogReader, LogReader, LogStore,
-    SnapshotStore,
+    RecoveredState, SnapshotStore,
 };
 use crate::trace::TraceEvent;
 use crate::types::{ClusterId, EntryId, GroupId, LogIndex, NodeId, SessionId, SnapshotMeta, Term};
@@ -65,6 +63,14 @@ pub(super) struct NodeSetup {
     pub(super) stall: Chance,
     /// and how long that is.
     pub(super) stalled: Span,
+    /// How often a node that has won an election is cut off from all others soon after,
+    pub(super) falls: Chance,
+    /// how soon,
+    pub(super) falls_after: Span,
+    /// and how much later it is killed.
+    pub(super) killed_after: Span,
+    /// The time of faults is over.
+    pub(super) is_calm: Rc<Cell<bool>>,
     /// How long pieces take that are read for followers.
     pub(super) transfer: Span,
 }
@@ -89,8 +95,18 @@ pub struct SimNode<W: Workload> {
     workload: W,
     delivered: Delivered,
     seed: u64,
+    opening: Option<Opened<W>>,
     running: Option<Running<W>>,
     doings: Doings,
+}
+
+/// What was found in a data directory. Recovery makes durable what it found, and takes its time for that.
+struct Opened<W: Workload> {
+    directory: DataDirectory,
+    log: JournalLog,
+    recovered: RecoveredState,
+    snapshots: SnapshotStore,
+    machine: W::Machine,
 }
 
 /// A node that has opened its data directory.
@@ -115,6 +131,7 @@ struct Running<W: Workload> {
     last_request: u64,
     inputs: VecDeque<Input>,
     outputs: Vec<Output>,
+    is_mute: bool,
     _directory: DataDirectory,
 }
 
@@ -131,28 +148,38 @@ enum Pending {
     Input(Input),
     /// The disk has failed, and the node will know by then.
     Failure(String),
-    ReadEntries { to: NodeId, range: RangeInclusive<LogIndex>, bytes_max: usize },
-    ReadSnapshot { to: NodeId, meta: SnapshotMeta, offset: u64 },
+    ReadEntries {
+        to: NodeId,
+        range: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    },
+    ReadSnapshot {
+        to: NodeId,
+        meta: SnapshotMeta,
+        offset: u64,
+    },
     /// Requests wait to be handed on.
     Inbox,
+    /// Nobody hears the node any more.
+    Fall,
+    /// The node is killed.
+    Kill,
 }
 
 type Host<'a> = Context<'a, SimMessage>;
 
 const DIRECTORY: &str = "/node";
 const CLUSTER: ClusterId = ClusterId(0x51b);
+const GROUP: GroupId = GroupId(1);
+/// The token of the opening of the data directory; those of the running node follow it.
+const OPENED: u64 = 0;
 /// Requests that come within this time are handed to the replica together.
 const INBOX_WAIT: Span = Span::micros(0, 300);
 
 impl<W: Workload> SimNode<W> {
-    pub(super) fn new(
-        setup: Rc<NodeSetup>,
-        workload: W,
-        delivered: Delivered,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(setup: Rc<NodeSetup>, workload: W, delivered: Delivered, seed: u64) -> Self {
         let doings = Doings::default();
-        Self { setup, workload, delivered, seed, running: None, doings }
+        Self { setup, workload, delivered, seed, opening: None, running: None, doings }
     }
 
     /// The node inside, once its data directory is open.
@@ -187,13 +214,7 @@ impl<W: Workload> SimNode<W> {
         self.doings.applied.clear();
         self.doings.states.clear();
         self.doings.told.clear();
-        if matches!(event, Event::Start) {
-            match self.open(context) {
-                Ok(running) => self.running = Some(running),
-                Err(reason) => context.stop(reason),
-            }
-        }
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else { return self.start(&event, context) };
         match event {
             Event::Start => {}
             Event::Receive { from, message } => match message {
@@ -214,40 +235,63 @@ impl<W: Workload> SimNode<W> {
         running.go(context, &mut self.doings);
     }
 
-    fn open(&mut self, context: &mut Host<'_>) -> Result<Running<W>, String> {
+    /// Opens the data directory, and begins once what was found there is durable. Nobody is heard before.
+    fn start(&mut self, event: &Event<SimMessage>, context: &mut Host<'_>) {
+        let result = match event {
+            Event::Start => self.open(context).map(|opened| {
+                self.opening = Some(opened);
+                context.complete_after_disk(OPENED);
+            }),
+            Event::Completed(OPENED) => match self.opening.take() {
+                Some(opened) => self.begin(opened, context),
+                None => Ok(()),
+            },
+            Event::Completed(_) | Event::Receive { .. } | Event::Timer => Ok(()),
+        };
+        if let Err(reason) = result {
+            context.stop(reason);
+        }
+    }
+
+    fn open(&mut self, context: &mut Host<'_>) -> Result<Opened<W>, String> {
         let disk: Arc<dyn Disk> = Arc::new(context.disk().clone());
-        let (setup, group) = (Rc::clone(&self.setup), GroupId(1));
-        let random = u128::from(context.rng().next_u64()) << 64 | u128::from(context.rng().next_u64());
+        let setup = &self.setup;
+        let mut random = || u128::from(context.rng().next_u64());
         let directory = DataDirectory::open(
             Arc::clone(&disk),
             Path::new(DIRECTORY),
             CLUSTER,
             setup.id,
             &setup.founders,
-            random,
+            random() << 64 | random(),
         )
         .map_err(|error| reason(&error))?;
-        let mut options = JournalLogOptions::new(directory.log_id(group));
+        let mut options = JournalLogOptions::new(directory.log_id(GROUP));
         options.tail_bytes_max = setup.tail_bytes_max;
         options.journal.segment_size = setup.segment_size;
         options.journal.segment_size_max = setup.segment_size * 4;
         let (log, recovered) =
-            JournalLog::open(Arc::clone(&disk), &directory.log_directory(group), options)
+            JournalLog::open(Arc::clone(&disk), &directory.log_directory(GROUP), options)
                 .map_err(|error| reason(&error))?;
-        let snapshot = recovered.snapshot.clone();
-        let snapshots =
-            SnapshotStore::open(disk, &directory.snapshot_directory(group), snapshot.as_ref())
-                .map_err(|error| reason(&error))?;
+        let snapshot = recovered.snapshot.as_ref();
+        let snapshots = SnapshotStore::open(disk, &directory.snapshot_directory(GROUP), snapshot)
+            .map_err(|error| reason(&error))?;
         let mut machine = self.workload.machine();
-        if let Some(meta) = &snapshot {
+        if let Some(meta) = snapshot {
             let mut parts = snapshots.open_parts(meta).map_err(|error| reason(&error))?;
             machine.restore(meta.last, &mut parts).map_err(|error| reason(error.as_ref()))?;
             self.doings.states.push((meta.last, state_digest(&machine)?));
         }
+        Ok(Opened { directory, log, recovered, snapshots, machine })
+    }
+
+    fn begin(&mut self, opened: Opened<W>, context: &mut Host<'_>) -> Result<(), String> {
+        let Opened { directory, log, recovered, snapshots, machine } = opened;
+        let setup = Rc::clone(&self.setup);
         let founding = Membership::founding(directory.identity().founders.iter().copied());
         let mut config = Config::new(setup.id, directory.identity().store, founding);
         config.cluster = CLUSTER;
-        config.group = group;
+        config.group = GROUP;
         config.boot = context.rng().next_u64();
         config.election_timeout = setup.election_timeout.clone();
         config.heartbeat = setup.heartbeat;
@@ -258,7 +302,7 @@ impl<W: Workload> SimNode<W> {
         config.planted_bug = setup.bug;
         let node = RaftNode::recover(config, recovered, self.seed, context.now())
             .map_err(|error| reason(&error))?;
-        Ok(Running {
+        self.running = Some(Running {
             workload: self.workload.clone(),
             replica: Replica::new(node, setup.replica.clone()),
             reader: machine.reader(),
@@ -268,16 +312,18 @@ impl<W: Workload> SimNode<W> {
             snapshots,
             worker: Worker::default(),
             pending: BTreeMap::new(),
-            last_token: 0,
+            last_token: OPENED,
             inbox: Vec::new(),
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
             last_request: 0,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
+            is_mute: false,
             setup,
             _directory: directory,
-        })
+        });
+        Ok(())
     }
 }
 
@@ -341,6 +387,12 @@ impl<W: Workload> Running<W> {
                 self.inputs.push_back(Input::SnapshotRead { to, meta, offset, data });
             }
             Pending::Inbox => self.hand_on_requests(context),
+            Pending::Fall => {
+                self.is_mute = true;
+                let delay = self.setup.killed_after.draw(context.rng());
+                self.later(delay, Pending::Kill, context);
+            }
+            Pending::Kill => context.stop(KILLED),
         }
     }
 
@@ -348,6 +400,9 @@ impl<W: Workload> Running<W> {
         match output {
             Output::Persist(batch) => self.writer.queue(batch),
             Output::Send(envelope) => {
+                if self.is_mute {
+                    return;
+                }
                 doings.told.push(told(&envelope));
                 context.send(Address(envelope.to.0), SimMessage::Peer(envelope));
             }
@@ -402,9 +457,21 @@ impl<W: Workload> Running<W> {
                 let outcome = Outcome::NotLeader(leader);
                 context.send(client, SimMessage::Response { attempt, outcome });
             }
-            Output::Trace(event) => trace(&event, context),
+            Output::Trace(event) => {
+                trace(&event, context);
+                self.fall_if_elected(&event, context);
+            }
             Output::StatusChanged => {}
             Output::Stop(error) => context.stop(format!("{error:?}")),
+        }
+    }
+
+    /// A fault that no plan made from outside meets often enough: a node falls between winning and ruling.
+    fn fall_if_elected(&mut self, event: &TraceEvent, context: &mut Host<'_>) {
+        let is_elected = matches!(event, TraceEvent::ElectionWon { .. });
+        if is_elected && !self.setup.is_calm.get() && self.setup.falls.happens(context.rng()) {
+            let delay = self.setup.falls_after.draw(context.rng());
+            self.later(delay, Pending::Fall, context);
         }
     }
 
@@ -515,6 +582,9 @@ fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }
+
+/// The reason of a node that was killed after it had won an election.
+pub(super) const KILLED: &str = "killed after an election";
 
 /// How the reason begins for which a node may end itself when it is started.
 pub(super) const DISK_FULL: &str = "the disk is full";

@@ -44,7 +44,10 @@ pub trait Workload: Clone + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// What is wrong with it.
-    fn check(&self, machine: &<Self::Machine as DurableStateMachine>::Reader) -> Result<(), String> {
+    fn check(
+        &self,
+        machine: &<Self::Machine as DurableStateMachine>::Reader,
+    ) -> Result<(), String> {
         let _ = machine;
         Ok(())
     }

@@ -89,7 +89,9 @@ impl Follower {
 
     fn restores(&mut self) {
         let out = self.persisted();
-        assert!(out.iter().any(|output| matches!(output, Output::Restore(meta) if meta.last == id(50))));
+        assert!(
+            out.iter().any(|output| matches!(output, Output::Restore(meta) if meta.last == id(50)))
+        );
         self.input(Input::Restored(id(50)));
         assert_eq!(self.replica.applied(), id(50));
     }

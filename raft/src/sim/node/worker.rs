@@ -61,7 +61,9 @@ impl<W: Workload> Running<W> {
         };
         self.worker.is_busy = false;
         match done {
-            Pending::Input(input @ (Input::Applied { .. } | Input::RunUnreadable(_) | Input::Restored(_))) => {
+            Pending::Input(
+                input @ (Input::Applied { .. } | Input::RunUnreadable(_) | Input::Restored(_)),
+            ) => {
                 self.inputs.push_back(input);
             }
             // What was written to the disk for it has to be there first.
@@ -143,7 +145,8 @@ impl<W: Workload> Running<W> {
         let view = self.machine.view().expect("the machines of simulations can be viewed");
         let Some(mut view) = view else { return Ok(None) };
         let mut writer = self.snapshots.begin(last, membership)?;
-        while let Some(part) = view.next_part().expect("the machines of simulations can be viewed") {
+        while let Some(part) = view.next_part().expect("the machines of simulations can be viewed")
+        {
             writer.part(&part)?;
         }
         writer.finish().map(Some)

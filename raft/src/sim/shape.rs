@@ -1,0 +1,247 @@
+//! What a run is made of, drawn from its seed: the cluster, its clients, its network and disks, and the faults.
+
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lattice_sim::random::{between, stream};
+use lattice_sim::{
+    Address, ChaCha8Rng, Chance, DiskLatency, FaultKind, Link, NemesisOptions, Span, Swarm,
+};
+
+use super::PlantedBug;
+use super::client::Patience;
+use super::node::NodeSetup;
+use super::workload::one_of;
+use crate::replica::ReplicaConfig;
+use crate::types::NodeId;
+
+/// What runs look for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tuning {
+    /// Anything.
+    #[default]
+    General,
+    /// What goes wrong between the commit of an earlier term's entry and the leader's own (Raft §5.4.2, Figure 8): leaders that
+    /// fall as soon as they are elected, one entry in each message.
+    LostLeaders,
+    /// What goes wrong between an entry's arrival at others and on the leader's own disk: disks slower than the network, and
+    /// machines that lose power.
+    SlowDisks,
+}
+
+impl Tuning {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::General, Self::LostLeaders, Self::SlowDisks];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::General => "general",
+            Self::LostLeaders => "lost-leaders",
+            Self::SlowDisks => "slow-disks",
+        }
+    }
+
+    /// What finds this bug soonest.
+    #[must_use]
+    pub fn for_bug(bug: PlantedBug) -> Self {
+        match bug {
+            PlantedBug::CommitOfEarlierTermByCounting => Self::LostLeaders,
+            PlantedBug::LeaderCountsItselfBeforeDisk => Self::SlowDisks,
+            PlantedBug::VoteNotPersistedBeforeReply
+            | PlantedBug::TruncateOnAnyConflictMessage
+            | PlantedBug::ReadIndexBeforeFirstCommit
+            | PlantedBug::FsyncErrorIgnored
+            | PlantedBug::ApplyBeforeCommit
+            | PlantedBug::ForgottenTermOnRestart => Self::General,
+        }
+    }
+
+    /// The faults of one run.
+    pub(super) fn faults(self, seed: u64) -> Swarm {
+        let rng = &mut stream(seed, "swarm", 0);
+        match self {
+            Self::General => general_faults(rng),
+            Self::LostLeaders => {
+                drawn(rng, &[FaultKind::Kill, FaultKind::PartitionMinority], 4_000)
+            }
+            Self::SlowDisks => {
+                let kinds = [FaultKind::Crash, FaultKind::PartitionMinority, FaultKind::DiskSlow];
+                drawn(rng, &kinds, 2_000)
+            }
+        }
+    }
+
+    /// What faults are like.
+    pub(super) fn nemesis(self, targets: Vec<Address>) -> NemesisOptions {
+        let mut options = NemesisOptions::new(targets);
+        if self != Self::General {
+            options.restart = Span::millis(1, 300);
+            options.lasts = Span::millis(20, 500);
+        }
+        options
+    }
+}
+
+impl FromStr for Tuning {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|tuning| tuning.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.into_iter().map(Self::name).collect();
+            format!("no tuning is called {name}; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// One run in four is a storm, in which little gets done and recovery meets recovery. The others leave time between
+/// faults for elections, commits and snapshots, so that a fault meets them.
+fn general_faults(rng: &mut ChaCha8Rng) -> Swarm {
+    if Chance::percent(25).happens(rng) {
+        return Swarm::draw(rng, &FaultKind::ALL);
+    }
+    let density = u32::try_from(between(rng, 10, 50)).expect("at most 50");
+    let mut swarm = Swarm::none();
+    for kind in FaultKind::ALL {
+        let (is_in, doubled) = (Chance::percent(density).happens(rng), between(rng, 0, 4));
+        if is_in {
+            swarm = swarm.with(kind, Duration::from_millis(between(rng, 600, 1_200) << doubled));
+        }
+    }
+    swarm
+}
+
+/// All these kinds, each every half a second at most and every `interval_max` milliseconds at least, on average.
+fn drawn(rng: &mut ChaCha8Rng, kinds: &[FaultKind], interval_max: u64) -> Swarm {
+    kinds.iter().fold(Swarm::none(), |swarm, kind| {
+        swarm.with(*kind, Duration::from_millis(between(rng, 500, interval_max)))
+    })
+}
+
+/// The shortest delay of links and disks.
+const NEAR: Duration = Duration::from_micros(100);
+
+/// The shape of a cluster, drawn from the seed: how many nodes and clients there are, and how they are configured.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) nodes: u64,
+    pub(super) clients: u64,
+    pub(super) patience: Patience,
+    pub(super) setup: NodeSetup,
+    /// What links and disks are like while nothing disturbs them.
+    pub(super) link: Link,
+    pub(super) disk: DiskLatency,
+}
+
+impl Shape {
+    /// Small limits, so that snapshots, compaction, full windows and entries that are no longer in memory are everyday.
+    pub(super) fn draw(seed: u64, tuning: Tuning, bug: Option<PlantedBug>) -> Self {
+        let mut shape = Self::draw_general(seed, bug);
+        let rng = &mut stream(seed, "tuning", 0);
+        match tuning {
+            Tuning::General => return shape,
+            Tuning::LostLeaders => shape.lose_leaders(rng),
+            Tuning::SlowDisks => shape.slow_disks(rng),
+        }
+        shape.leave_time_for_elections();
+        shape
+    }
+
+    fn draw_general(seed: u64, bug: Option<PlantedBug>) -> Self {
+        let rng = &mut stream(seed, "shape", 0);
+        let nodes = one_of(rng, &[3, 3, 5]);
+        let snapshot_entries = one_of(rng, &[10, 25, 100, 400]);
+        let setup = NodeSetup {
+            id: NodeId(0),
+            founders: (1..=nodes).map(NodeId).collect(),
+            bug,
+            replica: ReplicaConfig {
+                snapshot_entries,
+                apply_bytes_max: one_of(rng, &[1, 1_000, 20_000]),
+                apply_lag_max: one_of(rng, &[50, 1_000]),
+                reads_max: one_of(rng, &[2, 1_000]),
+                read_retry: Duration::from_millis(between(rng, 50, 300)),
+            },
+            election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
+            heartbeat: Duration::from_millis(between(rng, 40, 100)),
+            append_bytes_max: one_of(rng, &[1, 500, 8_000, 100_000]),
+            inflight_messages_max: one_of(rng, &[1, 4, 64]),
+            tail_bytes_max: one_of(rng, &[0, 2_000, 20_000, 1_000_000]),
+            kept_entries: one_of(rng, &[0, 5, snapshot_entries]),
+            segment_size: one_of(rng, &[4 << 10, 16 << 10, 64 << 10]),
+            chunk_bytes: one_of(rng, &[1_000, 3_000, 100_000]),
+            read_timeout: Duration::from_millis(between(rng, 200, 2_000)),
+            work: one_of(rng, &[Span::micros(10, 200), Span::micros(100, 3_000)]),
+            stall: Chance::percent(one_of(rng, &[0, 1])),
+            stalled: Span::millis(10, 400),
+            falls: Chance::NEVER,
+            falls_after: Span::ZERO,
+            killed_after: Span::ZERO,
+            is_calm: Rc::default(),
+            transfer: Span::micros(20, 2_000),
+        };
+        let think = one_of(rng, &[5, 30, 100, 300]);
+        let patience = Patience {
+            think: Span::millis(1, 2 * think),
+            timeout: Span::millis(300, 2_000),
+            pause: Span::millis(1, 50),
+        };
+        let clients = between(rng, 2, 4);
+        // Far and near, slow and fast: what is under way at once, and so what a fault can meet, depends on it.
+        let far = one_of(rng, &[2, 2, 10, 40]);
+        let link = Link { delay: Span::new(NEAR, Duration::from_millis(far)), ..Link::default() };
+        let slow = one_of(rng, &[2, 10, 40]);
+        let disk = DiskLatency {
+            sync: Span::new(NEAR, Duration::from_millis(slow)),
+            ..DiskLatency::ssd()
+        };
+        let mut shape = Self { nodes, clients, patience, setup, link, disk };
+        shape.leave_time_for_elections();
+        shape
+    }
+
+    fn lose_leaders(&mut self, rng: &mut ChaCha8Rng) {
+        self.nodes = 3;
+        self.setup.founders.truncate(3);
+        self.setup.append_bytes_max = 1;
+        self.setup.inflight_messages_max = 1;
+        self.setup.falls = Chance::percent(80);
+        self.setup.falls_after = Span::millis(0, one_of(rng, &[0, 20, 150]));
+        self.setup.killed_after = Span::millis(0, 100);
+        self.link.delay.max = Duration::from_millis(one_of(rng, &[5, 40]));
+        self.disk.sync.max = Duration::from_millis(one_of(rng, &[2, 30]));
+        self.disk.stall = Chance::NEVER;
+        self.link.loss = Chance::percent(one_of(rng, &[0, 3, 8]));
+        self.patience.think = Span::millis(1, 20);
+    }
+
+    fn slow_disks(&mut self, rng: &mut ChaCha8Rng) {
+        self.nodes = 3;
+        self.setup.founders.truncate(3);
+        self.setup.append_bytes_max = 1;
+        self.setup.inflight_messages_max = 1;
+        self.link.delay.max = Duration::from_millis(5);
+        self.link.loss = Chance::percent(one_of(rng, &[0, 3, 8]));
+        self.disk.sync.max = Duration::from_millis(30);
+        self.patience.think = Span::millis(1, 20);
+    }
+
+    /// Elections come to an end only if messages and syncs take far less time than election timeouts (Raft §5.6).
+    fn leave_time_for_elections(&mut self) {
+        // Two rounds and the writes of both sides, each of which may wait for another.
+        let election = 4 * self.link.delay.max + 4 * self.disk.sync.max;
+        let shortest = election.max(Duration::from_millis(150));
+        self.setup.election_timeout = shortest..2 * shortest;
+    }
+
+    /// Ten of the longest election timeouts, and time for clients to give up what they were waiting for.
+    pub(super) fn progress_within(&self) -> Duration {
+        10 * self.setup.election_timeout.end + Duration::from_secs(5)
+    }
+
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        (1..=self.nodes).map(Address).collect()
+    }
+}

@@ -1,0 +1,15 @@
+#![cfg(test)]
+//! The integration tests of the Raft library, in one binary.
+
+mod cases;
+#[cfg(feature = "driver")]
+mod driver;
+mod paper;
+mod planted_bugs;
+mod script;
+mod scripts;
+mod simulation;
+mod snapshot_install;
+mod storage;
+#[cfg(feature = "grpc")]
+mod transport;
