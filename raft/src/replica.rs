@@ -36,7 +36,8 @@ pub struct RequestId(pub u64);
 /// How a replica behaves beyond its node's [`crate::raft_node::Config`].
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
-    /// Entries applied since the last snapshot after which another is taken.
+    /// Entries applied since the last snapshot after which another is taken, if their bytes are as many as that snapshot has: so all
+    /// snapshots together never write more than the log does, however large the state.
     pub snapshot_entries: u64,
     /// Bytes of entries handed to the state machine at a time (one entry may exceed it).
     pub apply_bytes_max: usize,
@@ -300,6 +301,8 @@ pub struct Replica {
     restoring: Option<SnapshotMeta>,
     is_taking_snapshot: bool,
     snapshot_is_wanted: bool,
+    /// Bytes of entries given out since the latest snapshot was begun.
+    bytes_since_snapshot: u64,
     has_snapshots: bool,
     snapshot_not_before: Duration,
     is_low_on_space: bool,
@@ -328,6 +331,7 @@ impl Replica {
             restoring: None,
             is_taking_snapshot: false,
             snapshot_is_wanted: false,
+            bytes_since_snapshot: 0,
             has_snapshots: true,
             snapshot_not_before: Duration::ZERO,
             is_low_on_space: false,
@@ -637,17 +641,27 @@ impl Replica {
         let term = self.node.log().term_at(end).expect("what is committed is in the log");
         self.given = EntryId::new(term, end);
         self.is_applying = true;
+        // A run that is not in memory counts for what it has at least.
+        let bytes = entries.as_ref().map_or_else(
+            || end.since(first) * Entry::OVERHEAD as u64,
+            |entries| entries.iter().map(|entry| entry.size() as u64).sum(),
+        );
+        self.bytes_since_snapshot += bytes;
         out.push(Output::Apply(Run { range: first..=end, entries }));
     }
 
     fn take_snapshot_if_due(&mut self, now: Duration, out: &mut Vec<Output>) {
         let latest = self.node.log().snapshot().map_or(LogIndex::ZERO, |meta| meta.last.index);
         let since = self.given.index.since(latest);
-        let is_due = since >= self.config.snapshot_entries || (self.snapshot_is_wanted && since > 0);
+        let size = self.node.log().snapshot().map_or(0, |meta| meta.size);
+        let is_worth_it =
+            since >= self.config.snapshot_entries && self.bytes_since_snapshot >= size;
+        let is_due = is_worth_it || (self.snapshot_is_wanted && since > 0);
         let may = self.has_snapshots && !self.is_taking_snapshot && now >= self.snapshot_not_before;
         if is_due && may {
             self.is_taking_snapshot = true;
             self.snapshot_is_wanted = false;
+            self.bytes_since_snapshot = 0;
             let membership = self.node.membership_at(self.given.index).clone();
             out.push(Output::TakeSnapshot { last: self.given, membership });
         }

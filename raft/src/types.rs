@@ -152,11 +152,13 @@ impl EntryId {
 }
 
 impl Entry {
+    /// What is around an entry's payload, in bytes, more or less.
+    pub const OVERHEAD: usize = 32;
+
     /// What the entry weighs against byte limits: its payload and a constant for everything around it.
     #[must_use]
     pub fn size(&self) -> usize {
-        const OVERHEAD: usize = 32;
-        OVERHEAD
+        Self::OVERHEAD
             + match &self.payload {
                 Payload::Noop => 0,
                 Payload::Command(command) => command.len(),

@@ -39,7 +39,8 @@ pub struct Limits {
     pub reads: usize,
     /// Committed entries that wait for the state machine before proposals are refused.
     pub apply_lag: u64,
-    /// Entries applied since the last snapshot after which another is taken.
+    /// Entries applied since the last snapshot after which another is taken; see
+    /// [`ReplicaConfig`](crate::replica::ReplicaConfig).
     pub snapshot_entries: u64,
     /// Entries before a snapshot's last one that are kept for slow followers.
     pub kept_entries: u64,

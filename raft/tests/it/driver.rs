@@ -302,6 +302,26 @@ async fn a_requested_snapshot_is_taken_and_a_second_one_is_the_same() {
 }
 
 #[tokio::test]
+async fn a_large_state_is_not_written_again_for_every_few_entries() {
+    let mut cluster = Cluster::start(1);
+    let id = NodeId(1);
+    cluster.stop_node(id).await;
+    cluster.start_node(id, |options| options.limits.snapshot_entries = 1);
+    let node = &cluster.nodes[&cluster.leader().await];
+    node.propose("x".repeat(100_000)).await.unwrap();
+    let has_large = |status: &Status| status.snapshot.is_some_and(|last| last.index.0 >= 2);
+    node.propose("the large one is given out").await.unwrap();
+    node.wait_for(PATIENCE, has_large).await.unwrap();
+    let before = node.status().counters.snapshots_taken;
+    for number in 0..100 {
+        node.propose(format!("line {number}")).await.unwrap();
+    }
+    let applied_all = |status: &Status| status.counters.proposals_applied >= 102;
+    let after = node.wait_for(PATIENCE, applied_all).await.unwrap().counters.snapshots_taken;
+    assert!(after <= before + 1, "{} snapshots of 100 kB for 5 kB of entries", after - before);
+}
+
+#[tokio::test]
 async fn a_machine_without_snapshots_says_so() {
     let network = MemoryNetwork::new();
     let id = NodeId(1);
