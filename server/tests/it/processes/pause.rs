@@ -45,5 +45,7 @@ async fn a_leader_that_slept_serves_no_stale_read() {
     }
     cluster.caught_up(leader).await;
     let summary = load.stop().await.check_at_the_end(&cluster).await;
-    println!("n{leader} slept; n{next} led after {elected:.2?} and wrote after {gap:.2?}; {summary}");
+    println!(
+        "n{leader} slept; n{next} led after {elected:.2?} and wrote after {gap:.2?}; {summary}"
+    );
 }
