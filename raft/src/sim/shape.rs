@@ -120,6 +120,9 @@ fn drawn(rng: &mut ChaCha8Rng, kinds: &[FaultKind], interval_max: u64) -> Swarm 
     })
 }
 
+/// How many times slower the simulator makes a disk at most.
+const SLOWDOWN_MAX: u32 = 100;
+
 /// The shortest delay of links and disks.
 const NEAR: Duration = Duration::from_micros(100);
 
@@ -236,9 +239,11 @@ impl Shape {
         self.setup.election_timeout = shortest..2 * shortest;
     }
 
-    /// Ten of the longest election timeouts, and time for clients to give up what they were waiting for.
+    /// Ten of the longest election timeouts, time for clients to give up what they were waiting for, and for a disk that was
+    /// slow to the end to finish what it had begun then: a node may be starting on it, which takes a few syncs.
     pub(super) fn progress_within(&self) -> Duration {
-        10 * self.setup.election_timeout.end + Duration::from_secs(5)
+        let elections = 10 * self.setup.election_timeout.end;
+        elections + Duration::from_secs(5) + 6 * SLOWDOWN_MAX * self.disk.sync.max
     }
 
     pub(super) fn addresses(&self) -> Vec<Address> {
