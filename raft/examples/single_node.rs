@@ -47,7 +47,8 @@ async fn main() -> Result<(), BoxError> {
     }
 
     // A linearizable read sees everything acknowledged before it, and writes nothing.
-    let answer = raft.read(Consistency::Linearizable).await?.with(|store| store.get("answer").cloned());
+    let answer =
+        raft.read(Consistency::Linearizable).await?.with(|store| store.get("answer").cloned());
     println!("read: answer = {answer:?}");
     raft.shutdown().await;
     if answer.as_deref() == Some("42") { Ok(()) } else { Err("the read missed a write".into()) }

@@ -321,7 +321,8 @@ impl From<ProposalError> for ProposeError {
 }
 
 fn hint(leader: Option<NodeId>) -> String {
-    leader.map_or_else(|| ", and knows of no leader".to_owned(), |leader| format!("; {leader} does"))
+    leader
+        .map_or_else(|| ", and knows of no leader".to_owned(), |leader| format!("; {leader} does"))
 }
 
 /// Answers by name of what they answer.

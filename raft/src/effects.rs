@@ -93,7 +93,9 @@ impl fmt::Display for FatalError {
                 "the cluster knows this node under data directory {bound}, which is not this one: its directory was lost or \
                  swapped; put the old one back, or remove the node from the cluster and add it anew"
             ),
-            Self::Snapshot(error) => write!(f, "a snapshot that the log depends on failed ({error})"),
+            Self::Snapshot(error) => {
+                write!(f, "a snapshot that the log depends on failed ({error})")
+            }
         }
     }
 }

@@ -153,7 +153,12 @@ impl Log {
     /// Entries from `from` to at most `through`, at most `bytes_max` of them but at least one; `None` if the first of them is
     /// no longer in memory.
     #[must_use]
-    pub fn entries(&self, from: LogIndex, through: LogIndex, bytes_max: usize) -> Option<Vec<Entry>> {
+    pub fn entries(
+        &self,
+        from: LogIndex,
+        through: LogIndex,
+        bytes_max: usize,
+    ) -> Option<Vec<Entry>> {
         let first = self.tail.front()?.id.index;
         let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
         let mut bytes = 0;
@@ -286,7 +291,8 @@ mod tests {
     #[test]
     fn a_run_of_entries_is_bounded_by_bytes_but_never_empty() {
         let log = log(&[1, 1, 1, 1]);
-        let run = |from: u64, bytes| log.entries(LogIndex(from), LogIndex(4), bytes).map(|run| run.len());
+        let run =
+            |from: u64, bytes| log.entries(LogIndex(from), LogIndex(4), bytes).map(|run| run.len());
         assert_eq!(run(1, 0), Some(1));
         assert_eq!(run(1, 264), Some(2));
         assert_eq!(run(3, 1 << 20), Some(2));

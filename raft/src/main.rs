@@ -96,9 +96,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let smallest = Duration::from_millis(arguments.election_timeout);
     let heartbeat = Duration::from_millis(arguments.heartbeat);
-    options.timing = Timing { election_timeout: smallest..2 * smallest, heartbeat, ..Timing::default() };
+    options.timing =
+        Timing { election_timeout: smallest..2 * smallest, heartbeat, ..Timing::default() };
     if smallest < 3 * heartbeat {
-        tracing::warn!("fewer than three heartbeats fit into the smallest election timeout: one lost message may cost an election");
+        tracing::warn!(
+            "fewer than three heartbeats fit into the smallest election timeout: one lost message may cost an election"
+        );
     }
     let transport = transport(&options, arguments.listen, peers)?;
     let raft = Raft::start(options, Simple::new(Nothing), transport.clone())?;
@@ -108,7 +111,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     outcome
 }
 
-#[expect(clippy::disallowed_methods, reason = "the program binds its port, and hands it to the transport")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the program binds its port, and hands it to the transport"
+)]
 fn transport(
     options: &NodeOptions,
     listen: SocketAddr,
@@ -117,7 +123,8 @@ fn transport(
     let identity = options.directory.identity();
     let identity =
         Identity { cluster: identity.cluster, node: identity.node, store: identity.store };
-    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    let listener =
+        TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     let mut grpc = GrpcOptions::new(identity);
     grpc.listeners = vec![listener];
     grpc.peers = peers.into_iter().map(|(node, address)| (node, vec![address])).collect();

@@ -115,7 +115,8 @@ impl Membership {
     /// ascending, little-endian. Drawn in `docs/formats.md`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
-        let count = u32::try_from(self.voters.len()).expect("a cluster has fewer than 2^32 members");
+        let count =
+            u32::try_from(self.voters.len()).expect("a cluster has fewer than 2^32 members");
         out.extend_from_slice(&count.to_le_bytes());
         for (node, member) in &self.voters {
             out.extend_from_slice(&node.0.to_le_bytes());

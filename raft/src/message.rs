@@ -7,7 +7,9 @@
 use bytes::Bytes;
 use lattice_trace::Cause;
 
-use crate::types::{ClusterId, Entry, EntryId, GroupId, LogIndex, NodeId, SnapshotMeta, StoreId, Term};
+use crate::types::{
+    ClusterId, Entry, EntryId, GroupId, LogIndex, NodeId, SnapshotMeta, StoreId, Term,
+};
 
 /// The version of the peer protocol that this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;

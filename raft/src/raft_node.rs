@@ -117,7 +117,9 @@ pub enum RecoverError {
     #[error("the log contradicts itself: {0}")]
     Corrupt(String),
     /// The log binds this node's id to another data directory.
-    #[error("{node} is bound to data directory {bound}, this one is {store}: it belongs to another node, or is a copy")]
+    #[error(
+        "{node} is bound to data directory {bound}, this one is {store}: it belongs to another node, or is a copy"
+    )]
     WrongStore {
         /// This node.
         node: NodeId,
@@ -266,7 +268,8 @@ impl RaftNode {
         let membership =
             MembershipHistory::recovered(base_index, base_membership, state.memberships.clone());
         if membership.current().is_impostor(config.id, config.store) {
-            let bound = membership.current().store_of(config.id).expect("an impostor's id is bound");
+            let bound =
+                membership.current().store_of(config.id).expect("an impostor's id is bound");
             return Err(RecoverError::WrongStore { node: config.id, bound, store: config.store });
         }
         let mut node = Self {
@@ -391,7 +394,9 @@ impl RaftNode {
     pub fn progress(&self) -> impl Iterator<Item = (NodeId, &Progress)> {
         let leader = match &self.role {
             RoleState::Leader(leader) => Some(leader),
-            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                None
+            }
         };
         leader.into_iter().flat_map(|leader| leader.progress.iter().map(|(&id, peer)| (id, peer)))
     }
@@ -401,7 +406,9 @@ impl RaftNode {
     pub fn term_start(&self) -> Option<LogIndex> {
         match &self.role {
             RoleState::Leader(leader) => Some(leader.term_start),
-            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                None
+            }
         }
     }
 
@@ -472,7 +479,8 @@ impl RaftNode {
         if self.membership().is_impostor(from, store) {
             let bound = self.membership().store_of(from).expect("an impostor's id is bound");
             self.send(from, Message::WrongStore { bound }, None);
-            return self.trace(TraceEvent::Dropped { from, reason: "sent by another data directory" });
+            return self
+                .trace(TraceEvent::Dropped { from, reason: "sent by another data directory" });
         }
         if term > self.term() && !self.accept_later_term(&envelope) {
             return;
@@ -502,7 +510,8 @@ impl RaftNode {
 
     /// A later term was seen. Returns whether the message is worth looking at.
     fn accept_later_term(&mut self, envelope: &Envelope) -> bool {
-        let is_campaign = matches!(envelope.message, Message::Vote { .. } | Message::PreVote { .. });
+        let is_campaign =
+            matches!(envelope.message, Message::Vote { .. } | Message::PreVote { .. });
         let is_leaders_own = self.leader() == Some(envelope.from);
         // A node that hears from its leader is not drawn into an election by one that does not (thesis §4.2.3).
         if is_campaign && !is_leaders_own && self.is_leader_in_contact() {
@@ -558,7 +567,9 @@ impl RaftNode {
                 self.handle_append(from, previous, entries, commit);
             }
             Message::AppendAccepted { matched } => self.handle_accepted(from, store, matched),
-            Message::AppendRejected { rejected, hint } => self.handle_rejected(from, rejected, hint),
+            Message::AppendRejected { rejected, hint } => {
+                self.handle_rejected(from, rejected, hint)
+            }
             Message::Heartbeat { commit, round } => self.handle_heartbeat(from, commit, round),
             Message::HeartbeatReply { round } => self.handle_heartbeat_reply(from, store, round),
             Message::ReadIndex { id } => self.handle_remote_read(from, id),

@@ -473,7 +473,13 @@ impl Replica {
         }
     }
 
-    fn persist_failed(&mut self, now: Duration, token: IoToken, error: String, out: &mut Vec<Output>) {
+    fn persist_failed(
+        &mut self,
+        now: Duration,
+        token: IoToken,
+        error: String,
+        out: &mut Vec<Output>,
+    ) {
         #[cfg(feature = "sim")]
         if self.node.config().planted_bug == Some(crate::sim::PlantedBug::FsyncErrorIgnored) {
             return self.step(now, Event::Persisted(token), out);
@@ -528,7 +534,8 @@ impl Replica {
     fn answer(&mut self, entry: EntryId, reply: Reply, out: &mut Vec<Output>) {
         if let Some((term, id)) = self.proposals.remove(&entry.index) {
             let is_theirs = term == entry.term;
-            let result = if is_theirs { Ok((entry, reply)) } else { Err(ProposalError::Superseded) };
+            let result =
+                if is_theirs { Ok((entry, reply)) } else { Err(ProposalError::Superseded) };
             out.push(Output::Answer { id, result });
         }
     }
@@ -540,7 +547,8 @@ impl Replica {
         error: ProposalError,
         out: &mut Vec<Output>,
     ) {
-        while let Some(entry) = self.proposals.first_entry().filter(|entry| *entry.key() <= through) {
+        while let Some(entry) = self.proposals.first_entry().filter(|entry| *entry.key() <= through)
+        {
             let (_, id) = entry.remove();
             out.push(Output::Answer { id, result: Err(error) });
         }
@@ -611,7 +619,9 @@ impl Replica {
     /// The machine has reached `last`: reads that waited for it may be served.
     fn moved_on(&mut self, now: Duration, last: EntryId, out: &mut Vec<Output>) {
         self.applied = last;
-        while let Some(entry) = self.reads.confirmed.first_entry().filter(|e| *e.key() <= last.index) {
+        while let Some(entry) =
+            self.reads.confirmed.first_entry().filter(|e| *e.key() <= last.index)
+        {
             out.extend(entry.remove().into_iter().map(Output::ReadReady));
         }
         self.step(now, Event::Applied(last.index), out);
@@ -706,7 +716,8 @@ impl Replica {
     }
 
     fn read_confirmed(&mut self, id: ReadId, index: LogIndex, out: &mut Vec<Output>) {
-        let Some(confirming) = self.reads.confirming.take_if(|confirming| confirming.id == id) else {
+        let Some(confirming) = self.reads.confirming.take_if(|confirming| confirming.id == id)
+        else {
             return;
         };
         let requests = confirming.requests.into_iter().map(|(request, _)| request);
@@ -719,7 +730,9 @@ impl Replica {
 
     /// Nobody could confirm it: it goes back into the queue, to be asked again a little later.
     fn read_unconfirmed(&mut self, now: Duration, id: ReadId) {
-        if let Some(confirming) = self.reads.confirming.as_mut().filter(|confirming| confirming.id == id) {
+        if let Some(confirming) =
+            self.reads.confirming.as_mut().filter(|confirming| confirming.id == id)
+        {
             let pause = self.node.config().heartbeat / 4;
             confirming.retry_at = confirming.retry_at.min(now + pause);
         }
@@ -733,7 +746,9 @@ impl Replica {
     }
 
     fn expire_reads(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if let Some(unanswered) = self.reads.confirming.take_if(|confirming| confirming.retry_at <= now) {
+        if let Some(unanswered) =
+            self.reads.confirming.take_if(|confirming| confirming.retry_at <= now)
+        {
             self.reads.queued.extend(unanswered.requests);
         }
         let leader = self.node.leader();

@@ -232,7 +232,11 @@ mod tests {
             (15, 1, id(10, 2)),
             (3, 9, id(10, 2)),
         ] {
-            assert_eq!(runs().last_at_most(LogIndex(index), Term(term)), expected, "{index} {term}");
+            assert_eq!(
+                runs().last_at_most(LogIndex(index), Term(term)),
+                expected,
+                "{index} {term}"
+            );
         }
     }
 

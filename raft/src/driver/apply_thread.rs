@@ -57,8 +57,10 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
     fn run(mut self, queue: &Receiver<ApplyJob>) {
         while let Ok(job) = queue.recv() {
             // A panic leaves the machine in a state that nobody may see: the node stops.
-            let result = catch_unwind(AssertUnwindSafe(|| self.work(job)))
-                .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_text(&*panic)).into()));
+            let result =
+                catch_unwind(AssertUnwindSafe(|| self.work(job))).unwrap_or_else(|panic| {
+                    Err(format!("it panicked: {}", panic_text(&*panic)).into())
+                });
             let is_over = result.is_err();
             let input = match result {
                 Ok(Some(input)) => input,

@@ -127,7 +127,8 @@ fn replica<M: DurableStateMachine>(
     let (timing, limits) = (&options.timing, &options.limits);
     let [boot, seed] = {
         let random = random();
-        [random >> 64, random].map(|bits| u64::try_from(bits & u128::from(u64::MAX)).expect("64 bits"))
+        [random >> 64, random]
+            .map(|bits| u64::try_from(bits & u128::from(u64::MAX)).expect("64 bits"))
     };
     let config = Config {
         cluster: identity.cluster,

@@ -327,7 +327,10 @@ impl Task {
     fn answer(
         &mut self,
         id: ProposalId,
-        result: Result<(crate::types::EntryId, crate::state_machine::Reply), crate::replica::ProposalError>,
+        result: Result<
+            (crate::types::EntryId, crate::state_machine::Reply),
+            crate::replica::ProposalError,
+        >,
     ) {
         let answer = match result {
             Ok((id, Ok(reply))) => Ok(Applied { id, reply }),

@@ -186,7 +186,8 @@ impl RaftNode {
         let RoleState::Candidate(ballot) = &self.role else { return };
         match ballot.tally(voters) {
             Tally::Won => {
-                let stores = ballot.answers.iter().map(|(&node, &(store, _))| (node, store)).collect();
+                let stores =
+                    ballot.answers.iter().map(|(&node, &(store, _))| (node, store)).collect();
                 self.become_leader(stores);
             }
             // Wait for the deadline: the winner will be heard from before.

@@ -97,7 +97,9 @@ impl RaftNode {
         if size > limit {
             return self.reject(id, Rejection::TooLarge { size, limit });
         }
-        let RoleState::Leader(leader) = &mut self.role else { unreachable!("checked by the caller") };
+        let RoleState::Leader(leader) = &mut self.role else {
+            unreachable!("checked by the caller")
+        };
         // One command always fits, so that a limit below a command's size does not refuse for ever.
         if leader.uncommitted.bytes > 0
             && leader.uncommitted.bytes + size > self.config.uncommitted_bytes_max
@@ -165,7 +167,9 @@ impl RaftNode {
     fn make_append(&mut self, peer: NodeId, from: LogIndex, entries: Vec<Entry>) -> Message {
         let index = from.previous();
         let term = self.log.term_at(index).expect("the caller looked it up");
-        let RoleState::Leader(leader) = &mut self.role else { unreachable!("only a leader appends") };
+        let RoleState::Leader(leader) = &mut self.role else {
+            unreachable!("only a leader appends")
+        };
         let progress = leader.progress.get_mut(&peer).expect("the caller looked it up");
         if let ProgressState::Probe { sent } = &mut progress.state {
             *sent = Some(self.now);
@@ -406,7 +410,12 @@ impl RaftNode {
     }
 
     /// Appends what is not there yet, after removing what contradicts it. `false` if that would remove what is committed.
-    fn append_missing(&mut self, from: NodeId, previous: LogIndex, mut entries: Vec<Entry>) -> bool {
+    fn append_missing(
+        &mut self,
+        from: NodeId,
+        previous: LogIndex,
+        mut entries: Vec<Entry>,
+    ) -> bool {
         let there = self.count_of_present(&entries);
         let first_new = previous.plus(there as u64).next();
         if first_new <= self.log.last().index && self.is_conflict(&entries[there..]) {

@@ -128,7 +128,9 @@ impl RaftNode {
         let counts = self.membership().counts(from, store);
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) else { return };
-        let ProgressState::Snapshot { meta, offset: at, sent } = &mut progress.state else { return };
+        let ProgressState::Snapshot { meta, offset: at, sent } = &mut progress.state else {
+            return;
+        };
         if meta.last != last || offset > meta.size {
             return;
         }

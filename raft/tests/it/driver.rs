@@ -100,8 +100,7 @@ impl Cluster {
     /// Waits until every founder is bound to its directory: until then a founder that came late does not count.
     async fn founded(&self) {
         let is_founded = |status: &Status| {
-            status.membership.is_fully_bound()
-                && status.commit == status.last.index
+            status.membership.is_fully_bound() && status.commit == status.last.index
         };
         for node in self.nodes.values() {
             assert!(node.wait_for(PATIENCE, is_founded).await.is_some());
