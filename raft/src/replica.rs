@@ -253,6 +253,9 @@ pub enum Output {
     Stop(FatalError),
 }
 
+/// Messages that wait for their write. Far more than the windows of all peers let be under way.
+const HELD_MAX: usize = 10_000;
+
 /// How long a failed snapshot rests before the next try.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -271,7 +274,7 @@ struct Reads {
     queued: Vec<(RequestId, Duration)>,
     confirming: Option<Confirming>,
     /// The index each group waits for.
-    confirmed: BTreeMap<LogIndex, Vec<RequestId>>,
+    confirmed: BTreeMap<LogIndex, Vec<(RequestId, Duration)>>,
 }
 
 impl Reads {
@@ -368,7 +371,10 @@ impl Replica {
     pub fn next_deadline(&self) -> Option<Duration> {
         let confirming = self.reads.confirming.as_ref().map(|confirming| confirming.retry_at);
         let queued = self.reads.queued.iter().map(|&(_, deadline)| deadline).min();
-        [self.node.next_deadline(), confirming, queued].into_iter().flatten().min()
+        // Later indexes were asked for later.
+        let confirmed = self.reads.confirmed.first_key_value();
+        let confirmed = confirmed.and_then(|(_, group)| group.first()).map(|&(_, deadline)| deadline);
+        [self.node.next_deadline(), confirming, queued, confirmed].into_iter().flatten().min()
     }
 
     /// Takes one input at time `now`.
@@ -417,13 +423,19 @@ impl Replica {
         }
         self.effects = effects;
         self.release_held(out);
+        self.answer_removed(out);
     }
 
     fn carry_out(&mut self, now: Duration, effect: Effect, out: &mut Vec<Output>) {
         match effect {
             Effect::Persist(batch) => out.push(Output::Persist(batch)),
             Effect::Send { envelope, after: None } => out.push(Output::Send(envelope)),
-            Effect::Send { envelope, after: Some(token) } => self.held.push_back((token, envelope)),
+            // While a disk stands still, the others ask again and again. What is not held is as if lost on the way.
+            Effect::Send { envelope, after: Some(token) } => {
+                if self.held.len() < HELD_MAX {
+                    self.held.push_back((token, envelope));
+                }
+            }
             Effect::Apply(range) => self.committed(range),
             Effect::Proposed { id, entry } => {
                 if let Some((_, lost)) = self.proposals.insert(entry.index, (entry.term, id)) {
@@ -496,8 +508,7 @@ impl Replica {
         let reads = std::mem::take(&mut self.reads);
         let confirming = reads.confirming.into_iter().flat_map(|confirming| confirming.requests);
         let confirmed = reads.confirmed.into_values().flatten();
-        let waiting = reads.queued.into_iter().chain(confirming).map(|(request, _)| request);
-        for request in waiting.chain(confirmed) {
+        for (request, _) in reads.queued.into_iter().chain(confirming).chain(confirmed) {
             out.push(Output::ReadFailed { request, leader: None });
         }
         out.push(Output::Stop(error));
@@ -551,6 +562,16 @@ impl Replica {
         {
             let (_, id) = entry.remove();
             out.push(Output::Answer { id, result: Err(error) });
+        }
+    }
+
+    /// Proposals whose place is no longer in the log: a later leader removed it and has put nothing there, perhaps for a long time.
+    /// Another node may still have the entry.
+    fn answer_removed(&mut self, out: &mut Vec<Output>) {
+        let last = self.node.log().last().index;
+        while let Some(entry) = self.proposals.last_entry().filter(|entry| *entry.key() > last) {
+            let (_, id) = entry.remove();
+            out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
         }
     }
 
@@ -622,7 +643,8 @@ impl Replica {
         while let Some(entry) =
             self.reads.confirmed.first_entry().filter(|e| *e.key() <= last.index)
         {
-            out.extend(entry.remove().into_iter().map(Output::ReadReady));
+            let group = entry.remove();
+            out.extend(group.into_iter().map(|(request, _)| Output::ReadReady(request)));
         }
         self.step(now, Event::Applied(last.index), out);
         out.push(Output::StatusChanged);
@@ -720,11 +742,11 @@ impl Replica {
         else {
             return;
         };
-        let requests = confirming.requests.into_iter().map(|(request, _)| request);
         if index <= self.applied.index {
-            out.extend(requests.map(Output::ReadReady));
+            let requests = confirming.requests.into_iter();
+            out.extend(requests.map(|(request, _)| Output::ReadReady(request)));
         } else {
-            self.reads.confirmed.entry(index).or_default().extend(requests);
+            self.reads.confirmed.entry(index).or_default().extend(confirming.requests);
         }
     }
 
@@ -752,12 +774,18 @@ impl Replica {
             self.reads.queued.extend(unanswered.requests);
         }
         let leader = self.node.leader();
-        self.reads.queued.retain(|&(request, deadline)| {
+        let mut is_live = |&(request, deadline): &(RequestId, Duration)| {
             let is_live = deadline > now;
             if !is_live {
                 out.push(Output::ReadFailed { request, leader });
             }
             is_live
+        };
+        self.reads.queued.retain(&mut is_live);
+        // A machine that stands still, because its log does, must not keep them for ever.
+        self.reads.confirmed.retain(|_, group| {
+            group.retain(&mut is_live);
+            !group.is_empty()
         });
     }
 }

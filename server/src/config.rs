@@ -454,6 +454,9 @@ fn urls(
     given: Option<Vec<String>>,
     default: Option<&str>,
 ) -> Result<Vec<Url>, ConfigError> {
+    if given.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ConfigError::Value { setting, reason: "names no address".into() });
+    }
     let given = given.unwrap_or_else(|| default.map(str::to_owned).into_iter().collect());
     given
         .iter()
@@ -550,6 +553,12 @@ mod tests {
         assert_eq!(file.initial_cluster, some("n1=http://h:1,n2=http://h:2"));
         assert_eq!(file.listen_client_urls, some("http://localhost:3"));
         assert_eq!(file.heartbeat_interval, Some(50));
+    }
+
+    #[test]
+    fn an_empty_list_of_addresses_is_refused() {
+        let settings = parse("listen-client-urls = []").unwrap();
+        assert_eq!(refusal(settings), "--listen-client-urls: names no address");
     }
 
     #[test]

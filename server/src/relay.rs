@@ -16,7 +16,7 @@ use lattice_kv::{Command, KvError, KvReader, Limits, Operation, Outcome};
 use raft_consensus::driver::{ProposeError, ProposeOptions, Raft};
 use raft_consensus::types::{ClusterId, GroupId, NodeId};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -42,6 +42,9 @@ const PAUSE: Duration = Duration::from_millis(25);
 
 /// A peer that does not take a connection in this time is not the leader for long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Once another node leads, the answer of the one that led before may still be on its way for this long.
+const LATE_ANSWER: Duration = Duration::from_millis(500);
 
 /// Takes writes to the leader.
 #[derive(Debug)]
@@ -126,7 +129,10 @@ impl Relay {
                 (status.leader, status.term)
             };
             let verdict = match leader {
-                Some(leader) => self.hand_over(leader, command.clone(), options, deadline).await,
+                Some(leader) if leader == self.me => {
+                    self.propose(command.clone(), options, deadline).await
+                }
+                Some(leader) => self.hand_over(leader, command.clone(), deadline).await,
                 None => not_applied(Reason::NotLeader),
             };
             if let Some(result) = conclude(verdict) {
@@ -145,20 +151,23 @@ impl Relay {
         }
     }
 
-    async fn hand_over(
-        &self,
-        leader: NodeId,
-        command: Bytes,
-        options: ProposeOptions,
-        deadline: Instant,
-    ) -> Verdict {
-        if leader == self.me {
-            return match timeout_at(deadline, self.raft.propose_with(command, options)).await {
-                Ok(result) => verdict(result.map(|applied| applied.reply)),
-                Err(_elapsed) => Verdict::Lost(Lost::Time),
-            };
+    async fn propose(&self, command: Bytes, options: ProposeOptions, deadline: Instant) -> Verdict {
+        match timeout_at(deadline, self.raft.propose_with(command, options)).await {
+            Ok(result) => verdict(result.map(|applied| applied.reply)),
+            Err(_elapsed) => Verdict::Lost(Lost::Time),
         }
-        let Some(mut client) = self.connect(leader, deadline).await else {
+    }
+
+    async fn hand_over(&self, leader: NodeId, command: Bytes, deadline: Instant) -> Verdict {
+        let mut status = self.raft.watch();
+        // A machine without power refuses nothing, it is silent. Whoever waits for a connection to it, or in the queue
+        // for that, stops when it is the leader no more.
+        let connected = tokio::select! {
+            client = self.connect(leader) => client,
+            _news = status.wait_for(|now| now.leader != Some(leader)) => None,
+            () = sleep_until(deadline) => None,
+        };
+        let Some(mut client) = connected else {
             return not_applied(Reason::NotLeader);
         };
         let mut request = Request::new(ProposeRequest {
@@ -167,19 +176,30 @@ impl Relay {
             from: self.me.0,
             command,
         });
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        match timeout_at(deadline, client.propose(request)).await {
-            Ok(Ok(response)) => response.into_inner().into(),
-            Ok(Err(status)) => {
+        // Later than our own deadline, for the library would report its end as that of the connection.
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()) + LATE_ANSWER);
+        let replaced = async {
+            drop(status.wait_for(|now| now.leader.is_some_and(|now| now != leader)).await);
+            sleep(LATE_ANSWER).await;
+        };
+        tokio::select! {
+            answer = client.propose(request) => match answer {
+                Ok(response) => response.into_inner().into(),
+                Err(status) => {
+                    self.forget(leader).await;
+                    lost_or_not_sent(&status)
+                }
+            },
+            () = replaced => {
                 self.forget(leader).await;
-                lost_or_not_sent(&status)
+                Verdict::Lost(Lost::Leader)
             }
-            Err(_elapsed) => Verdict::Lost(Lost::Time),
+            () = sleep_until(deadline) => Verdict::Lost(Lost::Time),
         }
     }
 
     /// The connection to `leader`, made if there is none. `None` if it cannot be made: nothing was sent then.
-    async fn connect(&self, leader: NodeId, deadline: Instant) -> Option<ForwardClient<Channel>> {
+    async fn connect(&self, leader: NodeId) -> Option<ForwardClient<Channel>> {
         let mut slot = self.leader.lock().await;
         if let Some((node, client)) = slot.as_ref()
             && *node == leader
@@ -187,8 +207,7 @@ impl Relay {
             return Some(client.clone());
         }
         for url in &self.founders.by_id(leader)?.peer_urls {
-            let endpoint = builder(url, CONNECT_TIMEOUT);
-            if let Ok(Ok(channel)) = timeout_at(deadline, endpoint.connect()).await {
+            if let Ok(channel) = builder(url, CONNECT_TIMEOUT).connect().await {
                 let client = ForwardClient::new(channel)
                     .max_decoding_message_size(ANSWER_MAX)
                     .max_encoding_message_size(MESSAGE_MAX);

@@ -137,8 +137,15 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
             return Err(format!("it stands at {}, not at {last}", self.machine.applied()).into());
         }
         let sync = self.machine.sync();
-        let Some(view) = self.machine.view()? else {
-            return Ok(Some(Input::SnapshotTaken(SnapshotOutcome::Unsupported)));
+        // A snapshot that cannot be taken changes nothing: were it the node's end, it would be that of every node at the same entry.
+        let failed = |error: &dyn std::error::Error| {
+            let outcome = SnapshotOutcome::Failed(with_causes(error));
+            Ok(Some(Input::SnapshotTaken(outcome)))
+        };
+        let view = match self.machine.view() {
+            Ok(Some(view)) => view,
+            Ok(None) => return Ok(Some(Input::SnapshotTaken(SnapshotOutcome::Unsupported))),
+            Err(error) => return failed(&*error),
         };
         let (snapshots, completions) = (self.snapshots.clone(), self.completions.clone());
         let write = move || {
@@ -146,8 +153,8 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
             // A node that has gone meanwhile needs no answer.
             let _: Result<(), _> = completions.send(job.run());
         };
-        std::thread::Builder::new().name(format!("{}-snapshot", self.name)).spawn(write)?;
-        Ok(None)
+        let thread = std::thread::Builder::new().name(format!("{}-snapshot", self.name));
+        thread.spawn(write).map_or_else(|error| failed(&error), |_| Ok(None))
     }
 }
 
@@ -205,7 +212,7 @@ fn committed(entry: Entry) -> Committed {
     Committed { id: entry.id, session: entry.session, command }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

@@ -1,6 +1,8 @@
 //! The thread that writes the log: it takes all that has queued, writes it, syncs once, and reports the highest token.
 #![expect(clippy::disallowed_methods, reason = "the log is written by a thread of its own")]
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -13,6 +15,7 @@ use crate::replica::Input;
 use crate::storage::{LogStore, StorageError};
 use crate::types::LogIndex;
 
+use super::apply_thread::panic_text;
 use super::clock::Stopwatch;
 use super::status::SyncCounters;
 
@@ -40,9 +43,21 @@ pub(super) fn start<L: LogStore>(
     name: String,
 ) -> std::io::Result<(Sender<LogJob>, JoinHandle<()>)> {
     let (jobs, queue) = channel();
+    let reporter = completions.clone();
     let worker = Worker { log, completions, counters, is_low: false, is_dirty: false };
-    let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&queue))?;
+    let work = move || or_report_panic(&reporter, || worker.run(&queue));
+    let thread = std::thread::Builder::new().name(name).spawn(work)?;
     Ok((jobs, thread))
+}
+
+/// A thread that ends in a panic would be missed by nobody, and the node would lead on without it: it says so, and the node stops.
+pub(super) fn or_report_panic(completions: &UnboundedSender<Input>, work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        let error = format!("its thread panicked: {}", panic_text(&*panic));
+        let failed = Input::PersistFailed { token: IoToken::default(), error };
+        // If the node has gone, it has stopped.
+        let _: Result<(), _> = completions.send(failed);
+    }
 }
 
 struct Worker<L> {
@@ -56,6 +71,22 @@ struct Worker<L> {
 
 /// Why the thread ends early.
 struct Ended;
+
+/// What was taken out of the queue and is not done.
+#[derive(Default)]
+struct Todo {
+    batches: VecDeque<PersistBatch>,
+    compact: Option<LogIndex>,
+}
+
+impl Todo {
+    fn push(&mut self, job: LogJob) {
+        match job {
+            LogJob::Persist(batch) => self.batches.push_back(batch),
+            LogJob::Compact(through) => self.compact = self.compact.max(Some(through)),
+        }
+    }
+}
 
 impl<L: LogStore> Worker<L> {
     fn run(mut self, queue: &Receiver<LogJob>) {
@@ -93,45 +124,48 @@ impl<L: LogStore> Worker<L> {
         }
     }
 
-    /// This job and all that have queued behind it, with one sync.
+    /// This job and all that have queued behind it, with one sync; with more of them if the disk is full in between.
     fn work(&mut self, first: LogJob, queue: &Receiver<LogJob>) -> Result<(), Ended> {
-        let mut compact = None;
-        let mut highest = None;
+        let mut todo = Todo::default();
         let others = std::iter::from_fn(|| queue.try_recv().ok());
-        for job in std::iter::once(first).chain(others).take(GROUP_MAX) {
-            match job {
-                LogJob::Persist(batch) => {
-                    self.append(&batch)?;
-                    highest = Some(batch.token);
+        std::iter::once(first).chain(others).take(GROUP_MAX).for_each(|job| todo.push(job));
+        loop {
+            self.write(&mut todo.batches)?;
+            if let Some(through) = todo.compact.take() {
+                match self.log.compact(through) {
+                    // Nothing was dropped, nothing is lost: the next compaction drops this too.
+                    Err(StorageError::NoSpace(_)) => {}
+                    result => self.check(IoToken::default(), result)?,
                 }
-                LogJob::Compact(through) => compact = compact.max(Some(through)),
             }
+            if todo.batches.is_empty() {
+                self.report_space();
+                return Ok(());
+            }
+            // The disk is full. A compaction that is queued behind the write may be what makes room for it.
+            self.report_low(true);
+            match queue.recv_timeout(NO_SPACE_PAUSE) {
+                Ok(job) => todo.push(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended),
+            }
+            queue.try_iter().for_each(|job| todo.push(job));
         }
-        if let Some(token) = highest {
-            self.sync(token)?;
-        }
-        if let Some(through) = compact {
-            let result = self.log.compact(through);
-            self.check(highest.unwrap_or_default(), result)?;
-        }
-        self.report_space();
-        Ok(())
     }
 
-    /// Appends a batch; waits for space if there is none, which is what the whole node then does.
-    fn append(&mut self, batch: &PersistBatch) -> Result<(), Ended> {
-        loop {
+    /// Appends batches in order as far as there is space, and makes durable what was appended.
+    fn write(&mut self, batches: &mut VecDeque<PersistBatch>) -> Result<(), Ended> {
+        let mut highest = None;
+        while let Some(batch) = batches.front() {
+            let token = batch.token;
             match self.log.append(batch) {
-                Err(StorageError::NoSpace(_)) => {
-                    self.report_low(true);
-                    if self.completions.is_closed() {
-                        return Err(Ended);
-                    }
-                    std::thread::sleep(NO_SPACE_PAUSE);
-                }
-                result => return self.check(batch.token, result),
+                Err(StorageError::NoSpace(_)) => break,
+                result => self.check(token, result)?,
             }
+            highest = Some(token);
+            batches.pop_front();
         }
+        highest.map_or(Ok(()), |token| self.sync(token))
     }
 
     fn sync(&mut self, token: IoToken) -> Result<(), Ended> {
@@ -248,6 +282,116 @@ mod tests {
         assert!(next_news());
         assert!(!next_news(), "commands are taken again");
         drop(jobs);
+        thread.join().unwrap();
+    }
+
+    /// A full disk on which only compaction makes room.
+    #[derive(Debug, Default)]
+    struct Filled {
+        is_compacted: bool,
+    }
+
+    impl LogStore for Filled {
+        type Reader = MemoryLogReader;
+
+        fn reader(&self) -> MemoryLogReader {
+            MemoryLog::new().reader()
+        }
+
+        fn append(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
+            assert!(batch.token != IoToken(9), "panicked as asked");
+            if batch.token > IoToken(1) && !self.is_compacted { full() } else { Ok(()) }
+        }
+
+        fn sync(&mut self) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn idle(&mut self) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn compact(&mut self, through: LogIndex) -> Result<(), StorageError> {
+            self.is_compacted = through > LogIndex::ZERO;
+            if self.is_compacted { Ok(()) } else { full() }
+        }
+
+        fn is_low_on_space(&self) -> bool {
+            !self.is_compacted
+        }
+    }
+
+    fn full() -> Result<(), StorageError> {
+        Err(StorageError::NoSpace(Arc::new(std::io::Error::from(std::io::ErrorKind::StorageFull))))
+    }
+
+    fn persist(token: u64) -> LogJob {
+        LogJob::Persist(PersistBatch { token: IoToken(token), ..PersistBatch::default() })
+    }
+
+    type Running = (Sender<LogJob>, JoinHandle<()>, tokio::sync::mpsc::UnboundedReceiver<Input>);
+
+    fn filled() -> Running {
+        let (completions, completed) = tokio::sync::mpsc::unbounded_channel();
+        let log = Filled::default();
+        let (jobs, thread) = start(log, completions, Arc::default(), "log".to_owned()).unwrap();
+        (jobs, thread, completed)
+    }
+
+    async fn next(completed: &mut tokio::sync::mpsc::UnboundedReceiver<Input>) -> Input {
+        let patience = Duration::from_secs(20);
+        tokio::time::timeout(patience, completed.recv()).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn on_a_full_disk_what_fits_is_reported_and_compaction_goes_before_the_write_that_waits() {
+        let (jobs, thread, mut completed) = filled();
+        for job in [persist(1), persist(2)] {
+            jobs.send(job).unwrap();
+        }
+        assert!(matches!(next(&mut completed).await, Input::Persisted(IoToken(1))));
+        assert!(matches!(next(&mut completed).await, Input::LowSpace(true)));
+        for job in [persist(3), LogJob::Compact(LogIndex(7)), persist(4)] {
+            jobs.send(job).unwrap();
+        }
+        let mut news = Vec::new();
+        while !matches!(news.last(), Some(Input::LowSpace(false))) {
+            news.push(next(&mut completed).await);
+        }
+        assert!(news.iter().any(|input| matches!(input, Input::Persisted(IoToken(4)))), "{news:?}");
+        drop(jobs);
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_compaction_without_room_for_its_mark_stops_nothing() {
+        let (jobs, thread, mut completed) = filled();
+        for job in [LogJob::Compact(LogIndex::ZERO), persist(1)] {
+            jobs.send(job).unwrap();
+        }
+        let mut news = next(&mut completed).await;
+        while matches!(news, Input::LowSpace(_)) {
+            news = next(&mut completed).await;
+        }
+        assert!(matches!(news, Input::Persisted(IoToken(1))), "{news:?}");
+        drop(jobs);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_write_that_waits_for_space_does_not_outlive_its_node() {
+        let (jobs, thread, completed) = filled();
+        jobs.send(persist(2)).unwrap();
+        drop(jobs);
+        thread.join().unwrap();
+        drop(completed);
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_thread_stops_the_node() {
+        let (jobs, thread, mut completed) = filled();
+        jobs.send(persist(9)).unwrap();
+        assert!(matches!(next(&mut completed).await, Input::PersistFailed { .. }));
         thread.join().unwrap();
     }
 }

@@ -79,6 +79,8 @@ pub(super) struct Task {
     proposals: Waiters<ProposalId, Result<Applied, ProposeError>>,
     reads: Waiters<RequestId, Result<(), ReadError>>,
     snapshots: Vec<oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>>,
+    /// The machine has said that it takes snapshots, or has not been asked.
+    has_snapshots: bool,
     published_at: Duration,
     is_changed: bool,
     is_role_changed: bool,
@@ -115,6 +117,7 @@ impl Task {
             proposals: Waiters::new(),
             reads: Waiters::new(),
             snapshots: Vec::new(),
+            has_snapshots: true,
             published_at: Duration::ZERO,
             is_changed: true,
             is_role_changed: true,
@@ -127,6 +130,8 @@ impl Task {
         let mut commands = Vec::with_capacity(TAKEN_AT_A_TIME);
         let mut messages = Vec::with_capacity(TAKEN_AT_A_TIME);
         let mut completed = Vec::with_capacity(TAKEN_AT_A_TIME);
+        // A transport that was closed lets go of the inbox. There is nothing to be had from it then, and without end.
+        let mut is_inbox_open = true;
         while self.stopping.is_none() {
             self.publish_if_due();
             let pause = self.pause();
@@ -140,7 +145,8 @@ impl Task {
                         self.completed(input);
                     }
                 }
-                _ = queues.messages.recv_many(&mut messages, TAKEN_AT_A_TIME) => {
+                count = queues.messages.recv_many(&mut messages, TAKEN_AT_A_TIME), if is_inbox_open => {
+                    is_inbox_open = count > 0;
                     for envelope in messages.drain(..) {
                         self.handle(Input::Receive(envelope));
                     }
@@ -230,6 +236,9 @@ impl Task {
         &mut self,
         reply: oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>,
     ) {
+        if !self.has_snapshots {
+            return tell(reply, Err(SnapshotRequestError::Unsupported));
+        }
         let latest = self.parts.replica.node().log().snapshot();
         match latest.filter(|meta| meta.last == self.parts.replica.applied()) {
             Some(latest) => tell(reply, Ok(latest.clone())),
@@ -256,6 +265,7 @@ impl Task {
                 Ok(meta.clone())
             }
             SnapshotOutcome::Unsupported => {
+                self.has_snapshots = false;
                 self.parts.logs.no_snapshots();
                 Err(SnapshotRequestError::Unsupported)
             }

@@ -13,7 +13,7 @@ use crate::replica::Input;
 use crate::storage::{LogReader, SnapshotError, SnapshotStore};
 use crate::types::{LogIndex, NodeId, SnapshotMeta};
 
-use super::log_thread::with_causes;
+use super::log_thread::{or_report_panic, with_causes};
 
 /// What the thread is asked to do: at most one job of each kind for each peer is under way.
 #[derive(Debug)]
@@ -41,8 +41,10 @@ pub(super) fn start<R: LogReader>(
     name: String,
 ) -> std::io::Result<(Sender<TransferJob>, JoinHandle<()>)> {
     let (jobs, queue) = channel();
+    let reporter = completions.clone();
     let worker = Worker { log, snapshots, chunk_bytes, completions, failures };
-    let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&queue))?;
+    let work = move || or_report_panic(&reporter, || worker.run(&queue));
+    let thread = std::thread::Builder::new().name(name).spawn(work)?;
     Ok((jobs, thread))
 }
 

@@ -22,7 +22,8 @@ use crate::types::{Entry, EntryId, LogIndex, NodeId, Payload, StoreId, Term};
 use super::read::ReadQueue;
 use super::{Leader, Proposal, RaftNode, RoleState};
 
-/// The sizes of what a leader has taken and not yet committed.
+/// The sizes of what a leader has taken and not yet both committed and made durable: all that waits in memory for its disk counts, also
+/// when the others' disks are faster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Uncommitted {
     batches: VecDeque<(LogIndex, usize)>,
@@ -106,7 +107,8 @@ impl RaftNode {
         {
             return self.reject(id, Rejection::Overloaded);
         }
-        leader.uncommitted.push(self.log.last().index.next(), size);
+        let index = self.log.last().index.next();
+        leader.uncommitted.push(index, size + Entry::OVERHEAD);
         let entry = self.append_as_leader(Payload::Command(command), session);
         self.outbox.push(Effect::Proposed { id, entry });
     }
@@ -261,6 +263,10 @@ impl RaftNode {
             self.commit_to(index);
             self.commit_advanced_as_leader();
         }
+        let done = self.commit.min(self.log.durable());
+        if let RoleState::Leader(leader) = &mut self.role {
+            leader.uncommitted.committed(done);
+        }
     }
 
     /// How far our own log counts: as far as it is durable.
@@ -281,8 +287,6 @@ impl RaftNode {
     }
 
     fn commit_advanced_as_leader(&mut self) {
-        let RoleState::Leader(leader) = &mut self.role else { return };
-        leader.uncommitted.committed(self.commit);
         self.start_waiting_reads();
         // Whoever has nothing under way would learn of it only with the next heartbeat.
         for peer in self.peers() {

@@ -138,7 +138,9 @@ impl RaftNode {
             return self.handle_accepted(from, store, last.index);
         }
         // A repeated answer to a piece that was answered already starts nothing.
-        if offset != *at {
+        if offset != *at && offset == 0 {
+            self.start_snapshot(from);
+        } else if offset != *at {
             (*at, *sent) = (offset, self.now);
             let meta = meta.clone();
             self.outbox.push(Effect::ReadSnapshot { to: from, meta, offset });
@@ -146,11 +148,19 @@ impl RaftNode {
     }
 
     /// The follower lives: if the piece under way has not been answered for an election timeout, it was lost.
+    ///
+    /// Whoever begins anew gets the latest snapshot. A follower that can never take one in, because its disk is full, would
+    /// else hold up compaction behind the same old one until our disk is full too.
     pub(super) fn retry_snapshot(&mut self, to: NodeId) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
         let ProgressState::Snapshot { meta, offset, sent } = &mut progress.state else { return };
-        if self.now >= *sent + self.config.election_timeout.end {
+        if self.now < *sent + self.config.election_timeout.end {
+            return;
+        }
+        if *offset == 0 {
+            self.start_snapshot(to);
+        } else {
             *sent = self.now;
             let (meta, offset) = (meta.clone(), *offset);
             self.outbox.push(Effect::ReadSnapshot { to, meta, offset });

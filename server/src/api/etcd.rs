@@ -211,8 +211,8 @@ impl Cluster for EtcdApi {
                 }
             })
             .collect();
-        let header = self.header(reader.revision());
-        Ok(Response::new(MemberListResponse { header, members }))
+        // Members have no part in revisions: etcd leaves this one out.
+        Ok(Response::new(MemberListResponse { header: self.header(0), members }))
     }
 }
 
@@ -330,6 +330,19 @@ mod tests {
         assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for text in ["", "m", "1", "-1S", "+1S", "1x", "123456789S", "1 S", "é"] {
             assert_eq!(grpc_timeout(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_that_is_wrong_in_itself_is_refused_before_anybody_is_asked() {
+        let no_key = RangeRequest { sort_order: 9, ..RangeRequest::default() };
+        let no_such_order = RangeRequest { key: "a".into(), sort_order: 9, ..no_key.clone() };
+        for (request, text) in [
+            (no_key, "etcdserver: key is not provided"),
+            (no_such_order, "etcdserver: invalid sort option"),
+        ] {
+            let status = convert::range_request(request).unwrap_err();
+            assert_eq!((status.code(), status.message()), (Code::InvalidArgument, text));
         }
     }
 

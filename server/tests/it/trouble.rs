@@ -1,15 +1,19 @@
 //! Nodes that stop, lose their majority or meet bad clients.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use lattice::client::{Client, ClientError};
+use lattice::founders::Founders;
 use lattice::proto::etcdserverpb::RangeRequest;
 use lattice::url::Url;
+use lattice::{Listeners, Node};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cluster::{Cluster, PATIENCE, get, put};
+use crate::cluster::{Cluster, PATIENCE, config, get, put};
 
 #[tokio::test]
 async fn the_rest_goes_on_when_the_leader_stops_and_it_catches_up() {
@@ -128,6 +132,74 @@ async fn bad_clients_disturb_nobody() {
     let client = cluster.client(0).await;
     put(&client, "key", "value").await.unwrap();
     assert_eq!(get(&client, "key").await.as_deref(), Some("value"));
+}
+
+/// A peer port that can fall silent, as when its machine loses its power: connections stay open, and nothing passes.
+struct Line {
+    url: Url,
+    is_cut: watch::Sender<bool>,
+}
+
+impl Line {
+    async fn to(target: SocketAddr) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::of(listener.local_addr().unwrap());
+        let (is_cut, cut) = watch::channel(false);
+        tokio::spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let mut cut = cut.clone();
+                tokio::spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                    let cut = async { drop(cut.wait_for(|cut| *cut).await) };
+                    tokio::select! {
+                        biased;
+                        () = cut => std::future::pending().await,
+                        _closed = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    }
+                });
+            }
+        });
+        Self { url, is_cut }
+    }
+}
+
+#[tokio::test]
+async fn writes_do_not_wait_for_a_leader_that_fell_silent() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut lines = BTreeMap::new();
+    let mut listeners = BTreeMap::new();
+    for name in ["n1", "n2", "n3"] {
+        let bound = Listeners::loopback().unwrap();
+        let line = Line::to(address(&bound.peer_urls().unwrap()[0])).await;
+        lines.insert(name, line);
+        listeners.insert(name, bound);
+    }
+    let peers = lines.iter().map(|(name, line)| ((*name).to_owned(), vec![line.url.clone()]));
+    let founders = Founders::new("test", peers).unwrap();
+    let mut nodes = BTreeMap::new();
+    for (name, listeners) in listeners {
+        let config = config(name, founders.clone(), directory.path().join(name));
+        nodes.insert(name, Node::start_on(config, listeners).await.unwrap());
+    }
+    let node = &nodes["n1"];
+    let leads = |name: &str| node.status().leader == founders.get(name).map(|founder| founder.id);
+    node.leader().await.unwrap();
+    let follower = if leads("n1") { "n2" } else { "n1" };
+    let client = Client::connect(nodes[follower].client_urls(), PATIENCE).await.unwrap();
+    // Now the follower has a connection to the leader.
+    put(&client, "before", "1").await.unwrap();
+    let leader = lines.keys().find(|name| leads(name)).unwrap();
+    lines[leader].is_cut.send(true).unwrap();
+    let lost = put(&client, "lost", "1").await.unwrap_err();
+    assert_eq!(
+        (lost.code(), lost.to_string().as_str()),
+        (
+            Some(tonic::Code::Unavailable),
+            "etcdserver: request timed out, possibly due to previous leader failure"
+        )
+    );
+    put(&client, "after", "2").await.unwrap();
 }
 
 fn address(url: &Url) -> SocketAddr {

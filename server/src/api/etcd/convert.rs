@@ -8,8 +8,11 @@ use crate::proto::etcdserverpb::{
 };
 use crate::proto::mvccpb;
 
-/// A range to read. Numbers outside of the enumerations are refused, as etcd does.
+/// A range to read. What is wrong in itself is refused here, in etcd's order: nobody waits for a leader to hear of it.
 pub(super) fn range_request(request: RangeRequest) -> Result<kv::RangeRequest, Status> {
+    if request.key.is_empty() {
+        return Err(kv_error(kv::KvError::KeyNotProvided));
+    }
     let invalid = |_unknown| kv_error(kv::KvError::InvalidSortOption);
     let order = range_request::SortOrder::try_from(request.sort_order).map_err(invalid)?;
     let target = range_request::SortTarget::try_from(request.sort_target).map_err(invalid)?;
