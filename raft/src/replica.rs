@@ -373,7 +373,8 @@ impl Replica {
         let queued = self.reads.queued.iter().map(|&(_, deadline)| deadline).min();
         // Later indexes were asked for later.
         let confirmed = self.reads.confirmed.first_key_value();
-        let confirmed = confirmed.and_then(|(_, group)| group.first()).map(|&(_, deadline)| deadline);
+        let confirmed =
+            confirmed.and_then(|(_, group)| group.first()).map(|&(_, deadline)| deadline);
         [self.node.next_deadline(), confirming, queued, confirmed].into_iter().flatten().min()
     }
 

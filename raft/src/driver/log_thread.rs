@@ -344,7 +344,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn on_a_full_disk_what_fits_is_reported_and_compaction_goes_before_the_write_that_waits() {
+    async fn on_a_full_disk_what_fits_is_reported_and_compaction_goes_before_the_write_that_waits()
+    {
         let (jobs, thread, mut completed) = filled();
         for job in [persist(1), persist(2)] {
             jobs.send(job).unwrap();

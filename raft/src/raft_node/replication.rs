@@ -102,13 +102,14 @@ impl RaftNode {
             unreachable!("checked by the caller")
         };
         // One command always fits, so that a limit below a command's size does not refuse for ever.
+        let bytes = size + Entry::OVERHEAD;
         if leader.uncommitted.bytes > 0
-            && leader.uncommitted.bytes + size > self.config.uncommitted_bytes_max
+            && leader.uncommitted.bytes + bytes > self.config.uncommitted_bytes_max
         {
             return self.reject(id, Rejection::Overloaded);
         }
         let index = self.log.last().index.next();
-        leader.uncommitted.push(index, size + Entry::OVERHEAD);
+        leader.uncommitted.push(index, bytes);
         let entry = self.append_as_leader(Payload::Command(command), session);
         self.outbox.push(Effect::Proposed { id, entry });
     }

@@ -138,7 +138,8 @@ impl RaftNode {
             return self.handle_accepted(from, store, last.index);
         }
         // A repeated answer to a piece that was answered already starts nothing.
-        if offset != *at && offset == 0 {
+        let is_superseded = self.log.snapshot().is_some_and(|latest| latest.last != last);
+        if offset != *at && offset == 0 && is_superseded {
             self.start_snapshot(from);
         } else if offset != *at {
             (*at, *sent) = (offset, self.now);
@@ -158,7 +159,8 @@ impl RaftNode {
         if self.now < *sent + self.config.election_timeout.end {
             return;
         }
-        if *offset == 0 {
+        let is_superseded = self.log.snapshot().is_some_and(|latest| latest.last != meta.last);
+        if *offset == 0 && is_superseded {
             self.start_snapshot(to);
         } else {
             *sent = self.now;

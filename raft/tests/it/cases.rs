@@ -736,6 +736,39 @@ fn a_silent_receiver_of_a_snapshot_does_not_hold_up_compaction() {
     assert!(subject.persist().contains(&Effect::Compact(LogIndex(5))));
 }
 
+/// A follower that cannot take in a snapshot begins anew with the latest one: else it would hold up compaction behind an old one for
+/// ever, alive as it is.
+#[test]
+fn a_receiver_that_begins_anew_gets_the_latest_snapshot_and_holds_up_nothing_before_it() {
+    for begins_by_itself in [true, false] {
+        let mut config = Config::new(ME, store(1), founded(3));
+        config.kept_entries = 0;
+        let mut state = recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None });
+        state.snapshot = Some(snapshot(id(3, 1)));
+        state.terms.compact(LogIndex(3));
+        state.memberships.clear();
+        state.tail.clear();
+        let mut subject = Subject::configured(config, state);
+        subject.lead();
+        subject.accepted(3, 4);
+        subject.receive(2, 2, Message::AppendRejected { rejected: LogIndex(3), hint: id(0, 0) });
+        subject.step(Event::Applied(LogIndex(4)));
+        subject.step(Event::SnapshotBuilt(snapshot(id(4, 2))));
+        subject.persist();
+        let ack = |offset| Message::SnapshotAck { last: id(3, 1), offset, installed: false };
+        if begins_by_itself {
+            subject.receive(2, 2, ack(2));
+            subject.receive(2, 2, ack(0));
+        } else {
+            subject.now += Duration::from_millis(301);
+            subject.receive(2, 2, Message::HeartbeatReply { round: 0 });
+        }
+        let state = &subject.node.progress().next().unwrap().1.state;
+        let ProgressState::Snapshot { meta, .. } = state else { panic!("{state:?}") };
+        assert_eq!(meta.last, id(4, 2), "{begins_by_itself}");
+    }
+}
+
 // Clients.
 
 /// A replica whose disk, clock and machine the test plays.
@@ -827,6 +860,78 @@ fn a_proposal_whose_place_another_entry_took_is_superseded() {
     let out = replica.apply(3, 3);
     assert_eq!(answers(out), [(ProposalId(1), Err(ProposalError::Superseded))]);
     assert_eq!(replica.replica.pending_proposals(), 0);
+}
+
+/// Case 21: removed by another leader that puts nothing in its place, for as long as nobody asks for anything.
+#[test]
+fn a_proposal_that_was_removed_from_the_log_is_answered_at_once() {
+    let mut replica = led();
+    for number in 1..=3 {
+        replica.propose(number);
+    }
+    let entries = vec![entry(2, 3), entry(3, 3)];
+    let append = Message::Append { previous: id(1, 1), entries, commit: LogIndex(1) };
+    let unknown = Err(ProposalError::Unknown);
+    let expected = [(ProposalId(3), unknown), (ProposalId(2), unknown)];
+    assert_eq!(answers(replica.receive(3, 3, append)), expected);
+    assert_eq!(replica.replica.pending_proposals(), 1, "the first one's place is taken");
+}
+
+/// The others' disks may be faster: what our own has not written is in memory still.
+#[test]
+fn what_waits_for_our_own_disk_counts_against_the_bytes_that_are_under_way() {
+    let mut config = Config::new(ME, store(1), founded(3));
+    config.uncommitted_bytes_max = 40;
+    let state = recovered(3, &[1], HardState { term: Term(1), voted_for: None });
+    let node = Subject::configured(config, state).node;
+    let mut replica =
+        Bench { replica: Replica::new(node, ReplicaConfig::default()), now: Duration::ZERO };
+    replica.lead();
+    assert_eq!(answers(replica.propose(1)), []);
+    let accept = |matched| Message::AppendAccepted { matched: LogIndex(matched) };
+    replica.receive(2, 2, accept(3));
+    replica.receive(3, 2, accept(3));
+    assert_eq!(replica.replica.node().commit(), LogIndex(3), "two disks have it");
+    let overloaded = Err(ProposalError::Rejected(Rejection::Overloaded));
+    assert_eq!(answers(replica.propose(2)), [(ProposalId(2), overloaded)]);
+    replica.persist(3);
+    assert_eq!(answers(replica.propose(4)), []);
+}
+
+/// A read that is confirmed and waits for a machine that stands still is given up in time like any other.
+#[test]
+fn a_confirmed_read_does_not_wait_for_the_machine_for_ever() {
+    let mut replica = led();
+    replica.receive(2, 2, Message::AppendAccepted { matched: LogIndex(2) });
+    let deadline = replica.now + Duration::from_secs(1);
+    replica.handle(Input::Read { requests: vec![RequestId(7)], deadline });
+    assert!(!is_served(&replica.receive(2, 2, Message::HeartbeatReply { round: 1 })));
+    for _ in 0..100 {
+        let Some(due) = replica.replica.next_deadline() else { break };
+        replica.now = due;
+        let out = replica.handle(Input::Timeout);
+        let is_given_up =
+            |output: &Output| matches!(output, Output::ReadFailed { request: RequestId(7), .. });
+        if out.iter().any(is_given_up) {
+            assert_eq!(replica.now, deadline);
+            return;
+        }
+    }
+    panic!("it waits still");
+}
+
+/// While a disk stands still, what the others ask again and again does not fill the memory.
+#[test]
+fn messages_held_for_a_write_that_does_not_end_are_bounded() {
+    let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
+    let append =
+        || Message::Append { previous: id(1, 1), entries: vec![entry(2, 2)], commit: LogIndex(1) };
+    for _ in 0..30_000 {
+        replica.receive(2, 2, append());
+    }
+    let out = replica.persist(1);
+    let sent = out.iter().filter(|output| matches!(output, Output::Send(_))).count();
+    assert!((1..=10_000).contains(&sent), "{sent}");
 }
 
 /// Case 21: passed over by a snapshot. Nobody can tell what became of it.

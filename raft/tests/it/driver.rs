@@ -37,6 +37,9 @@ impl StateMachine for Ledger {
     }
 
     fn snapshot(&self) -> Result<Option<Vec<u8>>, BoxError> {
+        if self.lines.iter().any(|line| line == "no snapshot") {
+            return Err("failed as asked".into());
+        }
         Ok(self.has_snapshots.then(|| self.lines.join("\n").into_bytes()))
     }
 
@@ -329,6 +332,17 @@ async fn a_machine_without_snapshots_says_so() {
         Raft::start(NodeOptions::in_memory(id, [id]), machine, network.transport(id)).unwrap();
     raft.wait_for(PATIENCE, |status| status.applied.0 > 0).await.unwrap();
     assert_eq!(raft.snapshot().await, Err(SnapshotRequestError::Unsupported));
+    let again = tokio::time::timeout(PATIENCE, raft.snapshot()).await;
+    assert_eq!(again.expect("an answer"), Err(SnapshotRequestError::Unsupported));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_the_machine_cannot_give_does_not_stop_the_node() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[&cluster.leader().await];
+    node.propose("no snapshot").await.unwrap();
+    assert_eq!(node.snapshot().await, Err(SnapshotRequestError::Failed));
+    node.propose("and yet it runs").await.unwrap();
 }
 
 #[tokio::test]
