@@ -33,6 +33,8 @@ const THINK: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Load {
     clients: JoinSet<()>,
+    /// Clients so far, which numbers them.
+    started: u64,
     record: Record,
     stop: Arc<AtomicBool>,
 }
@@ -44,21 +46,32 @@ pub(super) struct Record(Arc<Mutex<Vec<Op>>>);
 impl Load {
     /// Starts clients of all nodes.
     pub(super) fn start(cluster: &Processes, writers: u64, readers: u64) -> Self {
-        let mut load =
-            Self { clients: JoinSet::new(), record: Record::default(), stop: Arc::default() };
-        let urls: Arc<[Url]> = cluster.urls().into();
-        for number in 0..writers {
-            let worker = load.worker(number, &urls);
-            load.clients.spawn(worker.write());
-        }
-        for number in writers..writers + readers {
-            let worker = load.worker(number, &urls);
-            load.clients.spawn(worker.read());
-        }
+        let mut load = Self {
+            clients: JoinSet::new(),
+            started: 0,
+            record: Record::default(),
+            stop: Arc::default(),
+        };
+        load.add(cluster.urls(), writers, readers);
         load
     }
 
-    fn worker(&self, number: u64, urls: &Arc<[Url]>) -> Worker {
+    /// Starts more clients, of these nodes only.
+    pub(super) fn add(&mut self, urls: Vec<Url>, writers: u64, readers: u64) {
+        let urls: Arc<[Url]> = urls.into();
+        for _ in 0..writers {
+            let worker = self.worker(&urls);
+            self.clients.spawn(worker.write());
+        }
+        for _ in 0..readers {
+            let worker = self.worker(&urls);
+            self.clients.spawn(worker.read());
+        }
+    }
+
+    fn worker(&mut self, urls: &Arc<[Url]>) -> Worker {
+        let number = self.started;
+        self.started += 1;
         Worker {
             number,
             urls: Arc::clone(urls),

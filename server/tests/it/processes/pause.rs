@@ -20,7 +20,7 @@ fn pause() -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_slept_serves_no_stale_read() {
     let cluster = Processes::start(3).await;
-    let load = Load::start(&cluster, 4, 8);
+    let mut load = Load::start(&cluster, 4, 8);
     load.acknowledges_more(100).await;
 
     let leader = cluster.leader().await;
@@ -32,6 +32,10 @@ async fn a_leader_that_slept_serves_no_stale_read() {
     let fresh = cluster.nodes[next].client().await;
     put(&fresh, REGISTER.into(), "written while the leader slept".into(), load.record()).await;
     let gap = load.acknowledges_after(start).await;
+    // The first clients come to wait for the sleeper one by one; these do not know it.
+    let mut awake = cluster.urls();
+    awake.remove(leader);
+    load.add(awake, 2, 4);
     // The others have written. These reads are sent now, and the old leader finds them when it wakes.
     let mut reads = JoinSet::new();
     for _ in 0..WAITING_READS {
