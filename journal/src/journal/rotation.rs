@@ -207,9 +207,10 @@ impl Journal {
     pub(super) fn refill_spare(&mut self) -> Result<(), Fatal> {
         let usual = segment_length(self.usual_length(), 0);
         if let Some(spare) = &self.spare {
-            if spare.length >= usual {
-                self.status.set_low_space(false);
-            }
+            let is_small = spare.length < usual;
+            // The small one is kept until the full one is there: the space between the two may go to somebody else.
+            let is_low = is_small && !self.replace_spare(usual)?;
+            self.status.set_low_space(is_low);
             self.note_size();
             return Ok(());
         }
@@ -222,6 +223,16 @@ impl Journal {
         self.status.set_low_space(self.spare.as_ref().is_none_or(|spare| spare.length < usual));
         self.note_size();
         Ok(())
+    }
+
+    /// Puts a spare of this length in the place of the one that is there, if there is room for both for a moment.
+    fn replace_spare(&mut self, length: u64) -> Result<bool, Fatal> {
+        let name = temporary_name(self.active.number + 1);
+        let Some(file) = self.allocate(&name, length)? else { return Ok(false) };
+        let (from, to) = (self.directory.join(&name), self.directory.join(SPARE_NAME));
+        self.disk.rename(&from, &to).map_err(|error| self.poison_at("renaming", &from, error))?;
+        self.spare = Some(Spare { file, length });
+        Ok(true)
     }
 
     /// A new file of zeros, or `None` if there is no room for it.

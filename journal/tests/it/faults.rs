@@ -1,9 +1,11 @@
 //! A full disk is met and passes; a failed sync is for ever.
 
-use lattice_journal::{AppendError, JournalError};
+use std::sync::Arc;
+
+use lattice_journal::{AppendError, Disk as _, Journal, JournalError};
 use lattice_sim::SimDisk;
 
-use crate::support::{Model, items, open, read_all, segment_path, shown, with_state};
+use crate::support::{Model, items, open, read_all, options, segment_path, shown, with_state};
 
 const SEGMENT: u64 = 16 * 1024;
 
@@ -66,6 +68,26 @@ fn space_that_others_free_is_found_when_idle() {
         journal.append(&items(journal.positions().end, &[&"x".repeat(500)])).unwrap();
         journal.sync().unwrap();
     }
+    disk.set_capacity(None);
+    journal.mark().unwrap();
+    assert!(!journal.status().low_space());
+}
+
+#[test]
+fn a_small_spare_makes_way_for_a_full_one_when_there_is_room() {
+    let disk = SimDisk::new(2);
+    // Room for a segment, for the next one of twice its length, and then only for a small spare.
+    disk.set_capacity(Some(4 * SEGMENT));
+    let mut growing = options(SEGMENT);
+    growing.segment_size_max = 8 * SEGMENT;
+    let (mut journal, _) = Journal::open(Arc::new(disk.clone()), "log", growing).unwrap();
+    while !journal.status().low_space() {
+        journal.append(&items(journal.positions().end, &[&"x".repeat(500)])).unwrap();
+        journal.sync().unwrap();
+    }
+    assert!(disk.list("log".as_ref()).unwrap().iter().any(|name| name == "spare"), "a small one");
+    journal.mark().unwrap();
+    assert!(journal.status().low_space());
     disk.set_capacity(None);
     journal.mark().unwrap();
     assert!(!journal.status().low_space());
