@@ -75,6 +75,8 @@ pub enum FatalError {
         /// That directory.
         bound: crate::types::StoreId,
     },
+    /// The node's own code panicked: an invariant is broken.
+    Panicked(String),
     /// A snapshot that the log depends on cannot be read or restored.
     Snapshot(String),
 }
@@ -93,6 +95,9 @@ impl fmt::Display for FatalError {
                 "the cluster knows this node under data directory {bound}, which is not this one: its directory was lost or \
                  swapped; put the old one back, or remove the node from the cluster and add it anew"
             ),
+            Self::Panicked(text) => {
+                write!(f, "a defect of this program ({text}); please report it")
+            }
             Self::Snapshot(error) => {
                 write!(f, "a snapshot that the log depends on failed ({error})")
             }

@@ -48,7 +48,7 @@ mod snapshot;
 use election::Ballot;
 use membership::MembershipHistory;
 use read::ReadQueue;
-use replication::Uncommitted;
+use replication::{OwnDisk, Uncommitted};
 use snapshot::Compaction;
 
 /// What a node is at the moment (Raft §5.1).
@@ -199,6 +199,7 @@ struct Leader {
     term_start: LogIndex,
     uncommitted: Uncommitted,
     reads: ReadQueue,
+    own_disk: OwnDisk,
 }
 
 /// What a role keeps.
@@ -568,7 +569,7 @@ impl RaftNode {
             }
             Message::AppendAccepted { matched } => self.handle_accepted(from, store, matched),
             Message::AppendRejected { rejected, hint } => {
-                self.handle_rejected(from, rejected, hint)
+                self.handle_rejected(from, rejected, hint);
             }
             Message::Heartbeat { commit, round } => self.handle_heartbeat(from, commit, round),
             Message::HeartbeatReply { round } => self.handle_heartbeat_reply(from, store, round),

@@ -53,6 +53,11 @@ pub enum TraceEvent {
         /// Its term.
         term: Term,
     },
+    /// A leader gave up because its own disk has stood still for long while a majority went ahead.
+    DiskStalled {
+        /// Its term.
+        term: Term,
+    },
     /// Heartbeats went out.
     HeartbeatsSent {
         /// The leader's term.

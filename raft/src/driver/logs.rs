@@ -51,6 +51,9 @@ impl Logs {
             TraceEvent::QuorumLost { term } => {
                 warn!(target: target!(), %node, "No majority heard from, giving up leadership of term {term}");
             }
+            TraceEvent::DiskStalled { term } => {
+                warn!(target: target!(), %node, "The log's disk stands still and the others go ahead, giving up leadership of term {term}");
+            }
             TraceEvent::HeartbeatsSent { term } => self.heartbeats(*term),
             TraceEvent::Appended { last, count } => {
                 debug!(target: target!(), %node, "Appended {count} entries up to {last}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
+use crate::effects::FatalError;
 use crate::raft_node::{Config, RaftNode, RecoverError};
 use crate::replica::{Replica, ReplicaConfig};
 use crate::state_machine::{BoxError, DurableStateMachine};
@@ -89,6 +90,7 @@ pub(super) fn start<M: DurableStateMachine>(
 
     let (commands, command_queue) = mpsc::channel(options.limits.commands.max(1));
     let (status, status_watch) = watch::channel(Status::of(&replica, clock::now()));
+    let after_panic = status.clone();
     let logs = Logs::new(id);
     logs.started(replica.node().term(), replica.node().log().last());
     let (messages, dropped) = task::inbox(&options, transport.as_ref());
@@ -100,7 +102,18 @@ pub(super) fn start<M: DurableStateMachine>(
         options.directory,
     );
     let queues = Queues { commands: command_queue, messages, completed, failed };
-    tokio::spawn(task.run(queues));
+    let running = tokio::spawn(task.run(queues));
+    tokio::spawn(async move {
+        let Err(ended) = running.await else { return };
+        // Whoever looks after the node must not take this for a stop that was asked for.
+        if let Ok(panic) = ended.try_into_panic() {
+            let fatal = FatalError::Panicked(apply_thread::panic_text(&*panic));
+            after_panic.send_modify(|status| {
+                status.is_stopped = true;
+                status.fatal = Some(fatal);
+            });
+        }
+    });
     Ok(Raft { commands, status: status_watch, reader })
 }
 

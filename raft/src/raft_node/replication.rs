@@ -11,6 +11,7 @@
 //! those of earlier terms are committed with them (§5.4.2, Figure 8).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::effects::{Effect, ProposalId, Rejection};
 use crate::message::Message;
@@ -44,6 +45,16 @@ impl Uncommitted {
     }
 }
 
+/// When a leader's own disk last kept up with what the others have made committed, or at least moved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnDisk {
+    durable: LogIndex,
+    moved: Duration,
+}
+
+/// A leader's disk may stand still for this many longest election timeouts.
+const DISK_PATIENCE: u32 = 4;
+
 impl RaftNode {
     // The leader's side.
 
@@ -58,6 +69,7 @@ impl RaftNode {
             term_start: last.next(),
             uncommitted: Uncommitted::default(),
             reads: ReadQueue::default(),
+            own_disk: OwnDisk { durable: self.log.durable(), moved: self.now },
         }));
         let payload = self.first_payload_of_term(stores);
         self.append_as_leader(payload, None);
@@ -306,6 +318,11 @@ impl RaftNode {
             self.trace(TraceEvent::QuorumLost { term });
             return self.become_follower(term, None);
         }
+        if self.is_held_up_by_own_disk() {
+            let term = self.term();
+            self.trace(TraceEvent::DiskStalled { term });
+            return self.become_follower(term, None);
+        }
         let term = self.term();
         self.trace(TraceEvent::HeartbeatsSent { term });
         let RoleState::Leader(leader) = &mut self.role else { return };
@@ -313,6 +330,19 @@ impl RaftNode {
         for peer in self.peers() {
             self.send_heartbeat(peer);
         }
+    }
+
+    /// Whether our disk, full or hung, has stood still for long while a majority of others went ahead. Nothing that they commit can
+    /// be applied here, so nobody gets an answer, while each of them could lead. (We cannot win the next election: our vote for
+    /// ourselves has to be durable first.)
+    fn is_held_up_by_own_disk(&mut self) -> bool {
+        let (now, durable) = (self.now, self.log.durable());
+        let is_ahead = self.commit > durable;
+        let RoleState::Leader(leader) = &mut self.role else { return false };
+        if !is_ahead || durable > leader.own_disk.durable {
+            leader.own_disk = OwnDisk { durable, moved: now };
+        }
+        now >= leader.own_disk.moved + DISK_PATIENCE * self.config.election_timeout.end
     }
 
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {

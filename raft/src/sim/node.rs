@@ -595,7 +595,8 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
         TraceEvent::VoteGranted { .. } | TraceEvent::VoteRefused { .. } => kind::VOTE,
         TraceEvent::ElectionWon { .. }
         | TraceEvent::Became { .. }
-        | TraceEvent::QuorumLost { .. } => kind::ROLE,
+        | TraceEvent::QuorumLost { .. }
+        | TraceEvent::DiskStalled { .. } => kind::ROLE,
         TraceEvent::Appended { .. } => kind::APPENDED,
         TraceEvent::Truncated { .. } => kind::TRUNCATED,
         TraceEvent::Committed { .. } => kind::COMMITTED,

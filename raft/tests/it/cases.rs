@@ -862,6 +862,33 @@ fn a_proposal_whose_place_another_entry_took_is_superseded() {
     assert_eq!(replica.replica.pending_proposals(), 0);
 }
 
+/// A leader whose disk is full or hangs gives way to those whose disks work; one that is only behind, or not alone in it, does not.
+#[test]
+fn a_leader_gives_way_when_only_its_own_disk_stands_still() {
+    for (others_go_ahead, disk_moves, gives_way) in
+        [(true, false, true), (true, true, false), (false, false, false)]
+    {
+        let mut replica = led();
+        let mut index = 2;
+        for round in 0..40 {
+            replica.propose(round);
+            index += 1;
+            if disk_moves {
+                replica.persist(index - 1);
+            }
+            let matched = LogIndex(if others_go_ahead { index } else { 2 });
+            for peer in [2, 3] {
+                replica.receive(peer, 2, Message::AppendAccepted { matched });
+                replica.receive(peer, 2, Message::HeartbeatReply { round: 0 });
+            }
+            replica.now += Duration::from_millis(100);
+            replica.handle(Input::Timeout);
+        }
+        let leads = replica.replica.node().role() == Role::Leader;
+        assert_eq!(leads, !gives_way, "{others_go_ahead} {disk_moves}");
+    }
+}
+
 /// Case 21: removed by another leader that puts nothing in its place, for as long as nobody asks for anything.
 #[test]
 fn a_proposal_that_was_removed_from_the_log_is_answered_at_once() {

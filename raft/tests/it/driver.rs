@@ -9,11 +9,13 @@ use lattice_journal::MemoryDisk;
 use raft_consensus::driver::{
     Consistency, NodeOptions, ProposeError, Raft, SnapshotRequestError, Status,
 };
+use raft_consensus::effects::FatalError;
+use raft_consensus::message::Envelope;
 use raft_consensus::raft_node::Role;
 use raft_consensus::state_machine::{BoxError, Fatal, Simple, SimpleReader, StateMachine};
 use raft_consensus::storage::DataDirectory;
-use raft_consensus::transport::MemoryNetwork;
-use raft_consensus::types::{ClusterId, NodeId};
+use raft_consensus::transport::{Inbox, MemoryNetwork, Transport};
+use raft_consensus::types::{ClusterId, GroupId, NodeId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -343,6 +345,28 @@ async fn a_snapshot_that_the_machine_cannot_give_does_not_stop_the_node() {
     node.propose("no snapshot").await.unwrap();
     assert_eq!(node.snapshot().await, Err(SnapshotRequestError::Failed));
     node.propose("and yet it runs").await.unwrap();
+}
+
+/// A transport that panics in the node's own task, as a broken invariant would.
+#[derive(Debug)]
+struct Broken;
+
+impl Transport for Broken {
+    fn send(&self, _envelope: Envelope) {
+        panic!("panicked as asked");
+    }
+
+    fn register(&self, _group: GroupId, _inbox: Inbox) {}
+}
+
+#[tokio::test]
+async fn a_panic_in_the_core_is_not_taken_for_a_stop_that_was_asked_for() {
+    let options = NodeOptions::in_memory(NodeId(1), [NodeId(1), NodeId(2)]);
+    let raft = Raft::start(options, ledger(), Arc::new(Broken)).unwrap();
+    let fatal = tokio::time::timeout(PATIENCE, raft.stopped()).await.unwrap();
+    assert!(matches!(fatal, Some(FatalError::Panicked(_))), "{fatal:?}");
+    assert!(raft.status().is_stopped);
+    assert!(raft.propose("late").await.is_err());
 }
 
 #[tokio::test]
