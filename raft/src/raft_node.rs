@@ -506,6 +506,10 @@ impl RaftNode {
         if envelope.from == self.config.id {
             return Err("from ourselves");
         }
+        // Elections do not get there; a peer that lies would take us to the end of all terms.
+        if envelope.term > Term::MAX {
+            return Err("in a term beyond all elections");
+        }
         Ok(())
     }
 
@@ -611,19 +615,20 @@ impl RaftNode {
         }
     }
 
-    /// A message of the current term's leader: it is the leader, and it lives.
-    fn follow(&mut self, leader: NodeId) {
-        assert!(
-            !matches!(self.role, RoleState::Leader(_)),
-            "{} and {leader} both lead term {}",
-            self.config.id,
-            self.term()
-        );
+    /// A message of the current term's leader: it is the leader, and it lives. `false` if that cannot be, because we lead this
+    /// term: then the other's directory was wiped or set back after it had voted, and it is not followed.
+    fn follow(&mut self, leader: NodeId) -> bool {
+        if matches!(self.role, RoleState::Leader(_)) {
+            let reason = "claims to lead the term that we lead";
+            self.trace(TraceEvent::Dropped { from: leader, reason });
+            return false;
+        }
         if self.leader() != Some(leader) || self.role() != Role::Follower {
             self.become_follower(self.term(), Some(leader));
         }
         self.leader_contact = self.now;
         self.reset_election_deadline();
+        true
     }
 
     fn role_changed(&mut self) {

@@ -104,6 +104,9 @@ impl Term {
     /// The term before any election.
     pub const ZERO: Self = Self(0);
 
+    /// No election gets here: at one a nanosecond it takes almost three centuries.
+    pub const MAX: Self = Self(u64::MAX / 2);
+
     /// The term after this one.
     #[must_use]
     pub fn next(self) -> Self {

@@ -418,7 +418,9 @@ impl RaftNode {
         if !is_consistent(previous, &entries, self.term()) {
             return self.trace(TraceEvent::Dropped { from, reason: "entries out of order" });
         }
-        self.follow(from);
+        if !self.follow(from) {
+            return;
+        }
         let (previous, entries) = self.skip_committed(previous, entries);
         if !self.log.contains(previous) {
             let at = previous.index.min(self.log.last().index);
@@ -527,7 +529,9 @@ impl RaftNode {
     }
 
     pub(super) fn handle_heartbeat(&mut self, from: NodeId, commit: LogIndex, round: u64) {
-        self.follow(from);
+        if !self.follow(from) {
+            return;
+        }
         if commit <= self.log.last().index {
             self.commit_to(commit);
         } else {

@@ -54,9 +54,11 @@ impl RaftNode {
             return;
         };
         let through = self.held_back_by_receivers(compaction.through);
-        if through > self.log.base().index {
+        // Even if no entry may go, older snapshots may.
+        let base = self.log.base().index;
+        self.outbox.push(Effect::Compact(through.max(base)));
+        if through > base {
             self.log.compact(through);
-            self.outbox.push(Effect::Compact(through));
             self.trace(TraceEvent::Compacted { through });
         }
     }
@@ -178,7 +180,9 @@ impl RaftNode {
         offset: u64,
         data: Bytes,
     ) {
-        self.follow(from);
+        if !self.follow(from) {
+            return;
+        }
         if meta.last.index <= self.commit {
             let matched = self.commit;
             let after = self.token_for(matched);

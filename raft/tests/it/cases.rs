@@ -86,6 +86,20 @@ fn a_later_term_in_a_reply_is_taken_over_and_is_never_a_vote() {
     }
 }
 
+/// A peer whose directory was set back can win our own term a second time, and one that lies can name any: neither takes us down.
+#[test]
+fn a_second_leader_of_our_term_is_not_followed_and_an_absurd_term_is_dropped() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.lead();
+    let term = subject.node.term();
+    let heartbeat = || Message::Heartbeat { commit: LogIndex::ZERO, round: 0 };
+    subject.receive(2, term.0, heartbeat());
+    subject.append(2, term.0, id(1, 1), vec![], 0);
+    subject.receive(2, u64::MAX, heartbeat());
+    subject.receive(2, Term::MAX.0 + 1, Message::VoteReply { granted: true });
+    assert_eq!((subject.node.role(), subject.node.term()), (Role::Leader, term));
+}
+
 /// Case 3.
 #[test]
 fn repeated_late_and_foreign_votes_do_not_count() {
