@@ -51,16 +51,23 @@ pub(crate) struct AuthorityFilter {
     state: State,
     /// Some header was mended, so that later ones may need it too.
     mended: bool,
+    /// The preface of HTTP/2 has come.
+    is_http2: bool,
 }
 
 impl AuthorityFilter {
     pub(crate) fn new() -> Self {
-        Self { state: State::Preface, mended: false }
+        Self { state: State::Preface, mended: false, is_http2: false }
     }
 
     /// Whether all that is still to come may pass unseen.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Whether the connection has begun to speak HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2
     }
 
     /// Looks at `held`, mends it in place, and returns how many of its bytes may go on. The others must be shown
@@ -85,6 +92,7 @@ impl AuthorityFilter {
                 } else if seen < PREFACE.len() {
                     return 0;
                 } else {
+                    self.is_http2 = true;
                     self.state = State::Frame;
                 }
                 seen
@@ -276,7 +284,7 @@ mod tests {
         let bytes = opening(&[frame(HEADERS, 4, &headers(b"[::1]:1")), vec![7; 100]]);
         let (out, filter) = filtered(&bytes, 10);
         assert_eq!(out, bytes);
-        assert!(filter.is_done());
+        assert!(filter.is_done() && filter.is_http2());
     }
 
     #[test]
@@ -284,7 +292,7 @@ mod tests {
         for bytes in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), b"PRI * HTTP/1.1", b"\x16\x03\x01"] {
             let (out, filter) = filtered(bytes, 3);
             assert_eq!(out, bytes);
-            assert!(filter.is_done());
+            assert!(filter.is_done() && !filter.is_http2());
         }
     }
 

@@ -27,7 +27,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
-use crate::accept::connections;
+use crate::accept::{Accepted, connections, connections_max};
 use crate::api::admin;
 use crate::api::etcd::EtcdApi;
 use crate::config::{ClusterState, Config, ConfigError, guard};
@@ -38,10 +38,21 @@ use crate::relay::{Leader, Relay};
 use crate::runtime::RuntimeThread;
 use crate::url::Url;
 
-/// Connections of clients at a time; more wait to be accepted.
+/// Connections of clients at a time, on each address; more wait to be accepted.
 const CLIENT_CONNECTIONS_MAX: usize = 8192;
 /// Connections of peers at a time: a few for each of up to a hundred members, and room for strangers to be refused.
 const PEER_CONNECTIONS_MAX: usize = 1024;
+/// Connections of operators and their scrapers at a time.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Of the files that this process may open, clients get one in two, peers and operators one in eight each; a quarter is
+/// left to the log.
+const FILES_FOR_EACH_CLIENT: usize = 2;
+/// See [`FILES_FOR_EACH_CLIENT`].
+const FILES_FOR_EACH_OTHER: usize = 8;
+/// How long a client may take to begin.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an operator's connection may last.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests under way on one connection; more wait at the client.
 const STREAMS_MAX: u32 = 4096;
 /// How long requests under way may take once the node is stopping.
@@ -231,8 +242,10 @@ impl Node {
         });
         let client_thread = RuntimeThread::start("lattice-client")?;
         let mut client_tasks = JoinSet::new();
+        let files_each = FILES_FOR_EACH_CLIENT * listeners.client.len();
+        let limit = connections_max(CLIENT_CONNECTIONS_MAX, files_each.max(1));
         for listener in listeners.client {
-            let serving = serve_clients(listener, Arc::clone(&shared), stop.clone());
+            let serving = serve_clients(listener, limit, Arc::clone(&shared), stop.clone());
             client_tasks.spawn_on(serving, client_thread.handle());
         }
         if let Some(listener) = listeners.admin {
@@ -359,7 +372,7 @@ async fn start_raft(
     let store = directory.identity().store;
     let mut transport = GrpcOptions::new(Identity { cluster, node: me, store });
     transport.listeners = listeners;
-    transport.limits.connections = PEER_CONNECTIONS_MAX;
+    transport.limits.connections = connections_max(PEER_CONNECTIONS_MAX, FILES_FOR_EACH_OTHER);
     // Each write that a follower relays is a stream of its own.
     transport.limits.streams = STREAMS_MAX;
     transport.peers = config
@@ -444,7 +457,12 @@ async fn stop_signal(mut stop: watch::Receiver<bool>) {
     let _stopping_or_gone = stop.wait_for(|stop| *stop).await;
 }
 
-async fn serve_clients(listener: TcpListener, node: Arc<Shared>, stop: watch::Receiver<bool>) {
+async fn serve_clients(
+    listener: TcpListener,
+    limit: usize,
+    node: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) {
     let api = EtcdApi::new(Arc::clone(&node));
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -458,7 +476,7 @@ async fn serve_clients(listener: TcpListener, node: Arc<Shared>, stop: watch::Re
         .build_v1()
         .expect("the descriptor set is generated with the code");
     let report = report_health(reporter, Arc::clone(&node), stop.clone());
-    let served = match connections(listener, CLIENT_CONNECTIONS_MAX) {
+    let served = match connections(listener, limit, CLIENT_PATIENCE) {
         Ok(incoming) => {
             let serving = server()
                 .add_service(api.kv())
@@ -512,8 +530,8 @@ async fn report_health(
 
 async fn serve_admin(listener: TcpListener, node: Arc<Shared>, stop: watch::Receiver<bool>) {
     let served = async {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let limit = connections_max(ADMIN_CONNECTIONS_MAX, FILES_FOR_EACH_OTHER);
+        let listener = Accepted(connections(listener, limit, ADMIN_PATIENCE)?);
         axum::serve(listener, admin::router(node)).with_graceful_shutdown(stop_signal(stop)).await
     };
     if let Err(error) = served.await {

@@ -13,7 +13,7 @@ use lattice::{Config, Listeners, Node, Settings};
 
 use super::Exit;
 use super::output::print;
-use super::serve::{Signals, log_to_stderr};
+use super::serve::{Signals, log_to_stderr, raise_file_limit};
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
@@ -39,6 +39,7 @@ type Addresses = BTreeMap<String, Url>;
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
         log_to_stderr(LogFormat::Text, "warn");
+        raise_file_limit();
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(self.demo())
     }
 

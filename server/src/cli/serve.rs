@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use lattice::config::LogFormat;
 use lattice::{Config, Node, Settings};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -29,9 +30,18 @@ impl Serve {
         };
         let settings = self.settings.over(file);
         log_to_stderr(settings.log_format.unwrap_or_default(), "info");
+        raise_file_limit();
         let config = Config::new(settings)?;
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(config))
     }
+}
+
+/// As many open files as the system allows: the usual soft limit of 1024 is made for other programs.
+pub(crate) fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where it is refused, fewer clients can connect.
+    let _refused = setrlimit(Resource::Nofile, most);
 }
 
 async fn serve(config: Config) -> anyhow::Result<Exit> {

@@ -1,6 +1,7 @@
 //! The built program: `lattice serve` and its clients, as processes.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -19,13 +20,19 @@ const LATTICE: &str = env!("CARGO_BIN_EXE_lattice");
 struct Served {
     child: Child,
     url: Url,
+    admin: Option<Url>,
 }
 
 impl Served {
     /// One node alone on ports that the system chooses, which its log tells.
     fn start(data_dir: &Path) -> Self {
-        let mut child = Command::new(LATTICE)
-            .args(["serve", "--log-format=json", "--admin-listen=none"])
+        Self::spawn(Command::new(LATTICE), data_dir, "none")
+    }
+
+    /// `command` is the program, or another one that becomes it.
+    fn spawn(mut command: Command, data_dir: &Path, admin: &str) -> Self {
+        let mut child = command
+            .args(["serve", "--log-format=json", "--admin-listen", admin])
             .args(["--listen-client-urls=http://127.0.0.1:0"])
             .args(["--listen-peer-urls=http://127.0.0.1:0"])
             .args(["--heartbeat-interval=50", "--election-timeout=300"])
@@ -36,17 +43,18 @@ impl Served {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = lines
+        let (url, admin) = lines
             .by_ref()
             .map(Result::unwrap)
             .find_map(|line| {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap();
-                event["clients"].as_str().map(|url| url.parse().unwrap())
+                let url = event["clients"].as_str()?.parse().unwrap();
+                Some((url, event["admin"].as_str().unwrap().parse().ok()))
             })
             .expect("the node tells where it listens");
         // Somebody has to read the rest, or the node would block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
+        Self { child, url, admin }
     }
 
     async fn client(&self) -> Client {
@@ -107,6 +115,29 @@ async fn a_signal_under_load_loses_nothing_that_was_acknowledged() {
             assert_eq!(get(&client, key).await.as_ref(), Some(key), "after {signal:?}");
         }
     }
+}
+
+/// The log needs files too: had clients taken them all, the node would have to stop.
+#[tokio::test]
+async fn no_number_of_connections_takes_the_files_of_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\"", LATTICE]);
+    let server = Served::spawn(limited, &directory.path().join("data"), "127.0.0.1:0");
+    let client = server.client().await;
+    put(&client, "first", "value").await.unwrap();
+    let mut silent = Vec::new();
+    for url in [&server.url, server.admin.as_ref().unwrap()] {
+        for _ in 0..100 {
+            silent.push(TcpStream::connect((url.host(), url.port())).unwrap());
+        }
+    }
+    // More than a segment, so that the log opens another one.
+    for number in 0..12 {
+        put(&client, format!("large{number}"), vec![b'x'; 512 << 10]).await.unwrap();
+    }
+    // Those who say nothing make room for those who do.
+    assert!(get(&server.client().await, "first").await.is_some());
 }
 
 fn lattice(args: &[&str]) -> Output {
