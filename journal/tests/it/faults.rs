@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lattice_journal::{AppendError, Disk as _, Journal, JournalError};
 use lattice_sim::SimDisk;
 
-use crate::support::{Model, items, open, read_all, options, segment_path, shown, with_state};
+use crate::support::{Model, items, open, options, read_all, segment_path, shown, with_state};
 
 const SEGMENT: u64 = 16 * 1024;
 

@@ -86,7 +86,7 @@ struct SmallDisk {
 }
 
 const DISK_MIB: usize = 160;
-const FILLER_MIB: usize = 146;
+const FILLER_MIB: usize = 136;
 const VALUE_BYTES: usize = 64 << 10;
 /// More values than fit beside the filler, and fewer than the disk holds without it.
 const VALUES: usize = 600;
