@@ -1,4 +1,4 @@
-//! The async edge: runs a [`Replica`] on tokio, moves bytes, and writes the logs.
+//! The async edge: runs a [`Replica`](crate::replica::Replica) on tokio, moves bytes, and writes the logs.
 //!
 //! One task owns the replica and decides nothing by itself: it takes what arrived, samples the clock *afterwards* (so that a process that was
 //! stopped for a while does not act on an old time), lets the replica handle it, and hands on what comes out. Around it:
