@@ -18,7 +18,7 @@ use raft_consensus::types::{EntryId, NodeId};
 use crate::command::{Command, CommandError, Limits};
 use crate::error::KvError;
 use crate::member::MemberAttributes;
-use crate::range::{self, RangeRequest, RangeResponse};
+use crate::range::{Progress, RangeRequest, RangeResponse};
 use crate::snapshot;
 use crate::state::State;
 use crate::state_hash::StateHash;
@@ -44,6 +44,13 @@ pub struct KvReader<S: StateStore = MemoryStore> {
     /// The state of the machine now: another one after a restore.
     current: Arc<RwLock<SharedState<S>>>,
     limits: Limits,
+}
+
+/// A range read under way, which shows one revision however long it takes.
+pub struct RangeReading<S: StateStore = MemoryStore> {
+    /// The state that it began with; a restore does not take it away.
+    state: SharedState<S>,
+    progress: Progress,
 }
 
 impl<S: StateStore> KvMachine<S> {
@@ -88,11 +95,22 @@ impl<S: StateStore> KvReader<S> {
     /// [`KvError::KeyNotProvided`], [`KvError::FutureRevision`], and [`KvError::ResponseTooLarge`]
     /// beyond [`Limits::response_bytes_max`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        let mut reading = self.start_range(request.clone())?;
+        while reading.advance()? {}
+        reading.finish()
+    }
+
+    /// Begins to read keys, for a caller that has something to do between the slices. Reads nothing
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::KeyNotProvided`] and [`KvError::FutureRevision`].
+    pub fn start_range(&self, request: RangeRequest) -> Result<RangeReading<S>, KvError> {
         let state = self.state();
         let current = lock(&state).revision;
-        range::read(request, current, self.limits.response_bytes_max, |interval, at, visit| {
-            lock(&state).store.scan(interval, at, SLICE_KEYS, visit)
-        })
+        let progress = Progress::new(request, current, self.limits.response_bytes_max)?;
+        Ok(RangeReading { state, progress })
     }
 
     /// The store's revision.
@@ -140,6 +158,39 @@ impl<S: StateStore> KvReader<S> {
 
     fn state(&self) -> SharedState<S> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S: StateStore> RangeReading<S> {
+    /// Reads the next few hundred keys, which takes some tens of microseconds unless the answer has
+    /// to be sorted. Returns whether there is more to read.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::ResponseTooLarge`] beyond [`Limits::response_bytes_max`]; the read is over then.
+    pub fn advance(&mut self) -> Result<bool, KvError> {
+        let Self { state, progress } = self;
+        progress
+            .advance(|interval, at, visit| lock(state).store.scan(interval, at, SLICE_KEYS, visit))
+    }
+
+    /// What the pairs found so far weigh, in bytes; see [`KeyValue::weight`](crate::KeyValue::weight).
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.progress.held_bytes()
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    ///
+    /// [`KvError::ResponseTooLarge`] beyond [`Limits::response_bytes_max`].
+    ///
+    /// # Panics
+    ///
+    /// If there is more to read.
+    pub fn finish(self) -> Result<RangeResponse, KvError> {
+        self.progress.finish()
     }
 }
 
@@ -207,6 +258,15 @@ impl<S: StateStore> fmt::Debug for KvMachine<S> {
 impl<S: StateStore> fmt::Debug for KvReader<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KvReader").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Without the contents, which may be gigabytes of other people's data.
+impl<S: StateStore> fmt::Debug for RangeReading<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeReading")
+            .field("held_bytes", &self.held_bytes())
+            .finish_non_exhaustive()
     }
 }
 
@@ -399,6 +459,27 @@ mod tests {
             log.run_at(clock, Operation::Put(put("k", "v"))).unwrap();
             assert_eq!(log.machine.reader().wall_clock_ms(), expected);
         }
+    }
+
+    #[test]
+    fn a_read_between_two_slices_keeps_its_revision() {
+        let mut log = Log::new();
+        for number in 0..=SLICE_KEYS {
+            let key = Bytes::from(format!("k{number:05}"));
+            log.put(Put { key, ..put("", "old") }).unwrap();
+        }
+        let all =
+            RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() };
+        let mut reading = log.machine.reader().start_range(all).unwrap();
+        assert_eq!(reading.held_bytes(), 0);
+        assert_eq!(reading.advance(), Ok(true));
+        let held = reading.held_bytes();
+        log.delete("k", "l").unwrap();
+        assert_eq!(reading.advance(), Ok(false));
+        assert!(reading.held_bytes() > held);
+        let response = reading.finish().unwrap();
+        assert_eq!(response.kvs.len(), SLICE_KEYS + 1, "what was deleted later is there");
+        assert!(response.kvs.iter().all(|kv| kv.value == "old"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A read fixes its revision when it begins and then asks the store for a few hundred keys at a
 //! time, so the lock is held briefly however large the interval is; versions are immutable, so all
-//! slices show the state at that one revision.
+//! slices show the state at that one revision. Whoever reads decides what happens between two
+//! slices: it may let others have its thread, look at what the answer weighs by now, or give up.
 //!
 //! The rules are etcd's, down to the odd ones:
 //!
@@ -228,33 +229,70 @@ impl RangeRequest {
     }
 }
 
-/// Runs a read on a store that has come to revision `current`, slice by slice: `scan(interval,
-/// revision, visit)` shows the next keys of the interval that are live at the revision and returns
-/// where to go on.
-pub(crate) fn read(
-    request: &RangeRequest,
+/// A read under way: what it has found, and where it goes on. The revision is fixed when it begins.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// What is still to be read; `None` at the end.
+    rest: Option<KeyInterval>,
+    /// The revision that is read, and the one that the store had come to.
+    revision: i64,
     current: i64,
-    bytes_max: usize,
-    mut scan: impl FnMut(&KeyInterval, i64, &mut dyn FnMut(&Bytes, &Version)) -> Option<Bytes>,
-) -> Result<RangeResponse, KvError> {
-    let mut interval = KeyInterval::new(request.key.clone(), request.range_end.clone())?;
-    let revision = request.revision_to_read(current)?;
-    let mut selection = Selection::new(request, bytes_max);
-    loop {
-        let next = scan(&interval, revision, &mut |key, version| selection.offer(key, version));
+    selection: Selection,
+}
+
+impl Progress {
+    /// Begins a read on a store that has come to revision `current`.
+    pub(crate) fn new(
+        request: RangeRequest,
+        current: i64,
+        bytes_max: usize,
+    ) -> Result<Self, KvError> {
+        let interval = KeyInterval::new(request.key.clone(), request.range_end.clone())?;
+        let revision = request.revision_to_read(current)?;
+        Ok(Self {
+            rest: Some(interval),
+            revision,
+            current,
+            selection: Selection::new(request, bytes_max),
+        })
+    }
+
+    /// Reads the next slice: `scan(interval, revision, visit)` shows the next keys of the interval
+    /// that are live at the revision and returns where to go on. `false` says that nothing is left.
+    pub(crate) fn advance(
+        &mut self,
+        scan: impl FnOnce(&KeyInterval, i64, &mut dyn FnMut(&Bytes, &Version)) -> Option<Bytes>,
+    ) -> Result<bool, KvError> {
+        let Some(interval) = self.rest.take() else {
+            return Ok(false);
+        };
+        let selection = &mut self.selection;
+        let next = scan(&interval, self.revision, &mut |key, version| {
+            selection.offer(key, version);
+        });
         if selection.is_too_large {
             return Err(KvError::ResponseTooLarge);
         }
-        match next {
-            Some(start) => interval = interval.resumed_at(start),
-            None => return selection.finish(current),
-        }
+        self.rest = next.map(|start| interval.resumed_at(start));
+        Ok(self.rest.is_some())
+    }
+
+    /// What the pairs weigh that the read holds on to.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.selection.kept_bytes
+    }
+
+    /// The answer, once nothing is left to read.
+    pub(crate) fn finish(self) -> Result<RangeResponse, KvError> {
+        assert!(self.rest.is_none(), "an answer is made of the whole interval");
+        self.selection.finish(self.current)
     }
 }
 
 /// What a read holds on to while the keys of its interval pass by.
-struct Selection<'a> {
-    request: &'a RangeRequest,
+#[derive(Debug)]
+struct Selection {
+    request: RangeRequest,
     bytes_max: usize,
     plan: Plan,
     kept: Vec<KeyValue>,
@@ -276,8 +314,8 @@ enum Plan {
     Best { keys_max: usize },
 }
 
-impl<'a> Selection<'a> {
-    fn new(request: &'a RangeRequest, bytes_max: usize) -> Self {
+impl Selection {
+    fn new(request: RangeRequest, bytes_max: usize) -> Self {
         let limit = request.limit().unwrap_or(usize::MAX);
         let plan = match (request.sort_order, request.sort_target) {
             (SortOrder::None | SortOrder::Ascend, SortTarget::Key) => {
@@ -348,7 +386,7 @@ impl<'a> Selection<'a> {
     }
 
     fn sort_and_cut(&mut self, keys_max: usize) {
-        let request = self.request;
+        let request = &self.request;
         self.kept.sort_by(|a, b| compare(request, a, b));
         self.cut(keys_max);
     }
@@ -410,23 +448,32 @@ mod tests {
 
     /// Reads `KEYS` in slices of one key, at revision 9.
     fn read_keys(request: &RangeRequest, bytes_max: usize) -> Result<RangeResponse, KvError> {
-        read(request, 9, bytes_max, |interval, _revision, visit| {
-            let (start, end) = interval.bounds()?;
-            let mut keys = KEYS
-                .iter()
-                .filter(|(key, ..)| RangeBounds::<[u8]>::contains(&(start, end), key.as_bytes()));
-            if let Some(&(key, create_revision, mod_revision, version, value)) = keys.next() {
-                let version = Version {
-                    revision: Revision::new(mod_revision, 0),
-                    create_revision,
-                    version,
-                    lease: LeaseId::NONE,
-                    value: value.into(),
-                };
-                visit(&key.into(), &version);
-            }
-            keys.next().map(|(key, ..)| Bytes::from_static(key.as_bytes()))
-        })
+        let mut progress = Progress::new(request.clone(), 9, bytes_max)?;
+        while progress.advance(scan_keys)? {}
+        progress.finish()
+    }
+
+    /// Shows the first key of the interval.
+    fn scan_keys(
+        interval: &KeyInterval,
+        _revision: i64,
+        visit: &mut dyn FnMut(&Bytes, &Version),
+    ) -> Option<Bytes> {
+        let (start, end) = interval.bounds()?;
+        let mut keys = KEYS
+            .iter()
+            .filter(|(key, ..)| RangeBounds::<[u8]>::contains(&(start, end), key.as_bytes()));
+        if let Some(&(key, create_revision, mod_revision, version, value)) = keys.next() {
+            let version = Version {
+                revision: Revision::new(mod_revision, 0),
+                create_revision,
+                version,
+                lease: LeaseId::NONE,
+                value: value.into(),
+            };
+            visit(&key.into(), &version);
+        }
+        keys.next().map(|(key, ..)| Bytes::from_static(key.as_bytes()))
     }
 
     fn all() -> RangeRequest {
