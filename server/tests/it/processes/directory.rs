@@ -7,7 +7,8 @@ use super::nodes::{Processes, Served};
 async fn refused(node: &mut Served) -> (Option<i32>, String) {
     node.start();
     let code = node.ended().await.code();
-    let said = node.says("error: ").await;
+    // The words with which the program ends; the logs before it may speak of errors too.
+    let said = node.says("error: the node does not start").await;
     (code, said)
 }
 
