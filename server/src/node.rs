@@ -29,7 +29,7 @@ use tonic_health::ServingStatus;
 
 use crate::accept::{Accepted, connections, connections_max};
 use crate::api::admin;
-use crate::api::etcd::EtcdApi;
+use crate::api::etcd::{self, DECODE_MAX, EtcdApi, RangeReads};
 use crate::config::{ClusterState, Config, ConfigError, guard};
 use crate::founders::Founders;
 use crate::metrics::Metrics;
@@ -94,6 +94,7 @@ pub(crate) struct Shared {
     pub(crate) raft: Raft<KvReader>,
     pub(crate) relay: Relay,
     pub(crate) metrics: Metrics,
+    pub(crate) range_reads: RangeReads,
     pub(crate) peer_runtime: Handle,
     draining: AtomicBool,
 }
@@ -236,6 +237,7 @@ impl Node {
             founders: config.founders.clone(),
             relay: Relay::new(id, config.founders.clone(), limits, raft.clone()),
             metrics: Metrics::new(raft.clone()),
+            range_reads: RangeReads::new(),
             peer_runtime: peer_thread.handle().clone(),
             draining: AtomicBool::new(false),
             raft,
@@ -467,23 +469,25 @@ async fn serve_clients(
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // What this port serves, of all that the sets describe.
-        .with_service_name("etcdserverpb.KV")
-        .with_service_name("etcdserverpb.Cluster")
-        .with_service_name("etcdserverpb.Maintenance")
-        .with_service_name("grpc.health.v1.Health")
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    // What this port serves, of all that the sets describe.
+    let reflection = etcd::SERVICES
+        .into_iter()
+        .fold(reflection, |reflection, service| reflection.with_service_name(service))
         .build_v1()
         .expect("the descriptor set is generated with the code");
+    let routes = Routes::new(api.kv())
+        .add_service(api.cluster())
+        .add_service(api.maintenance())
+        .add_service(health.max_decoding_message_size(DECODE_MAX))
+        .add_service(reflection.max_decoding_message_size(DECODE_MAX))
+        .into_axum_router()
+        .layer(axum::middleware::from_fn(etcd::finish));
     let report = report_health(reporter, Arc::clone(&node), stop.clone());
     let served = match connections(listener, limit, CLIENT_PATIENCE) {
         Ok(incoming) => {
             let serving = server()
-                .add_service(api.kv())
-                .add_service(api.cluster())
-                .add_service(api.maintenance())
-                .add_service(health)
-                .add_service(reflection)
+                .add_routes(routes.into())
                 .serve_with_incoming_shutdown(incoming, stop_signal(stop));
             tokio::select! {
                 served = serving => served.map_err(io::Error::other),

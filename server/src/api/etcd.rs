@@ -1,12 +1,13 @@
-//! etcd's API: `KV`, `Cluster` and `Maintenance`, as far as they are served. Any other method answers `UNIMPLEMENTED`,
-//! which the router does by itself.
+//! etcd's API: `KV`, `Cluster` and `Maintenance`, as far as they are served. Any other method answers `UNIMPLEMENTED`.
 //!
 //! Reads are linearizable unless the client says `serializable`: the leader confirms that it still leads, and this node
 //! waits until it has applied as much as the leader had committed then. Error texts and codes are etcd's, for clients
 //! match them. An outcome that nobody knows is `UNAVAILABLE`, as with etcd: its clients repeat reads on that, and writes
 //! never.
 
+mod answer;
 mod convert;
+mod range;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,9 @@ use crate::proto::etcdserverpb::{
 };
 use crate::relay::{Lost, WriteError};
 
+pub(crate) use answer::finish;
+pub(crate) use range::RangeReads;
+
 /// The version of etcd whose API this is. Kubernetes uses consistent reads from its cache only from 3.5.13 on.
 pub(crate) const ETCD_VERSION: &str = "3.6.0";
 
@@ -35,8 +39,17 @@ pub(crate) const ETCD_VERSION: &str = "3.6.0";
 /// five seconds and two election timeouts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// A request of 1.5 MiB, with room for what is around it, so that a larger one gets etcd's error and not the library's.
-const DECODE_MAX: usize = 4 << 20;
+/// A request of 1.5 MiB and 512 KiB for what is around it, as with etcd: one that is a little too large gets the store's
+/// error, and one that is far too large the library's, before it is in memory.
+pub(crate) const DECODE_MAX: usize = 2 << 20;
+
+/// The services of the clients' port.
+pub(crate) const SERVICES: [&str; 4] = [
+    "etcdserverpb.KV",
+    "etcdserverpb.Cluster",
+    "etcdserverpb.Maintenance",
+    "grpc.health.v1.Health",
+];
 
 /// etcd's API on one node.
 #[derive(Clone, Debug)]
@@ -56,11 +69,11 @@ impl EtcdApi {
     }
 
     pub(crate) fn cluster(&self) -> ClusterServer<Self> {
-        ClusterServer::new(self.clone())
+        ClusterServer::new(self.clone()).max_decoding_message_size(DECODE_MAX)
     }
 
     pub(crate) fn maintenance(&self) -> MaintenanceServer<Self> {
-        MaintenanceServer::new(self.clone())
+        MaintenanceServer::new(self.clone()).max_decoding_message_size(DECODE_MAX)
     }
 
     /// A reader of a state that is new enough.
@@ -105,14 +118,22 @@ impl EtcdApi {
         })
     }
 
-    async fn range(&self, request: Request<RangeRequest>) -> Result<RangeResponse, Status> {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let serializable = request.serializable;
         let request = convert::range_request(request)?;
         let reader = self.reader(serializable, deadline).await?;
-        let response = reader.range(&request).map_err(convert::kv_error)?;
-        Ok(convert::range_response(response, |revision| self.header(revision)))
+        let reading = reader.start_range(request).map_err(convert::kv_error)?;
+        let api = self.clone();
+        let convert = move |found| convert::range_response(found, |revision| api.header(revision));
+        let (found, room) = self.node.range_reads.read(reading, deadline, convert).await?;
+        let mut response = Response::new(found);
+        response.extensions_mut().insert(answer::Takes(Arc::new(room)));
+        Ok(response)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<PutResponse, Status> {
@@ -147,12 +168,12 @@ impl EtcdApi {
         &self,
         operation: Measured,
         request: impl Future<Output = Result<T, Status>>,
-    ) -> Result<Response<T>, Status> {
+    ) -> Result<T, Status> {
         let start = std::time::Instant::now();
         let result = request.await;
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
         self.node.metrics.request(operation, code, start.elapsed());
-        result.map(Response::new)
+        result
     }
 }
 
@@ -169,14 +190,14 @@ impl Kv for EtcdApi {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        self.measured(Measured::Put, self.put(request)).await
+        self.measured(Measured::Put, self.put(request)).await.map(Response::new)
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        self.measured(Measured::DeleteRange, self.delete_range(request)).await
+        self.measured(Measured::DeleteRange, self.delete_range(request)).await.map(Response::new)
     }
 }
 
@@ -224,6 +245,8 @@ impl Maintenance for EtcdApi {
     ) -> Result<Response<StatusResponse>, Status> {
         let reader = self.node.raft.reader();
         let status = self.node.raft.status();
+        // The store is ahead of what the node has heard of it. What is applied is committed.
+        let applied = reader.applied().index;
         let size = i64::try_from(reader.size().bytes).unwrap_or(i64::MAX);
         let mut errors = Vec::new();
         if status.leader.is_none() {
@@ -237,9 +260,9 @@ impl Maintenance for EtcdApi {
             version: ETCD_VERSION.into(),
             db_size: size,
             leader: status.leader.map_or(0, |leader| leader.0),
-            raft_index: status.commit.0,
+            raft_index: status.commit.max(applied).0,
             raft_term: status.term.0,
-            raft_applied_index: status.applied.0,
+            raft_applied_index: applied.0,
             errors,
             db_size_in_use: size,
             is_learner: false,

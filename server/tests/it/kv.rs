@@ -65,7 +65,9 @@ async fn wrong_requests_get_etcds_codes_and_texts() {
     let cluster = Cluster::start(3).await;
     for index in 0..3 {
         let client = cluster.client(index).await;
-        let big = vec![b'x'; 2 << 20];
+        // One that the store refuses, and one that is refused before it is in memory.
+        let big = vec![b'x'; 1600 << 10];
+        let huge = vec![b'x'; 2 << 20];
         let lease = PutRequest { key: "a".into(), lease: 7, ..PutRequest::default() };
         let missing = PutRequest { key: "zz".into(), ignore_value: true, ..PutRequest::default() };
         let future = RangeRequest { key: "a".into(), revision: 99, ..RangeRequest::default() };
@@ -77,6 +79,11 @@ async fn wrong_requests_get_etcds_codes_and_texts() {
                 put(&client, "a", big).await,
                 Code::InvalidArgument,
                 "etcdserver: request is too large",
+            ),
+            (
+                put(&client, "a", huge).await,
+                Code::ResourceExhausted,
+                "grpc: received message larger than max (2097152 bytes)",
             ),
             (client.put(lease).await, Code::NotFound, "etcdserver: requested lease not found"),
             (client.put(missing).await, Code::InvalidArgument, "etcdserver: key not found"),
@@ -109,13 +116,19 @@ async fn what_is_not_served_says_so() {
     let cluster = Cluster::start(1).await;
     let url = cluster.urls()[0].to_string();
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
-    for path in [
-        "/etcdserverpb.KV/Txn",
-        "/etcdserverpb.Watch/Watch",
-        "/etcdserverpb.Lease/LeaseGrant",
-        "/etcdserverpb.Auth/Authenticate",
-        "/etcdserverpb.Maintenance/Defragment",
-        "/etcdserverpb.Cluster/MemberAdd",
+    for (path, text) in [
+        ("/etcdserverpb.KV/Txn", "unknown method Txn for service etcdserverpb.KV"),
+        ("/etcdserverpb.Watch/Watch", "unknown service etcdserverpb.Watch"),
+        ("/etcdserverpb.Lease/LeaseGrant", "unknown service etcdserverpb.Lease"),
+        ("/etcdserverpb.Auth/Authenticate", "unknown service etcdserverpb.Auth"),
+        (
+            "/etcdserverpb.Maintenance/Defragment",
+            "unknown method Defragment for service etcdserverpb.Maintenance",
+        ),
+        (
+            "/etcdserverpb.Cluster/MemberAdd",
+            "unknown method MemberAdd for service etcdserverpb.Cluster",
+        ),
     ] {
         let mut grpc = tonic::client::Grpc::new(channel.clone());
         grpc.ready().await.unwrap();
@@ -123,7 +136,7 @@ async fn what_is_not_served_says_so() {
         let request = tonic::Request::new(PutRequest::default());
         let path_and_query = tonic::codegen::http::uri::PathAndQuery::from_static(path);
         let error = grpc.unary(request, path_and_query, codec).await.unwrap_err();
-        assert_eq!(error.code(), Code::Unimplemented, "{path}");
+        assert_eq!((error.code(), error.message()), (Code::Unimplemented, text));
     }
 }
 
