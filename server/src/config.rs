@@ -390,6 +390,12 @@ impl Config {
         Ok(())
     }
 
+    /// How long a client's request may wait for a leader or for its turn, if the client does not give it less. As with
+    /// etcd: time for a slow disk, and to outlast the loss of a leader and one election that fails.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
     /// Things that work but deserve a word, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -553,6 +559,13 @@ mod tests {
         assert_eq!(file.initial_cluster, some("n1=http://h:1,n2=http://h:2"));
         assert_eq!(file.listen_client_urls, some("http://localhost:3"));
         assert_eq!(file.heartbeat_interval, Some(50));
+    }
+
+    #[test]
+    fn a_request_outlasts_two_elections() {
+        let slow = Settings { election_timeout: Some(3000), ..Settings::default() };
+        let seconds = |settings| Config::new(settings).unwrap().request_timeout().as_secs();
+        assert_eq!((seconds(Settings::default()), seconds(slow)), (7, 11));
     }
 
     #[test]

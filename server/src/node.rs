@@ -53,8 +53,10 @@ const FILES_FOR_EACH_OTHER: usize = 8;
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an operator's connection may last.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(60);
-/// Requests under way on one connection; more wait at the client.
-const STREAMS_MAX: u32 = 4096;
+/// Requests under way on one connection of a client; more wait at the client. Each may hold a part of a message in memory.
+const CLIENT_STREAMS_MAX: u32 = 256;
+/// Streams on one connection of a peer: each write that a follower relays is a stream of its own.
+const PEER_STREAMS_MAX: u32 = 4096;
 /// How long requests under way may take once the node is stopping.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long Raft may take to stop.
@@ -95,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) relay: Relay,
     pub(crate) metrics: Metrics,
     pub(crate) range_reads: RangeReads,
+    /// See [`Config::request_timeout`].
+    pub(crate) request_timeout: Duration,
     pub(crate) peer_runtime: Handle,
     draining: AtomicBool,
 }
@@ -238,6 +242,7 @@ impl Node {
             relay: Relay::new(id, config.founders.clone(), limits, raft.clone()),
             metrics: Metrics::new(raft.clone()),
             range_reads: RangeReads::new(),
+            request_timeout: config.request_timeout(),
             peer_runtime: peer_thread.handle().clone(),
             draining: AtomicBool::new(false),
             raft,
@@ -375,8 +380,7 @@ async fn start_raft(
     let mut transport = GrpcOptions::new(Identity { cluster, node: me, store });
     transport.listeners = listeners;
     transport.limits.connections = connections_max(PEER_CONNECTIONS_MAX, FILES_FOR_EACH_OTHER);
-    // Each write that a follower relays is a stream of its own.
-    transport.limits.streams = STREAMS_MAX;
+    transport.limits.streams = PEER_STREAMS_MAX;
     transport.peers = config
         .founders
         .iter()
@@ -443,10 +447,10 @@ async fn publish(node: Arc<Shared>, attributes: MemberAttributes) {
     }
 }
 
-/// HTTP/2 as both ports speak it. The library's own windows of 64 KiB would throttle large values.
+/// HTTP/2 as the clients' port speaks it. The library's own windows of 64 KiB would throttle large values.
 fn server() -> Server {
     Server::builder()
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .initial_stream_window_size(2 << 20)
         .initial_connection_window_size(4 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))

@@ -32,7 +32,7 @@ use crate::proto::forward::{NotApplied, ProposeRequest, ProposeResponse, Refused
 pub(crate) const KV_GROUP: GroupId = GroupId(0);
 
 /// A command may be a little larger than a client's request: it has a version, a clock and lengths of its own.
-pub(crate) const MESSAGE_MAX: usize = 4 << 20;
+pub(crate) const MESSAGE_MAX: usize = 2 << 20;
 
 /// The leader's answer: a delete may return all pairs that it deleted.
 const ANSWER_MAX: usize = 512 << 20;

@@ -35,10 +35,6 @@ pub(crate) use range::RangeReads;
 /// The version of etcd whose API this is. Kubernetes uses consistent reads from its cache only from 3.5.13 on.
 pub(crate) const ETCD_VERSION: &str = "3.6.0";
 
-/// How long a request may wait for a leader or for its turn, if the client gives no time itself: etcd's bound, which is
-/// five seconds and two election timeouts.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
-
 /// A request of 1.5 MiB and 512 KiB for what is around it, as with etcd: one that is a little too large gets the store's
 /// error, and one that is far too large the library's, before it is in memory.
 pub(crate) const DECODE_MAX: usize = 2 << 20;
@@ -74,6 +70,12 @@ impl EtcdApi {
 
     pub(crate) fn maintenance(&self) -> MaintenanceServer<Self> {
         MaintenanceServer::new(self.clone()).max_decoding_message_size(DECODE_MAX)
+    }
+
+    /// When the answer is due: after the time that the client gives, but no later than after our own.
+    fn deadline<T>(&self, request: &Request<T>) -> Instant {
+        let own = self.node.request_timeout;
+        Instant::now() + given_time(request).map_or(own, |given| given.min(own))
     }
 
     /// A reader of a state that is new enough.
@@ -122,7 +124,7 @@ impl EtcdApi {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        let deadline = deadline(&request);
+        let deadline = self.deadline(&request);
         let request = request.into_inner();
         let serializable = request.serializable;
         let request = convert::range_request(request)?;
@@ -137,7 +139,7 @@ impl EtcdApi {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<PutResponse, Status> {
-        let deadline = deadline(&request);
+        let deadline = self.deadline(&request);
         let put = Operation::Put(convert::put(request.into_inner()));
         let Outcome { revision, response } = self.write(put, deadline).await?;
         let KvResponse::Put { prev_kv } = response else {
@@ -150,7 +152,7 @@ impl EtcdApi {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<DeleteRangeResponse, Status> {
-        let deadline = deadline(&request);
+        let deadline = self.deadline(&request);
         let delete = Operation::DeleteRange(convert::delete_range(request.into_inner()));
         let Outcome { revision, response } = self.write(delete, deadline).await?;
         let KvResponse::DeleteRange { deleted, prev_kvs } = response else {
@@ -207,7 +209,7 @@ impl Cluster for EtcdApi {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        let deadline = deadline(&request);
+        let deadline = self.deadline(&request);
         let serializable = !request.into_inner().linearizable;
         let reader = self.reader(serializable, deadline).await?;
         let voters = self.node.raft.status().membership.voters;
@@ -314,15 +316,10 @@ fn strings(urls: &[crate::url::Url]) -> Vec<String> {
     urls.iter().map(ToString::to_string).collect()
 }
 
-/// When the answer is due: after the time that the client gives, but no later than after our own.
-fn deadline<T>(request: &Request<T>) -> Instant {
-    let given = request
-        .metadata()
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok())
-        .and_then(grpc_timeout);
-    let timeout = given.map_or(REQUEST_TIMEOUT, |given| given.min(REQUEST_TIMEOUT));
-    Instant::now() + timeout
+/// The time that a client gives for its answer, if it gives one.
+fn given_time<T>(request: &Request<T>) -> Option<Duration> {
+    let value = request.metadata().get("grpc-timeout")?;
+    grpc_timeout(value.to_str().ok()?)
 }
 
 /// `TimeoutValue TimeoutUnit` of the gRPC protocol: at most eight digits and a letter.
@@ -351,6 +348,10 @@ mod tests {
     fn timeouts_are_read_as_grpc_writes_them() {
         assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
         assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        let mut request = Request::new(());
+        assert_eq!(given_time(&request), None);
+        request.set_timeout(Duration::from_secs(2));
+        assert_eq!(given_time(&request), Some(Duration::from_secs(2)));
         for text in ["", "m", "1", "-1S", "+1S", "1x", "123456789S", "1 S", "é"] {
             assert_eq!(grpc_timeout(text), None, "{text}");
         }

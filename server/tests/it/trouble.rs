@@ -134,6 +134,25 @@ async fn bad_clients_disturb_nobody() {
     assert_eq!(get(&client, "key").await.as_deref(), Some("value"));
 }
 
+/// Each request may hold the beginning of a message in memory for as long as its client likes.
+#[tokio::test]
+async fn a_client_is_told_how_many_requests_it_may_begin() {
+    const SETTINGS: u8 = 4;
+    const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
+    let cluster = Cluster::start(1).await;
+    let mut stream = TcpStream::connect(address(&cluster.urls()[0])).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], SETTINGS, "the first frame");
+    let mut settings = vec![0; usize::from(head[2])];
+    stream.read_exact(&mut settings).unwrap();
+    let streams = settings.chunks(6).find(|setting| setting[..2] == MAX_CONCURRENT_STREAMS);
+    assert_eq!(streams.map(|setting| &setting[2..]), Some(&[0, 0, 1, 0][..]), "256");
+}
+
 /// A peer port that can fall silent, as when its machine loses its power: connections stay open, and nothing passes.
 struct Line {
     url: Url,
