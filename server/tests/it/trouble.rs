@@ -206,8 +206,16 @@ async fn writes_do_not_wait_for_a_leader_that_fell_silent() {
     node.leader().await.unwrap();
     let follower = if leads("n1") { "n2" } else { "n1" };
     let client = Client::connect(nodes[follower].client_urls(), PATIENCE).await.unwrap();
-    // Now the follower has a connection to the leader.
-    put(&client, "before", "1").await.unwrap();
+    // Until the follower has a connection to the leader, and everybody has a voice: a founder that came late has none before
+    // the log names its store.
+    let has_voice =
+        |node: &Node| node.status().membership.voters.values().all(|member| member.store.is_some());
+    loop {
+        put(&client, "before", "1").await.unwrap();
+        if nodes.values().all(has_voice) {
+            break;
+        }
+    }
     let leader = lines.keys().find(|name| leads(name)).unwrap();
     lines[leader].is_cut.send(true).unwrap();
     let lost = put(&client, "lost", "1").await.unwrap_err();
