@@ -200,6 +200,8 @@ struct Leader {
     uncommitted: Uncommitted,
     reads: ReadQueue,
     own_disk: OwnDisk,
+    /// Founders that have spoken up and are not bound to their directories yet.
+    unbound: BTreeMap<NodeId, StoreId>,
 }
 
 /// What a role keeps.

@@ -44,6 +44,10 @@ impl RaftNode {
     pub(super) fn start_pre_vote(&mut self) {
         self.reset_election_deadline();
         if !self.may_campaign() {
+            // Others will have to; whom it followed has been silent for too long in any case.
+            if self.leader().is_some() {
+                self.become_follower(self.term(), None);
+            }
             return;
         }
         let term = self.term().next();

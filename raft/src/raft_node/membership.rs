@@ -85,16 +85,26 @@ impl RaftNode {
         Payload::Membership(membership)
     }
 
-    /// As leader: binds a founder that was not there when the cluster was founded.
-    pub(super) fn bind_if_new(&mut self, node: NodeId, store: StoreId) {
-        let RoleState::Leader(leader) = &self.role else { return };
+    /// As leader: a founder that was not there when the cluster was founded speaks up, and is bound as soon as that may be.
+    pub(super) fn note_unbound(&mut self, node: NodeId, store: StoreId) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let membership = self.membership.current();
+        if membership.is_voter(node) && membership.store_of(node).is_none() {
+            leader.unbound.insert(node, store);
+            self.bind_next();
+        }
+    }
+
+    /// Binds one founder that has spoken up, if the change before is settled; the next when that one is.
+    pub(super) fn bind_next(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
         let is_settled =
             self.membership.last_change() <= self.commit && leader.term_start <= self.commit;
-        let membership = self.membership.current();
-        if !is_settled || !membership.is_voter(node) || membership.store_of(node).is_some() {
+        if !is_settled {
             return;
         }
-        let mut membership = membership.clone();
+        let Some((node, store)) = leader.unbound.pop_first() else { return };
+        let mut membership = self.membership.current().clone();
         membership.voters.insert(node, Member { store: Some(store) });
         self.trace(TraceEvent::Bound { node, store });
         self.append_as_leader(Payload::Membership(membership), None);

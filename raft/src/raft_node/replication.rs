@@ -70,6 +70,7 @@ impl RaftNode {
             uncommitted: Uncommitted::default(),
             reads: ReadQueue::default(),
             own_disk: OwnDisk { durable: self.log.durable(), moved: self.now },
+            unbound: BTreeMap::new(),
         }));
         let payload = self.first_payload_of_term(stores);
         self.append_as_leader(payload, None);
@@ -301,6 +302,7 @@ impl RaftNode {
 
     fn commit_advanced_as_leader(&mut self) {
         self.start_waiting_reads();
+        self.bind_next();
         // Whoever has nothing under way would learn of it only with the next heartbeat.
         for peer in self.peers() {
             let RoleState::Leader(leader) = &mut self.role else { return };
@@ -374,7 +376,7 @@ impl RaftNode {
         if let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) {
             progress.contact = self.now;
         } else {
-            self.bind_if_new(from, store);
+            self.note_unbound(from, store);
         }
     }
 
