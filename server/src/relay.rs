@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use lattice_kv::{Command, KvError, KvReader, Limits, Operation, Outcome};
 use raft_consensus::driver::{ProposeError, ProposeOptions, Raft};
+use raft_consensus::transport::grpc::Connection;
 use raft_consensus::types::{ClusterId, GroupId, NodeId};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -352,6 +353,7 @@ impl Forward for Leader {
         &self,
         request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeResponse>, Status> {
+        let connection = request.extensions().get::<Connection>().cloned();
         let request = request.into_inner();
         if ClusterId(request.cluster) != self.cluster || GroupId(request.group) != KV_GROUP {
             return Err(Status::failed_precondition(format!(
@@ -360,6 +362,9 @@ impl Forward for Leader {
                 ClusterId(request.cluster),
                 request.group
             )));
+        }
+        if let Some(connection) = connection {
+            connection.admit();
         }
         // Nothing that this build does not understand goes into the log, and the clock in it is the leader's.
         let Ok(mut command) = Command::decode(request.command) else {

@@ -43,6 +43,7 @@ use tonic::body::Body;
 use tonic::codegen::{Context, Poll, Service, http};
 
 use self::link::{Address, Link};
+pub use self::listen::Connection;
 use self::listen::HandshakeRates;
 use self::queue::Queue;
 use self::reception::{PeerServer, Throttle};
@@ -372,7 +373,7 @@ impl GrpcTransport {
     }
 
     /// Accepts connections on the listeners for `service`, in which [`Self::service`] is mounted
-    /// beside others.
+    /// beside others. Those have to [admit](Connection::admit) the connections that may stay.
     ///
     /// # Errors
     ///

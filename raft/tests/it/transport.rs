@@ -14,7 +14,7 @@ use lattice_trace::Cause;
 use raft_consensus::membership::Membership;
 use raft_consensus::message::{Envelope, Message};
 use raft_consensus::transport::grpc::{
-    GrpcError, GrpcOptions, GrpcTransport, Identity, PeerService,
+    Connection, GrpcError, GrpcOptions, GrpcTransport, Identity, PeerService,
 };
 use raft_consensus::transport::{Inbox, Transport as _};
 use raft_consensus::types::{
@@ -504,6 +504,9 @@ impl Service<http::Request<Body>> for Mounted {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         if request.uri().path().starts_with("/other.Service/") {
+            if request.uri().path().ends_with("/Welcome") {
+                request.extensions().get::<Connection>().expect("on every request").admit();
+            }
             return Box::pin(std::future::ready(Ok(http::Response::new(Body::empty()))));
         }
         self.peers.call(request)
@@ -521,11 +524,13 @@ async fn another_service_shares_the_port_and_keeps_its_connections() {
     two.set_peers(&[(1, one.address)]);
     one.set_peers(&[(2, two.address)]);
     until(|| one.is_connected(2)).await;
+    // Closed in the end, for a call alone shows nothing.
+    shout(two.address, &call("/other.Service/Call")).await;
     let mut other = TcpStream::connect(two.address).await.unwrap();
-    other.write_all(&call("/other.Service/Call")).await.unwrap();
+    other.write_all(&call("/other.Service/Welcome")).await.unwrap();
     let mut answers = Vec::new();
     let held = tokio::time::timeout(Duration::from_millis(300), other.read_to_end(&mut answers));
-    assert!(held.await.is_err(), "closed although the other service took the call");
+    assert!(held.await.is_err(), "closed although the other service admitted it");
     assert!(!answers.is_empty());
     one.transport.send(heartbeat(1, 2, 1));
     assert_eq!(two.hear().await, heartbeat(1, 2, 1));

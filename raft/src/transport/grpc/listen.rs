@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
@@ -19,12 +19,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
-use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::link::{CONNECTION_WINDOW, STREAM_WINDOW};
-use super::{PeerService, Shared, TARGET};
+use super::{Shared, TARGET};
 
 /// Headers of a call, all together; a peer sends a handful of short ones.
 const HEADERS_MAX: u32 = 16 << 10;
@@ -51,7 +50,6 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(shared.limits.streams);
-    let service = AdmitOthers { service };
     let served = server.serve_with_incoming_shutdown(service, incoming(shared, listener), closed);
     if let Err(error) = served.await {
         tracing::error!(target: TARGET, %node, "No longer accepting peers: {error}");
@@ -92,9 +90,11 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> Guarded {
     }
 }
 
-/// What a handler knows of the connection its request came on.
+/// The connection that a request came on, in the request's extensions. One that nobody admits ends
+/// after the time for a handshake: the peers' service admits with the greeting, another one on the
+/// same port once it knows whom it serves.
 #[derive(Clone, Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     remote: SocketAddr,
     admitted: Arc<AtomicBool>,
 }
@@ -106,7 +106,7 @@ impl Connection {
     }
 
     /// The other end has shown who it is: the connection may stay.
-    pub(super) fn admit(&self) {
+    pub fn admit(&self) {
         self.admitted.store(true, Ordering::Relaxed);
     }
 }
@@ -206,37 +206,6 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// Admits connections that call another service: whom those serve is for them to decide. The peers'
-/// service admits with the greeting.
-#[derive(Clone, Debug)]
-struct AdmitOthers<S> {
-    service: S,
-}
-
-impl<S> Service<http::Request<Body>> for AdmitOthers<S>
-where
-    S: Service<http::Request<Body>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        ready!(self.service.poll_ready(context))?;
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> S::Future {
-        let called = request.uri().path().split('/').nth(1);
-        if called != Some(PeerService::NAME)
-            && let Some(connection) = request.extensions().get::<Connection>()
-        {
-            connection.admit();
-        }
-        self.service.call(request)
     }
 }
 
