@@ -3,6 +3,7 @@
 //! Nothing here waits, reads a clock, draws from a global random source or touches a disk or a socket. [`RaftNode::step`] is a
 //! dispatch table; what each message does is in the child modules, which are named as the paper's chapters:
 //!
+//! - `config`: who the node is, and its limits
 //! - `election`: pre-vote, votes, winning (Raft §5.2, §5.4.1; thesis §9.6)
 //! - `replication`: appending, rejecting, the commit rule (Raft §5.3, §5.4.2)
 //! - `read`: linearizable reads through rounds of heartbeats (thesis §6.4)
@@ -35,16 +36,17 @@ use crate::progress::Progress;
 use crate::storage::RecoveredState;
 use crate::trace::TraceEvent;
 use crate::types::{
-    ClusterId, Entry, EntryId, GroupId, HardState, LogIndex, NodeId, Payload, SessionId,
-    SnapshotMeta, StoreId, Term,
+    Entry, EntryId, HardState, LogIndex, NodeId, Payload, SessionId, SnapshotMeta, StoreId, Term,
 };
 
+mod config;
 mod election;
 mod membership;
 mod read;
 mod replication;
 mod snapshot;
 
+pub use config::Config;
 use election::Ballot;
 use membership::MembershipHistory;
 use read::ReadQueue;
@@ -63,47 +65,6 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader,
-}
-
-/// Who a node is and how it behaves.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Its id.
-    pub id: NodeId,
-    /// Its cluster.
-    pub cluster: ClusterId,
-    /// The Raft group.
-    pub group: GroupId,
-    /// Its data directory.
-    pub store: StoreId,
-    /// This start of the node: a number that no other start of it has.
-    pub boot: u64,
-    /// The members that found the cluster; in force until the log says otherwise.
-    pub founding: Membership,
-    /// Bounds of the random time without a leader after which an election begins. The lower one is also how long a node refuses
-    /// votes after it has heard from a leader, or started.
-    pub election_timeout: Range<Duration>,
-    /// Time between heartbeats.
-    pub heartbeat: Duration,
-    /// Bytes of entries in one append message (one entry may exceed it).
-    pub append_bytes_max: usize,
-    /// Append messages under way to one follower.
-    pub inflight_messages_max: usize,
-    /// Bytes of entries under way to one follower.
-    pub inflight_bytes_max: usize,
-    /// Bytes of entries that a leader takes without having committed them.
-    pub uncommitted_bytes_max: usize,
-    /// Bytes of one command.
-    pub command_bytes_max: usize,
-    /// Bytes of the newest entries kept in memory.
-    pub tail_bytes_max: usize,
-    /// Entries behind a snapshot's last one that compaction leaves for slow followers.
-    pub kept_entries: u64,
-    /// Linearizable reads that wait at once, those of followers included.
-    pub reads_max: usize,
-    /// A defect to run with, to prove that the checks would find it.
-    #[cfg(feature = "sim")]
-    pub planted_bug: Option<crate::sim::PlantedBug>,
 }
 
 /// Why a node cannot run.
@@ -797,49 +758,6 @@ fn recovered_hard_state(
         )));
     }
     Ok(hard_state)
-}
-
-impl Config {
-    /// A configuration with the library's timing (150–300 ms, heartbeats every 100 ms) and limits.
-    #[must_use]
-    pub fn new(id: NodeId, store: StoreId, founding: Membership) -> Self {
-        Self {
-            id,
-            cluster: ClusterId::default(),
-            group: GroupId::default(),
-            store,
-            boot: 0,
-            founding,
-            election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
-            heartbeat: Duration::from_millis(100),
-            append_bytes_max: 512 << 10,
-            inflight_messages_max: 128,
-            inflight_bytes_max: 8 << 20,
-            uncommitted_bytes_max: 64 << 20,
-            command_bytes_max: 16 << 20,
-            tail_bytes_max: 16 << 20,
-            kept_entries: 5_000,
-            reads_max: 10_000,
-            #[cfg(feature = "sim")]
-            planted_bug: None,
-        }
-    }
-
-    fn validate(&self) -> Result<(), RecoverError> {
-        let Range { start, end } = self.election_timeout;
-        let rules = [
-            (self.id.0 > 0, "node id 0 is reserved"),
-            (start > Duration::ZERO && start < end, "the election timeout needs a range"),
-            (self.heartbeat > Duration::ZERO, "the heartbeat interval is zero"),
-            (self.heartbeat < start, "heartbeats must be more frequent than election timeouts"),
-            (!self.founding.voters.is_empty(), "a cluster needs a member"),
-            (self.append_bytes_max > 0 && self.inflight_messages_max > 0, "a window is zero"),
-        ];
-        match rules.iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(RecoverError::Config(rule)),
-            None => Ok(()),
-        }
-    }
 }
 
 impl fmt::Display for Role {

@@ -10,7 +10,7 @@
 //!   [`ProposalError::Superseded`] if another term's entry took the place, which means that it never takes effect. If a snapshot
 //!   took the place, nobody can tell: [`ProposalError::Unknown`].
 //! - **Reads** that arrive while one is being confirmed wait and share the next confirmation. An unanswered one is asked again under a
-//!   new [`ReadId`]; one that is too old is given up.
+//!   new [`ReadId`](crate::message::ReadId); one that is too old is given up.
 //! - **Applying** goes in runs of bounded size, one at a time, so that a slow machine holds little memory and new proposals
 //!   are refused when it falls too far behind.
 //! - **Snapshots** of our own are taken between two runs, so that they stand for exactly the entries given out so far.
@@ -23,11 +23,15 @@ use bytes::Bytes;
 
 use crate::effects::{Effect, Effects, FatalError, IoToken, PersistBatch, ProposalId, Rejection};
 use crate::membership::Membership;
-use crate::message::{Envelope, ReadId};
+use crate::message::Envelope;
 use crate::raft_node::{Event, Proposal, RaftNode, Role};
 use crate::state_machine::Reply;
 use crate::trace::TraceEvent;
 use crate::types::{Entry, EntryId, LogIndex, NodeId, SnapshotMeta, Term};
+
+mod reads;
+
+use reads::Reads;
 
 /// The caller's name for a read, unique while the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -259,32 +263,6 @@ const HELD_MAX: usize = 10_000;
 /// How long a failed snapshot rests before the next try.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Reads that share one confirmation.
-#[derive(Debug)]
-struct Confirming {
-    id: ReadId,
-    requests: Vec<(RequestId, Duration)>,
-    retry_at: Duration,
-}
-
-/// Reads and their progress: queued, being confirmed, waiting for the machine.
-#[derive(Debug, Default)]
-struct Reads {
-    counter: u64,
-    queued: Vec<(RequestId, Duration)>,
-    confirming: Option<Confirming>,
-    /// The index each group waits for.
-    confirmed: BTreeMap<LogIndex, Vec<(RequestId, Duration)>>,
-}
-
-impl Reads {
-    /// How many reads have no answer yet.
-    fn waiting(&self) -> usize {
-        let confirming = self.confirming.as_ref().map_or(0, |confirming| confirming.requests.len());
-        self.queued.len() + confirming + self.confirmed.values().map(Vec::len).sum::<usize>()
-    }
-}
-
 /// A replica. See the head of the module.
 #[derive(Debug)]
 pub struct Replica {
@@ -369,13 +347,7 @@ impl Replica {
     /// When the replica wants [`Input::Timeout`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        let confirming = self.reads.confirming.as_ref().map(|confirming| confirming.retry_at);
-        let queued = self.reads.queued.iter().map(|&(_, deadline)| deadline).min();
-        // Later indexes were asked for later.
-        let confirmed = self.reads.confirmed.first_key_value();
-        let confirmed =
-            confirmed.and_then(|(_, group)| group.first()).map(|&(_, deadline)| deadline);
-        [self.node.next_deadline(), confirming, queued, confirmed].into_iter().flatten().min()
+        [self.node.next_deadline(), self.reads.next_deadline()].into_iter().flatten().min()
     }
 
     /// Takes one input at time `now`.
@@ -506,10 +478,7 @@ impl Replica {
         for (_, (_, id)) in std::mem::take(&mut self.proposals) {
             out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
         }
-        let reads = std::mem::take(&mut self.reads);
-        let confirming = reads.confirming.into_iter().flat_map(|confirming| confirming.requests);
-        let confirmed = reads.confirmed.into_values().flatten();
-        for (request, _) in reads.queued.into_iter().chain(confirming).chain(confirmed) {
+        for request in std::mem::take(&mut self.reads).into_unanswered() {
             out.push(Output::ReadFailed { request, leader: None });
         }
         out.push(Output::Stop(error));
@@ -641,10 +610,7 @@ impl Replica {
     /// The machine has reached `last`: reads that waited for it may be served.
     fn moved_on(&mut self, now: Duration, last: EntryId, out: &mut Vec<Output>) {
         self.applied = last;
-        while let Some(entry) =
-            self.reads.confirmed.first_entry().filter(|e| *e.key() <= last.index)
-        {
-            let group = entry.remove();
+        while let Some(group) = self.reads.pop_servable(last.index) {
             out.extend(group.into_iter().map(|(request, _)| Output::ReadReady(request)));
         }
         self.step(now, Event::Applied(last.index), out);
@@ -707,86 +673,5 @@ impl Replica {
             SnapshotOutcome::Unsupported => self.has_snapshots = false,
             SnapshotOutcome::Failed(_) => self.snapshot_not_before = now + SNAPSHOT_PAUSE,
         }
-    }
-
-    // Reads.
-
-    fn queue_reads(&mut self, requests: Vec<RequestId>, deadline: Duration, out: &mut Vec<Output>) {
-        let mut room = self.config.reads_max.saturating_sub(self.reads.waiting());
-        for request in requests {
-            if room > 0 {
-                room -= 1;
-                self.reads.queued.push((request, deadline));
-            } else {
-                out.push(Output::ReadFailed { request, leader: self.node.leader() });
-            }
-        }
-    }
-
-    /// Asks for one index for all reads that wait, unless one is being asked for or nobody leads.
-    fn ask_for_reads(&mut self, now: Duration, out: &mut Vec<Output>) {
-        let can_ask = self.reads.confirming.is_none() && self.node.leader().is_some();
-        if self.reads.queued.is_empty() || !can_ask || self.is_stopped {
-            return;
-        }
-        self.reads.counter += 1;
-        let (node, boot) = (self.node.id(), self.node.config().boot);
-        let id = ReadId { node, boot, counter: self.reads.counter };
-        let requests = std::mem::take(&mut self.reads.queued);
-        let retry_at = now + self.config.read_retry;
-        self.reads.confirming = Some(Confirming { id, requests, retry_at });
-        self.step(now, Event::ReadIndex(id), out);
-    }
-
-    fn read_confirmed(&mut self, id: ReadId, index: LogIndex, out: &mut Vec<Output>) {
-        let Some(confirming) = self.reads.confirming.take_if(|confirming| confirming.id == id)
-        else {
-            return;
-        };
-        if index <= self.applied.index {
-            let requests = confirming.requests.into_iter();
-            out.extend(requests.map(|(request, _)| Output::ReadReady(request)));
-        } else {
-            self.reads.confirmed.entry(index).or_default().extend(confirming.requests);
-        }
-    }
-
-    /// Nobody could confirm it: it goes back into the queue, to be asked again a little later.
-    fn read_unconfirmed(&mut self, now: Duration, id: ReadId) {
-        if let Some(confirming) =
-            self.reads.confirming.as_mut().filter(|confirming| confirming.id == id)
-        {
-            let pause = self.node.config().heartbeat / 4;
-            confirming.retry_at = confirming.retry_at.min(now + pause);
-        }
-    }
-
-    /// The leader changed: what is being asked may never be answered.
-    fn ask_again_at(&mut self, now: Duration) {
-        if let Some(confirming) = &mut self.reads.confirming {
-            confirming.retry_at = now;
-        }
-    }
-
-    fn expire_reads(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if let Some(unanswered) =
-            self.reads.confirming.take_if(|confirming| confirming.retry_at <= now)
-        {
-            self.reads.queued.extend(unanswered.requests);
-        }
-        let leader = self.node.leader();
-        let mut is_live = |&(request, deadline): &(RequestId, Duration)| {
-            let is_live = deadline > now;
-            if !is_live {
-                out.push(Output::ReadFailed { request, leader });
-            }
-            is_live
-        };
-        self.reads.queued.retain(&mut is_live);
-        // A machine that stands still, because its log does, must not keep them for ever.
-        self.reads.confirmed.retain(|_, group| {
-            group.retain(&mut is_live);
-            !group.is_empty()
-        });
     }
 }
