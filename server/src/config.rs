@@ -100,7 +100,7 @@ pub struct Settings {
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_ELECTION_TIMEOUT", value_name = "MS"))]
     pub election_timeout: Option<u64>,
 
-    /// Entries applied between two snapshots [default: 10000]
+    /// Entries applied between two snapshots, at least; more when the state is large [default: 10000]
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_SNAPSHOT_COUNT", value_name = "ENTRIES"))]
     pub snapshot_count: Option<u64>,
 

@@ -64,6 +64,7 @@ pub(super) fn start<M: DurableStateMachine>(
     let replica = replica(&options, recovered, &machine)?;
 
     let id = replica.node().id();
+    // Each carries one answer to a job under way, and the core bounds those by bytes: a bound here could only deadlock.
     let (completions, completed) = mpsc::unbounded_channel();
     let (failures, failed) = mpsc::unbounded_channel();
     let sync_counters = Arc::new(SyncCounters::default());
