@@ -1,0 +1,6 @@
+//! SKELETON: the cluster family.
+
+use super::Command;
+
+/// The family.
+pub(super) const COMMANDS: &[Command] = &[];

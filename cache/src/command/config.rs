@@ -1,0 +1,6 @@
+//! SKELETON: the config family.
+
+use super::Command;
+
+/// The family.
+pub(super) const COMMANDS: &[Command] = &[];

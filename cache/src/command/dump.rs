@@ -1,0 +1,6 @@
+//! SKELETON: the dump family.
+
+use super::Command;
+
+/// The family.
+pub(super) const COMMANDS: &[Command] = &[];

@@ -1,0 +1,6 @@
+//! SKELETON: the hash family.
+
+use super::Command;
+
+/// The family.
+pub(super) const COMMANDS: &[Command] = &[];

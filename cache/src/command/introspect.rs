@@ -1,0 +1,6 @@
+//! SKELETON: the introspect family.
+
+use super::Command;
+
+/// The family.
+pub(super) const COMMANDS: &[Command] = &[];

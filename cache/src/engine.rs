@@ -1,0 +1,132 @@
+//! What all sessions of a node share: the store, the settings, and the registries of clients.
+//!
+//! Locks are taken in one order: shards, ascending; then one registry; then a client's outbox. No code holds two registries.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::access::AccessControl;
+use crate::blocking::Waiters;
+use crate::clients::Clients;
+use crate::latency::LatencyMonitor;
+use crate::pubsub::Channels;
+use crate::settings::Settings;
+use crate::slow_log::SlowLog;
+use crate::store::{Key, Keyspace, ShardSet, Store, StoreOptions};
+use crate::totals::Totals;
+use crate::tracking::Tracking;
+use crate::types::Now;
+use crate::watch::Watches;
+
+/// Where the time comes from: the only way in which a node learns it.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The time. Neither part ever goes backwards.
+    fn now(&self) -> Now;
+
+    /// What the wall clock shows, in microseconds since the Unix epoch: for `TIME` alone.
+    fn wall_us(&self) -> u64;
+}
+
+/// What an engine is made with.
+#[derive(Debug)]
+pub struct EngineOptions {
+    /// The store's.
+    pub store: StoreOptions,
+    /// Whether the cluster commands answer (for a cluster of one, as long as there is no other).
+    pub cluster: bool,
+    /// Seeds what is drawn at random: the run id, `RANDOMKEY`, `SPOP`.
+    pub seed: u64,
+}
+
+/// What all sessions of a node share.
+#[derive(Debug)]
+pub struct Engine {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Keys and values.
+    pub store: Store,
+    /// `CONFIG`.
+    pub settings: Settings,
+    /// `ACL`.
+    pub access: AccessControl,
+    /// Who is connected.
+    pub clients: Clients,
+    /// Who subscribes to what.
+    pub channels: Channels,
+    /// Who caches what (`CLIENT TRACKING`).
+    pub tracking: Tracking,
+    /// Who watches what (`WATCH`).
+    pub watches: Watches,
+    /// Who waits for what (`BLPOP` and its like).
+    pub waiters: Waiters,
+    /// `SLOWLOG`.
+    pub slow_log: SlowLog,
+    /// `LATENCY`.
+    pub latency: LatencyMonitor,
+    /// What `INFO` counts.
+    pub totals: Totals,
+    /// When the engine was made.
+    pub started: Now,
+    /// What it was made with.
+    pub options: EngineOptions,
+}
+
+impl Engine {
+    /// An engine with an empty store.
+    #[must_use]
+    pub fn new(options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
+        let started = clock.now();
+        Self {
+            clock,
+            store: Store::new(&options.store),
+            settings: Settings::default(),
+            access: AccessControl::default(),
+            clients: Clients::default(),
+            channels: Channels::default(),
+            tracking: Tracking::default(),
+            watches: Watches::default(),
+            waiters: Waiters::default(),
+            slow_log: SlowLog::default(),
+            latency: LatencyMonitor::default(),
+            totals: Totals::default(),
+            started,
+            options,
+        }
+    }
+
+    /// A keyspace notification: tells subscribers of `__keyspace@N__:KEY` and `__keyevent@N__:EVENT`, if the setting has it.
+    pub fn notify(&self, class: u8, event: &str, key: &Key<'_>) {
+        self.channels.notify(self, class, event, key.database(), key.bytes());
+    }
+
+    /// Called while the shards are still locked, after every command that may have changed something: watches, client-side
+    /// caches, notifications of expiry and eviction, and blocked clients learn what has changed.
+    pub fn settle(&self, keys: &mut Keyspace<'_>) {
+        let changes = keys.take_changes();
+        if changes.is_empty() {
+            return;
+        }
+        self.watches.note(&changes);
+        self.tracking.note(self, &changes);
+        self.channels.note(self, &changes);
+        self.waiters.note(self, keys, &changes);
+    }
+
+    /// Removes what is due in shard number `shard`, at most `budget` keys, and tells whoever listens. True if more is due.
+    pub fn advance(&self, shard: u16, budget: usize) -> bool {
+        let now = self.clock.now();
+        let mut keys = self.store.lock(ShardSet::one(shard), now);
+        let more = keys.advance(shard, budget);
+        self.settle(&mut keys);
+        more
+    }
+
+    /// Notes whether anybody wants to hear of changes. To be called when a registry gains its first entry or loses its last.
+    pub fn review_observation(&self) {
+        let observed = self.watches.is_used()
+            || self.tracking.is_used()
+            || self.waiters.is_used()
+            || self.channels.wants_changes();
+        self.store.observe(observed);
+    }
+}

@@ -1,0 +1,1 @@
+//! SKELETON: glob patterns, matched in linear time.

@@ -1,0 +1,5 @@
+//! SKELETON: the latency monitor.
+
+/// Spikes of latency, by event.
+#[derive(Debug, Default)]
+pub struct LatencyMonitor {}

@@ -1,0 +1,26 @@
+//! SKELETON: channels, patterns, and keyspace notifications.
+
+use crate::engine::Engine;
+use crate::store::Change;
+use crate::types::Database;
+
+/// Who subscribes to what.
+#[derive(Debug, Default)]
+pub struct Channels {}
+
+impl Channels {
+    /// A keyspace notification.
+    pub fn notify(&self, engine: &Engine, class: u8, event: &str, database: Database, key: &[u8]) {
+        let _ = (engine, class, event, database, key);
+    }
+
+    /// Notifications that follow from what the store did on its own: `expired`, `evicted`, `new`.
+    pub fn note(&self, engine: &Engine, changes: &[Change]) {
+        let _ = (engine, changes);
+    }
+
+    /// Whether notifications of what the store does on its own are on.
+    pub fn wants_changes(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,1 @@
+//! SKELETON: the parser comes here.

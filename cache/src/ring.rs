@@ -1,0 +1,1 @@
+//! SKELETON: the consistent-hash ring, and the slot table made from it.

@@ -1,0 +1,5 @@
+//! SKELETON: the slow log.
+
+/// Commands that took long.
+#[derive(Debug, Default)]
+pub struct SlowLog {}
