@@ -9,7 +9,9 @@
 //! Time comes in as a value with each lock. A key whose deadline has passed is never served: whoever meets it removes it, and a
 //! timing wheel ([`Store::advance`]) meets those that nobody asks for.
 
+pub mod eviction;
 mod shard;
+mod statistics;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::shard::Shard;
+pub use self::statistics::{HotKey, PrefixRatio, Pressure, Summary};
 use crate::slot::{SLOTS, Slot};
 use crate::types::{Database, Now, UnixMillis, Version};
 use crate::value::{HashView, Kind, ListView, SetView, SortedSetView, Stored, Value, View};
@@ -231,13 +234,31 @@ pub struct Counters {
     pub misses_deleted: u64,
     /// Keys removed at their deadline.
     pub expired: u64,
-    /// Keys that gave way at the limit.
+    /// Keys that gave way at the limit, for whatever reason.
     pub evicted: u64,
+    /// Of them, those that gave way because the limit was set below what was used.
+    pub evicted_limit_lowered: u64,
+    /// Of them, those that gave way because the process occupied more than the store had counted.
+    pub evicted_resident: u64,
     /// The longest that a key was kept past its deadline, in milliseconds.
     pub expiry_lag_max_ms: u64,
 }
 
 impl Counters {
+    /// Adds what another has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.hits += other.hits;
+        self.misses_never_seen += other.misses_never_seen;
+        self.misses_expired += other.misses_expired;
+        self.misses_evicted += other.misses_evicted;
+        self.misses_deleted += other.misses_deleted;
+        self.expired += other.expired;
+        self.evicted += other.evicted;
+        self.evicted_limit_lowered += other.evicted_limit_lowered;
+        self.evicted_resident += other.evicted_resident;
+        self.expiry_lag_max_ms = self.expiry_lag_max_ms.max(other.expiry_lag_max_ms);
+    }
+
     /// All misses.
     #[must_use]
     pub fn misses(&self) -> u64 {
