@@ -112,6 +112,25 @@ impl Engine {
         self.waiters.note(self, keys, &changes);
     }
 
+    /// Makes room for `bytes` more, by eviction if the policy has it, and tells whoever listens. False if there is none: the
+    /// command is refused (`OOM`). To be called with no shard locked.
+    #[must_use]
+    pub fn make_room(&self, bytes: usize, now: Now) -> bool {
+        let mut excess = self.store.excess(bytes);
+        let mut barren = ShardSet::NONE;
+        while excess > 0 {
+            let Some(shard) = self.store.fattest(barren) else { return false };
+            let mut keys = self.store.lock(ShardSet::one(shard), now);
+            let freed = keys.evict(shard, excess);
+            self.settle(&mut keys);
+            if freed == 0 {
+                barren.merge(ShardSet::one(shard));
+            }
+            excess = self.store.excess(bytes);
+        }
+        true
+    }
+
     /// Removes what is due in shard number `shard`, at most `budget` keys, and tells whoever listens. True if more is due.
     pub fn advance(&self, shard: u16, budget: usize) -> bool {
         let now = self.clock.now();

@@ -92,7 +92,7 @@ impl Session {
         let command = known.command;
         if command.flags.has(Flags::DENYOOM) {
             let bytes = arguments.iter().map(|argument| argument.len()).sum();
-            if !engine.store.make_room(bytes, now) {
+            if !engine.make_room(bytes, now) {
                 return Err(Failure::Text(
                     "OOM command not allowed when used memory > 'maxmemory'.".into(),
                 ));

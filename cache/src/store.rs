@@ -178,8 +178,15 @@ pub enum Cause {
     Expired,
     /// It gave way at the memory limit.
     Evicted,
+    /// Some of its parts (fields of a hash) have passed their deadlines; others are left.
+    PartsExpired,
+    /// The last of its parts has passed its deadline, so that it is gone.
+    LastPartExpired,
     /// Its database was flushed. The change then stands for all keys of the database and has an empty key.
     Flushed,
+    /// Its database was exchanged with another one. The change then stands for all keys of the database, as they are now, and
+    /// has an empty key; the other database has a change of its own.
+    Swapped,
 }
 
 /// One mutation, as those who observe the store see it.
@@ -316,11 +323,30 @@ impl Store {
         self.observed.store(observed, Ordering::Relaxed);
     }
 
-    /// Makes room for `bytes` more, by eviction if the policy has it. False if there is none: the command is refused (`OOM`).
+    /// By how many bytes the limit would be exceeded if `bytes` more were used; 0 while there is room. `Engine::make_room`
+    /// evicts so many.
     #[must_use]
-    pub fn make_room(&self, bytes: usize, now: Now) -> bool {
-        let _ = (bytes, now);
-        true
+    pub fn excess(&self, bytes: usize) -> u64 {
+        let _ = bytes;
+        0
+    }
+
+    /// The shard that occupies most and is not among `except`; None if it is nothing that can be evicted.
+    #[must_use]
+    pub fn fattest(&self, except: ShardSet) -> Option<u16> {
+        let _ = except;
+        None
+    }
+
+    /// The most that one value may occupy, in bytes: 512 MiB, or a sixteenth of the limit if that is less.
+    #[must_use]
+    pub fn value_limit(&self) -> usize {
+        const MOST: u64 = 512 << 20;
+        let most = match self.limit() {
+            0 => MOST,
+            limit => MOST.min(limit / 16),
+        };
+        usize::try_from(most).expect("512 MiB fit into an address space")
     }
 
     /// Sets the limit, in bytes; 0 for none.
@@ -602,6 +628,13 @@ impl Keyspace<'_> {
     pub fn advance(&mut self, shard: u16, budget: usize) -> bool {
         let _ = (shard, budget);
         false
+    }
+
+    /// Removes keys of shard number `shard` by the policy until `bytes` are free or nothing is left that may go. Returns the
+    /// number of bytes that became free.
+    pub fn evict(&mut self, shard: u16, bytes: u64) -> u64 {
+        let _ = (shard, bytes);
+        0
     }
 
     /// What has changed since the lock was taken, in order within each shard, if the store is observed.

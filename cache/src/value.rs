@@ -165,6 +165,12 @@ pub trait Stored: Default {
         None
     }
 
+    /// Removes the parts whose deadlines have passed, and says how many they were. Called by the store's timing wheel.
+    fn expire_parts(&mut self, now: UnixMillis) -> usize {
+        let _ = now;
+        0
+    }
+
     /// Wraps it.
     fn into_value(self) -> Value;
 
