@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::access::AccessControl;
 use crate::blocking::Waiters;
@@ -69,6 +70,8 @@ pub struct Engine {
     pub started: Now,
     /// What it was made with.
     pub options: EngineOptions,
+    /// The state of [`Engine::draw`].
+    drawn: AtomicU64,
 }
 
 impl Engine {
@@ -90,8 +93,18 @@ impl Engine {
             latency: LatencyMonitor::default(),
             totals: Totals::default(),
             started,
+            drawn: AtomicU64::new(options.seed),
             options,
         }
+    }
+
+    /// A random number (SplitMix64 from [`EngineOptions::seed`]): for `SPOP`, `RANDOMKEY` and their like, not for secrets.
+    pub fn draw(&self) -> u64 {
+        const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+        let state = self.drawn.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
     }
 
     /// A keyspace notification: tells subscribers of `__keyspace@N__:KEY` and `__keyevent@N__:EVENT`, if the setting has it.

@@ -176,6 +176,10 @@ pub enum Cause {
     Deleted,
     /// Its deadline passed.
     Expired,
+    /// Some of its fields passed their deadline; others are left. Observers are told `hexpired`.
+    FieldsExpired,
+    /// Its last field passed its deadline, and the key is gone with it. Observers are told `hexpired` and `del`.
+    LastFieldExpired,
     /// It gave way at the memory limit.
     Evicted,
     /// Some of its parts (fields of a hash) have passed their deadlines; others are left.
@@ -287,6 +291,7 @@ impl Store {
     /// An empty store.
     #[must_use]
     pub fn new(options: &StoreOptions) -> Self {
+        crate::value::table::set_seed(options.hash_seed);
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
             hash_seed: options.hash_seed,

@@ -11,9 +11,12 @@
 
 pub mod hash;
 pub mod list;
+pub mod packed;
 pub mod set;
+pub mod small_bytes;
 pub mod sorted_set;
 pub mod string;
+pub mod table;
 
 pub use hash::{Hash, HashView};
 pub use list::{List, ListView};
@@ -165,7 +168,9 @@ pub trait Stored: Default {
         None
     }
 
-    /// Removes the parts whose deadlines have passed, and says how many they were. Called by the store's timing wheel.
+    /// Removes the parts that are due at `now` and says how many they were; the value may then be empty. The store calls it
+    /// when the wheel says so, and before it lends out or edits a value whose [`Stored::next_deadline`] has come: so a
+    /// view or an edit never meets a part at or after its deadline.
     fn expire_parts(&mut self, now: UnixMillis) -> usize {
         let _ = now;
         0
