@@ -82,7 +82,7 @@ impl Engine {
         Self {
             clock,
             store: Store::new(&options.store),
-            settings: Settings::default(),
+            settings: Settings::of(&options),
             access: AccessControl::default(),
             clients: Clients::default(),
             channels: Channels::default(),
@@ -147,6 +147,9 @@ impl Engine {
     /// Removes what is due in shard number `shard`, at most `budget` keys, and tells whoever listens. True if more is due.
     pub fn advance(&self, shard: u16, budget: usize) -> bool {
         let now = self.clock.now();
+        if shard == 0 {
+            self.totals.sample(now);
+        }
         let mut keys = self.store.lock(ShardSet::one(shard), now);
         let more = keys.advance(shard, budget);
         self.settle(&mut keys);
