@@ -3,8 +3,8 @@
 //! Locks are taken in one order: shards, ascending; then one registry; then a client's outbox. No code holds two registries.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access::AccessControl;
 use crate::blocking::Waiters;
@@ -72,6 +72,7 @@ pub struct Engine {
     pub options: EngineOptions,
     /// The state of [`Engine::draw`].
     drawn: AtomicU64,
+    reviewing: Mutex<()>,
 }
 
 impl Engine {
@@ -95,6 +96,7 @@ impl Engine {
             started,
             drawn: AtomicU64::new(options.seed),
             options,
+            reviewing: Mutex::default(),
         }
     }
 
@@ -115,14 +117,17 @@ impl Engine {
     /// Called while the shards are still locked, after every command that may have changed something: watches, client-side
     /// caches, notifications of expiry and eviction, and blocked clients learn what has changed.
     pub fn settle(&self, keys: &mut Keyspace<'_>) {
-        let changes = keys.take_changes();
-        if changes.is_empty() {
-            return;
+        // Serving a blocked client changes keys in turn.
+        loop {
+            let changes = keys.take_changes();
+            if changes.is_empty() {
+                return;
+            }
+            self.watches.note(&changes);
+            self.tracking.note(self, &changes);
+            self.channels.note(self, &changes);
+            self.waiters.note(self, keys, &changes);
         }
-        self.watches.note(&changes);
-        self.tracking.note(self, &changes);
-        self.channels.note(self, &changes);
-        self.waiters.note(self, keys, &changes);
     }
 
     /// Makes room for `bytes` more, by eviction if the policy has it, and tells whoever listens. False if there is none: the
@@ -158,6 +163,8 @@ impl Engine {
 
     /// Notes whether anybody wants to hear of changes. To be called when a registry gains its first entry or loses its last.
     pub fn review_observation(&self) {
+        // One at a time: an answer worked out before a registry gained its entry must not be written after the one that has it.
+        let _reviewing = self.reviewing.lock().unwrap_or_else(PoisonError::into_inner);
         let observed = self.watches.is_used()
             || self.tracking.is_used()
             || self.waiters.is_used()

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::blocking::Standing;
 use crate::clients::{Client, Outbox};
 use crate::command::{Command, Context, Failure, Flags, Keys, Known, TABLE};
 use crate::engine::Engine;
@@ -38,6 +39,8 @@ pub struct Session {
     pub authenticated: bool,
     /// What happens after the command under way.
     pub next: Next,
+    /// Whether a command may make it wait: not within `EXEC`, where blocking commands answer at once.
+    pub may_wait: bool,
     /// Where its commands are counted.
     pub tally: Arc<Tally>,
 }
@@ -52,6 +55,7 @@ impl Session {
             protocol: Protocol::default(),
             authenticated,
             next: Next::Continue,
+            may_wait: true,
             tally,
         }
     }
@@ -81,6 +85,23 @@ impl Session {
         (self.next, engine.clock.now())
     }
 
+    /// Looks whether a wait ([`Next::Wait`]) is over; to be called whenever the outbox was filled, and at the deadline. Moves what
+    /// the outbox holds to `out`, with a null reply after it if the time is over, and says what the connection does next.
+    pub fn wait_is_over(&mut self, engine: &Engine, out: &mut Vec<u8>) -> Next {
+        let standing = engine.waiters.standing(self.client.id, engine.clock.now().monotonic_us);
+        self.outbox().drain_into(out);
+        if let Standing::Waits(deadline_us) = standing {
+            return Next::Wait(deadline_us);
+        }
+        if standing == Standing::TimedOut {
+            Reply::new(out, self.protocol).null_array();
+        }
+        if !engine.waiters.is_used() {
+            engine.review_observation();
+        }
+        Next::Continue
+    }
+
     fn carry_out(
         &mut self,
         engine: &Engine,
@@ -98,7 +119,13 @@ impl Session {
                 ));
             }
         }
-        let mut keys = engine.store.lock(self.shards_of(engine, command, arguments), now);
+        let shards = self.shards_of(engine, command, arguments);
+        let mut keys = engine.store.lock(shards, now);
+        // Somebody may have begun to wait for one of the keys before they were locked; from here on nobody can.
+        if command.flags.has(Flags::WAKES) && shards != ShardSet::ALL && engine.waiters.is_used() {
+            drop(keys);
+            keys = engine.store.lock(ShardSet::ALL, now);
+        }
         let reply = Reply::new(out, self.protocol);
         let mut context = Context { engine, session: self, keys: &mut keys, reply, now, command };
         let result = (command.run)(&mut context, arguments);

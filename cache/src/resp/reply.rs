@@ -5,6 +5,8 @@
 use std::fmt;
 use std::io::Write as _;
 
+use super::double::format_double;
+
 /// The protocol version that a client has chosen with `HELLO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
@@ -213,17 +215,4 @@ impl<'o> Reply<'o> {
             self.raw(b"\r\n");
         }
     }
-}
-
-/// A number as Redis shows scores: the shortest text that reads back as the same number, without a trailing `.0`; exponents
-/// from 1e17 on and below 1e-4 as C's `%.17g` has them; `inf`, `-inf`, `nan`.
-#[must_use]
-pub fn format_double(value: f64) -> String {
-    if value.is_nan() {
-        return "nan".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "inf".to_owned() } else { "-inf".to_owned() };
-    }
-    format!("{value}")
 }
