@@ -25,6 +25,8 @@ pub mod set;
 pub mod sort;
 pub mod sorted_set;
 pub mod string;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transaction;
 
 use std::borrow::Cow;

@@ -5,6 +5,7 @@ pub mod blocking;
 pub mod cache;
 pub mod clients;
 pub mod command;
+pub mod decimal;
 pub mod engine;
 pub mod glob;
 pub mod latency;

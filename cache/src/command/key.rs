@@ -1,6 +1,123 @@
-//! SKELETON: the key family.
+//! The key family: what is done with a key whatever it holds.
 
-use super::Command;
+mod expire;
+
+use super::{Command, Context, Failure, Flags, Group, Keys};
+
+fn del(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    let mut removed = 0;
+    for argument in &arguments[1..] {
+        let key = ctx.key(argument);
+        if ctx.keys.remove(&key) {
+            ctx.notify(b'g', "del", &key);
+            removed += 1;
+        }
+    }
+    ctx.reply.count(removed);
+    Ok(())
+}
+
+fn exists(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    let found = arguments[1..].iter().filter(|argument| {
+        let key = ctx.key(argument);
+        ctx.keys.get(&key).is_some()
+    });
+    let found = found.count();
+    ctx.reply.count(found);
+    Ok(())
+}
+
+fn touch(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    let found = arguments[1..].iter().filter(|argument| {
+        let key = ctx.key(argument);
+        ctx.keys.touch(&key)
+    });
+    let found = found.count();
+    ctx.reply.count(found);
+    Ok(())
+}
+
+fn kind(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    let key = ctx.key(arguments[1]);
+    let name = ctx.keys.kind(&key).map_or("none", |kind| kind.name());
+    ctx.reply.simple(name);
+    Ok(())
+}
+
+const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
+const WRITE: Flags = Flags::WRITE;
+const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
 
 /// The family.
-pub(super) const COMMANDS: &[Command] = &[];
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("del", -2, Keys::EVERY, WRITE, del).docs(
+        Group::Generic,
+        "1.0.0",
+        "Deletes keys.",
+    ),
+    Command::new("exists", -2, Keys::EVERY, READ_FAST, exists).docs(
+        Group::Generic,
+        "1.0.0",
+        "Counts how many of the given keys exist.",
+    ),
+    Command::new("expire", -3, Keys::ONE, WRITE_FAST, expire::expire).docs(
+        Group::Generic,
+        "1.0.0",
+        "Sets a key's time to live in seconds.",
+    ),
+    Command::new("expireat", -3, Keys::ONE, WRITE_FAST, expire::expireat).docs(
+        Group::Generic,
+        "1.2.0",
+        "Sets a key's deadline in seconds since the Unix epoch.",
+    ),
+    Command::new("expiretime", 2, Keys::ONE, READ_FAST, expire::expiretime).docs(
+        Group::Generic,
+        "7.0.0",
+        "Returns a key's deadline in seconds since the Unix epoch.",
+    ),
+    Command::new("persist", 2, Keys::ONE, WRITE_FAST, expire::persist).docs(
+        Group::Generic,
+        "2.2.0",
+        "Removes a key's deadline.",
+    ),
+    Command::new("pexpire", -3, Keys::ONE, WRITE_FAST, expire::pexpire).docs(
+        Group::Generic,
+        "2.6.0",
+        "Sets a key's time to live in milliseconds.",
+    ),
+    Command::new("pexpireat", -3, Keys::ONE, WRITE_FAST, expire::pexpireat).docs(
+        Group::Generic,
+        "2.6.0",
+        "Sets a key's deadline in milliseconds since the Unix epoch.",
+    ),
+    Command::new("pexpiretime", 2, Keys::ONE, READ_FAST, expire::pexpiretime).docs(
+        Group::Generic,
+        "7.0.0",
+        "Returns a key's deadline in milliseconds since the Unix epoch.",
+    ),
+    Command::new("pttl", 2, Keys::ONE, READ_FAST, expire::pttl).docs(
+        Group::Generic,
+        "2.6.0",
+        "Returns how long a key has left to live in milliseconds.",
+    ),
+    Command::new("touch", -2, Keys::EVERY, READ_FAST, touch).docs(
+        Group::Generic,
+        "3.2.1",
+        "Counts how many of the given keys exist, which counts as a use of them.",
+    ),
+    Command::new("ttl", 2, Keys::ONE, READ_FAST, expire::ttl).docs(
+        Group::Generic,
+        "1.0.0",
+        "Returns how long a key has left to live in seconds.",
+    ),
+    Command::new("type", 2, Keys::ONE, READ_FAST, kind).docs(
+        Group::Generic,
+        "1.0.0",
+        "Returns which kind of value a key holds.",
+    ),
+    Command::new("unlink", -2, Keys::EVERY, WRITE_FAST, del).docs(
+        Group::Generic,
+        "4.0.0",
+        "Deletes keys; here the same as DEL.",
+    ),
+];
