@@ -117,7 +117,8 @@ impl Extended {
         if left == 0 || right == 0 {
             return Some(if left == 0 { other } else { self });
         }
-        let (large, small) = if self.weight() >= other.weight() { (self, other) } else { (other, self) };
+        let (large, small) =
+            if self.weight() >= other.weight() { (self, other) } else { (other, self) };
         let (
             Self::Finite { negative, mantissa, exponent },
             Self::Finite { negative: against, mantissa: addend, exponent: lower },
@@ -191,9 +192,9 @@ fn read_power(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let power = digits.iter().fold(0i64, |power, digit| {
-        (power * 10 + i64::from(digit - b'0')).min(100_000)
-    });
+    let power = digits
+        .iter()
+        .fold(0i64, |power, digit| (power * 10 + i64::from(digit - b'0')).min(100_000));
     Some(if negative { -power } else { power })
 }
 
@@ -240,7 +241,11 @@ fn quotient(mut number: Natural, mut divisor: Natural, negative: bool) -> Extend
     // Aligned so that the quotient lies between 1 and 2, or between 1/2 and 1.
     let gap = number.bits() - divisor.bits();
     let amount = u32::try_from(gap.unsigned_abs()).expect("both come from short texts");
-    if gap < 0 { number.shift(amount) } else { divisor.shift(amount) }
+    if gap < 0 {
+        number.shift(amount)
+    } else {
+        divisor.shift(amount)
+    }
     let mut bits = 0u128;
     const BITS: i64 = 68;
     for _ in 0..BITS {
@@ -391,7 +396,22 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in ["", "-", ".", "e5", "1e", "1e+", "nan", " 1", "1 ", "1..2", "1e5000", "1e-5000", "--1", "1e99999999999999999999"] {
+        for text in [
+            "",
+            "-",
+            ".",
+            "e5",
+            "1e",
+            "1e+",
+            "nan",
+            " 1",
+            "1 ",
+            "1..2",
+            "1e5000",
+            "1e-5000",
+            "--1",
+            "1e99999999999999999999",
+        ] {
             assert_eq!(Extended::parse(text.as_bytes()), None, "{text}");
         }
         assert_eq!(sum("inf", "1"), None);
@@ -408,7 +428,9 @@ mod tests {
 
         #[test]
         fn an_integer_has_one_text(value: i64) {
-            proptest::prop_assert_eq!(Buffer::default().integer(value), value.to_string().as_bytes());
+            let mut buffer = Buffer::default();
+            let text = value.to_string();
+            proptest::prop_assert_eq!(buffer.integer(value), text.as_bytes());
         }
 
         #[test]

@@ -50,11 +50,7 @@ const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
 
 /// The family.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("del", -2, Keys::EVERY, WRITE, del).docs(
-        Group::Generic,
-        "1.0.0",
-        "Deletes keys.",
-    ),
+    Command::new("del", -2, Keys::EVERY, WRITE, del).docs(Group::Generic, "1.0.0", "Deletes keys."),
     Command::new("exists", -2, Keys::EVERY, READ_FAST, exists).docs(
         Group::Generic,
         "1.0.0",

@@ -29,9 +29,10 @@ pub(super) fn size_max(engine: &Engine) -> usize {
 
 /// `length` and `more` together, if a string may be so large.
 pub(super) fn fits(length: usize, more: usize, size_max: usize) -> Result<usize, Failure> {
-    length.checked_add(more).filter(|size| *size <= size_max).ok_or_else(|| {
-        Failure::err("string exceeds maximum allowed size (proto-max-bulk-len)")
-    })
+    length
+        .checked_add(more)
+        .filter(|size| *size <= size_max)
+        .ok_or_else(|| Failure::err("string exceeds maximum allowed size (proto-max-bulk-len)"))
 }
 
 /// Refuses what grows a value by `bytes` that its arguments do not show, if that passes the memory limit.

@@ -66,9 +66,7 @@ impl Condition {
     fn is_met(self, old: Option<i64>, new: i64) -> bool {
         match old {
             None => !self.present && !self.later,
-            Some(old) => {
-                !self.absent && (!self.later || new > old) && (!self.earlier || new < old)
-            }
+            Some(old) => !self.absent && (!self.later || new > old) && (!self.earlier || new < old),
         }
     }
 }

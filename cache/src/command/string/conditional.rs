@@ -20,9 +20,8 @@ pub(super) fn pexpireifeq(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Res
     let key = ctx.key(arguments[1]);
     let given = integer(arguments[3])?;
     let deadline = i64::try_from(ctx.now.unix.0).ok().and_then(|now| now.checked_add(given));
-    let deadline = deadline.ok_or_else(|| {
-        Failure::err("invalid expire time in 'pexpireifeq' command")
-    })?;
+    let deadline =
+        deadline.ok_or_else(|| Failure::err("invalid expire time in 'pexpireifeq' command"))?;
     let equal = ctx.keys.string(&key)? == Some(arguments[2]);
     if equal {
         // A moment before the epoch has passed as well as any.

@@ -1,6 +1,5 @@
 //! Counters: strings that are numbers. `INCR`, `DECR`, `INCRBY`, `DECRBY`, `INCRBYFLOAT`.
 
-
 use crate::command::{Context, Failure, integer, parse_integer};
 use crate::decimal::{self, Extended};
 use crate::store::{Lifetime, Missing};

@@ -101,8 +101,7 @@ fn length(left: &[u8], right: &[u8]) -> usize {
         let mut diagonal = 0;
         for (index, other) in right.iter().enumerate() {
             let above = row[index + 1];
-            row[index + 1] =
-                if byte == other { diagonal + 1 } else { above.max(row[index]) };
+            row[index + 1] = if byte == other { diagonal + 1 } else { above.max(row[index]) };
             diagonal = above;
         }
     }

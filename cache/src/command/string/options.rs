@@ -37,9 +37,9 @@ impl Unit {
         let positive = milliseconds.filter(|milliseconds| *milliseconds > 0);
         let deadline = positive.zip(from).and_then(|(given, from)| from.checked_add(given));
         let deadline = deadline.and_then(|deadline| u64::try_from(deadline).ok());
-        deadline.map(UnixMillis).ok_or_else(|| {
-            Failure::err(format_args!("invalid expire time in '{name}' command"))
-        })
+        deadline
+            .map(UnixMillis)
+            .ok_or_else(|| Failure::err(format_args!("invalid expire time in '{name}' command")))
     }
 }
 

@@ -102,7 +102,7 @@ fn counters_count_and_refuse_what_is_no_number() {
         INCRBY m x             => -ERR value is not an integer or out of range
         SET f 3.0e3            => OK
         INCRBYFLOAT f 200      => "3200"
-        INCRBYFLOAT f -0.1     => "3199.90000000000000002"
+        INCRBYFLOAT f -0.1     => "3199.89999999999999991"
         INCRBYFLOAT g 1.5      => "1.5"
         INCRBYFLOAT g abc      => -ERR value is not a valid float
         INCRBYFLOAT g inf      => -ERR increment would produce NaN or Infinity
