@@ -176,10 +176,6 @@ pub enum Cause {
     Deleted,
     /// Its deadline passed.
     Expired,
-    /// Some of its fields passed their deadline; others are left. Observers are told `hexpired`.
-    FieldsExpired,
-    /// Its last field passed its deadline, and the key is gone with it. Observers are told `hexpired` and `del`.
-    LastFieldExpired,
     /// It gave way at the memory limit.
     Evicted,
     /// Some of its parts (fields of a hash) have passed their deadlines; others are left.

@@ -54,6 +54,21 @@ impl Shard {
             self.entries.remove(&place);
             self.changed(key, Cause::Expired, true);
         }
+        if let Some((Value::Hash(hash), _)) = self.entries.get_mut(&place)
+            && hash.next_deadline().is_some_and(|at| at <= now)
+        {
+            hash.expire_parts(now);
+            hash.take_changed();
+            let last = hash.is_empty();
+            if last {
+                self.entries.remove(&place);
+            }
+            self.changed(
+                key,
+                if last { Cause::LastPartExpired } else { Cause::PartsExpired },
+                true,
+            );
+        }
     }
 
     pub(super) fn sizes(&self, database: Database) -> (usize, usize) {

@@ -6,14 +6,27 @@
 
 use std::ops::Range;
 
+/// `length` as LEB128: the bytes, and how many of them count.
+#[must_use]
+pub fn encode_length(length: usize) -> ([u8; 10], usize) {
+    let (mut bytes, mut at, mut rest) = ([0; 10], 0, length);
+    while rest >= 0x80 {
+        bytes[at] = 0x80 | u8::try_from(rest & 0x7F).expect("seven bits");
+        rest >>= 7;
+        at += 1;
+    }
+    bytes[at] = u8::try_from(rest).expect("seven bits");
+    (bytes, at + 1)
+}
+
 /// Appends `length`, as LEB128.
 pub fn push_length(out: &mut Vec<u8>, length: usize) {
-    let mut rest = length;
-    while rest >= 0x80 {
-        out.push(0x80 | u8::try_from(rest & 0x7F).expect("seven bits"));
-        rest >>= 7;
+    if let Ok(byte @ 0..0x80) = u8::try_from(length) {
+        out.push(byte);
+    } else {
+        let (bytes, used) = encode_length(length);
+        out.extend_from_slice(&bytes[..used]);
     }
-    out.push(u8::try_from(rest).expect("seven bits"));
 }
 
 /// The length at the beginning of `bytes` and what follows it.
@@ -66,15 +79,11 @@ pub fn replace(run: &mut Vec<u8>, place: Range<usize>, elements: &[&[u8]]) {
     run.truncate(old - to + moved_to);
     let mut at = from;
     for element in elements {
-        let mut rest = element.len();
-        while rest >= 0x80 {
-            run[at] = 0x80 | u8::try_from(rest & 0x7F).expect("seven bits");
-            rest >>= 7;
-            at += 1;
+        let (length, used) = encode_length(element.len());
+        for part in [&length[..used], element] {
+            run[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
         }
-        run[at] = u8::try_from(rest).expect("seven bits");
-        run[at + 1..at + 1 + element.len()].copy_from_slice(element);
-        at += 1 + element.len();
     }
 }
 

@@ -56,7 +56,7 @@ pub trait Member {
 }
 
 /// Members in the order of their hash.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Table<M> {
     /// `lows[n]`: no member of `blocks[n]` has a lower hash. The first is 0.
     lows: Vec<u32>,
@@ -79,6 +79,16 @@ struct Block<M> {
 pub struct Place {
     block: usize,
     index: usize,
+}
+
+impl<M: Member + Clone> Clone for Table<M> {
+    fn clone(&self) -> Self {
+        let (lows, blocks) = (self.lows.clone(), self.blocks.clone());
+        // A copy has room for what it holds and no more, so it occupies something else than what it was made from.
+        let heap = blocks.iter().map(Block::heap_bytes).sum::<usize>()
+            + self.iter().map(Member::heap_bytes).sum::<usize>();
+        Self { lows, blocks, len: self.len, heap, widest: self.widest }
+    }
 }
 
 impl<M> Default for Table<M> {
@@ -194,6 +204,14 @@ impl<M: Member> Table<M> {
                 None
             }
         }
+    }
+
+    /// Adds the member that `make` makes, unless there is one of its `name`. False if there is.
+    pub fn insert_new(&mut self, name: &[u8], make: impl FnOnce() -> M) -> bool {
+        let hash = hash_of(name);
+        let Err(place) = self.locate(hash, name) else { return false };
+        self.insert_at(place, hash, make());
+        true
     }
 
     /// Puts `member` in the place of one with the same name, which is returned.
@@ -425,16 +443,6 @@ mod tests {
 
     use super::*;
     use crate::value::small_bytes::SmallBytes;
-
-    impl Member for SmallBytes {
-        fn name(&self) -> &[u8] {
-            self.as_slice()
-        }
-
-        fn heap_bytes(&self) -> usize {
-            Self::heap_bytes(self)
-        }
-    }
 
     fn draws(seed: u64) -> impl FnMut() -> u64 {
         use rand_core::{Rng as _, SeedableRng as _};
