@@ -10,6 +10,7 @@ pub mod bits;
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod connection;
 pub mod dump;
 pub mod hash;
 pub mod hyperloglog;
@@ -47,6 +48,7 @@ static FAMILIES: &[&[Command]] = &[
     client::COMMANDS,
     cluster::COMMANDS,
     config::COMMANDS,
+    connection::COMMANDS,
     dump::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,

@@ -16,7 +16,7 @@ use crate::slow_log::SlowLog;
 use crate::store::{Key, Keyspace, ShardSet, Store, StoreOptions};
 use crate::totals::Totals;
 use crate::tracking::Tracking;
-use crate::types::Now;
+use crate::types::{ClientId, Now};
 use crate::watch::Watches;
 
 /// Where the time comes from: the only way in which a node learns it.
@@ -111,21 +111,22 @@ impl Engine {
 
     /// A keyspace notification: tells subscribers of `__keyspace@N__:KEY` and `__keyevent@N__:EVENT`, if the setting has it.
     pub fn notify(&self, class: u8, event: &str, key: &Key<'_>) {
-        self.channels.notify(self, class, event, key.database(), key.bytes());
+        self.channels.notify(class, event, key.database(), key.bytes());
     }
 
     /// Called while the shards are still locked, after every command that may have changed something: watches, client-side
-    /// caches, notifications of expiry and eviction, and blocked clients learn what has changed.
-    pub fn settle(&self, keys: &mut Keyspace<'_>) {
-        // Serving a blocked client changes keys in turn.
+    /// caches, notifications of expiry and eviction, and blocked clients learn what has changed. `by` is the client whose command
+    /// it was. Serving a blocked client changes keys in turn, so this goes on until nothing has changed; each round serves at least
+    /// one of them.
+    pub fn settle(&self, keys: &mut Keyspace<'_>, by: Option<ClientId>) {
         loop {
             let changes = keys.take_changes();
             if changes.is_empty() {
                 return;
             }
-            self.watches.note(&changes);
-            self.tracking.note(self, &changes);
-            self.channels.note(self, &changes);
+            self.watches.note(&self.store, keys, &changes);
+            self.tracking.note(&changes, by);
+            self.channels.note(&changes);
             self.waiters.note(self, keys, &changes);
         }
     }
@@ -140,7 +141,7 @@ impl Engine {
             let Some(shard) = self.store.fattest(barren) else { return false };
             let mut keys = self.store.lock(ShardSet::one(shard), now);
             let freed = keys.evict(shard, excess);
-            self.settle(&mut keys);
+            self.settle(&mut keys, None);
             if freed == 0 {
                 barren.merge(ShardSet::one(shard));
             }
@@ -157,7 +158,7 @@ impl Engine {
         }
         let mut keys = self.store.lock(ShardSet::one(shard), now);
         let more = keys.advance(shard, budget);
-        self.settle(&mut keys);
+        self.settle(&mut keys, None);
         more
     }
 

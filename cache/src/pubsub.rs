@@ -1,6 +1,5 @@
 //! SKELETON: channels, patterns, and keyspace notifications.
 
-use crate::engine::Engine;
 use crate::store::Change;
 use crate::types::Database;
 
@@ -10,13 +9,13 @@ pub struct Channels {}
 
 impl Channels {
     /// A keyspace notification.
-    pub fn notify(&self, engine: &Engine, class: u8, event: &str, database: Database, key: &[u8]) {
-        let _ = (engine, class, event, database, key);
+    pub fn notify(&self, class: u8, event: &str, database: Database, key: &[u8]) {
+        let _ = (class, event, database, key);
     }
 
     /// Notifications that follow from what the store did on its own: `expired`, `evicted`, `new`.
-    pub fn note(&self, engine: &Engine, changes: &[Change]) {
-        let _ = (engine, changes);
+    pub fn note(&self, changes: &[Change]) {
+        let _ = changes;
     }
 
     /// Whether notifications of what the store does on its own are on.

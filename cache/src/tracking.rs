@@ -1,17 +1,20 @@
 //! SKELETON: who caches what, and is told when it changes.
 
-use crate::engine::Engine;
 use crate::store::Change;
+use crate::types::ClientId;
 
 /// Who caches what.
 #[derive(Debug, Default)]
 pub struct Tracking {}
 
 impl Tracking {
-    /// Tells clients that keys they have read were changed.
-    pub fn note(&self, engine: &Engine, changes: &[Change]) {
-        let _ = (engine, changes);
+    /// Tells clients that keys they have read were changed, by the client `by` if it was one.
+    pub fn note(&self, changes: &[Change], by: Option<ClientId>) {
+        let _ = (changes, by);
     }
+
+    /// Tells all clients that everything they have read has changed.
+    pub fn note_all(&self) {}
 
     /// Whether any client tracks.
     pub fn is_used(&self) -> bool {

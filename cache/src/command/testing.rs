@@ -14,12 +14,11 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
-use crate::clients::{Client, Outbox};
+use crate::clients::{Origin, Outbox};
 use crate::engine::{Clock, Engine, EngineOptions};
 use crate::session::Session;
 use crate::store::StoreOptions;
-use crate::totals::Tally;
-use crate::types::{ClientId, Now, UnixMillis};
+use crate::types::{Now, UnixMillis};
 
 /// When every test begins: a moment in 2023, in milliseconds.
 pub(crate) const START_MS: u64 = 1_700_000_000_000;
@@ -56,7 +55,6 @@ pub(crate) struct TestNode {
     pub(crate) engine: Arc<Engine>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) session: Session,
-    clients: u64,
 }
 
 impl TestNode {
@@ -68,13 +66,12 @@ impl TestNode {
         let clock = TestClock::new();
         let options = EngineOptions { store, cluster: false, seed: 1 };
         let engine = Arc::new(Engine::new(options, clock.clone()));
-        Self { session: session(&engine, 1), engine, clock, clients: 1 }
+        Self { session: session(&engine), engine, clock }
     }
 
     /// One more client of the same engine.
     pub(crate) fn connect(&mut self) -> Session {
-        self.clients += 1;
-        session(&self.engine, self.clients)
+        session(&self.engine)
     }
 
     /// Carries out one command of the first client; the reply as it goes over the wire.
@@ -111,10 +108,10 @@ pub(crate) fn story(story: &str) {
     TestNode::new().story(story);
 }
 
-fn session(engine: &Engine, number: u64) -> Session {
-    let client = Client { id: ClientId(number), outbox: Outbox::new(Box::new(|| {})) };
-    let _ = engine;
-    Session::new(Arc::new(client), Arc::new(Tally::default()), true)
+fn session(engine: &Engine) -> Session {
+    let origin = Origin { address: "127.0.0.1:1000".to_owned(), ..Origin::default() };
+    let client = engine.clients.connect(origin, engine.clock.now(), Outbox::default());
+    Session::new(engine, client, engine.totals.tally())
 }
 
 /// Carries out one command; the reply as it goes over the wire.

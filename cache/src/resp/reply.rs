@@ -30,6 +30,11 @@ impl<'o> Reply<'o> {
         Self { out, protocol }
     }
 
+    /// The same place, lent to somebody else for a while.
+    pub fn reborrow(&mut self) -> Reply<'_> {
+        Reply { out: self.out, protocol: self.protocol }
+    }
+
     /// The protocol.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
