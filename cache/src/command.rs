@@ -16,6 +16,7 @@ pub mod hash;
 pub mod hyperloglog;
 pub mod introspect;
 pub mod key;
+pub mod lattice;
 pub mod lease;
 pub mod list;
 pub mod pubsub;
@@ -54,6 +55,7 @@ static FAMILIES: &[&[Command]] = &[
     hyperloglog::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,
+    lattice::COMMANDS,
     lease::COMMANDS,
     list::COMMANDS,
     pubsub::COMMANDS,

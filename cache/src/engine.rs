@@ -11,6 +11,7 @@ use crate::blocking::Waiters;
 use crate::clients::Clients;
 use crate::latency::LatencyMonitor;
 use crate::pubsub::Channels;
+use crate::ring::table::SlotTable;
 use crate::settings::Settings;
 use crate::slow_log::SlowLog;
 use crate::store::{Key, Keyspace, ShardSet, Store, StoreOptions};
@@ -70,6 +71,7 @@ pub struct Engine {
     pub started: Now,
     /// What it was made with.
     pub options: EngineOptions,
+    placement: Mutex<Arc<SlotTable>>,
     /// The state of [`Engine::draw`].
     drawn: AtomicU64,
     reviewing: Mutex<()>,
@@ -94,10 +96,22 @@ impl Engine {
             latency: LatencyMonitor::default(),
             totals: Totals::default(),
             started,
+            placement: Mutex::new(Arc::new(alone())),
             drawn: AtomicU64::new(options.seed),
             options,
             reviewing: Mutex::default(),
         }
+    }
+
+    /// Which members hold which slots: a table of one member until there are others.
+    #[must_use]
+    pub fn placement(&self) -> Arc<SlotTable> {
+        Arc::clone(&self.placement.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the slot table.
+    pub fn place(&self, table: SlotTable) {
+        *self.placement.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
     /// A random number (SplitMix64 from [`EngineOptions::seed`]): for `SPOP`, `RANDOMKEY` and their like, not for secrets.
@@ -172,4 +186,9 @@ impl Engine {
             || self.channels.wants_changes();
         self.store.observe(observed);
     }
+}
+
+/// The table of a node that knows no other.
+fn alone() -> SlotTable {
+    SlotTable::founding("default", 1, None, 3).expect("the name and the numbers are in range")
 }

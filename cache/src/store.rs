@@ -385,6 +385,11 @@ impl Store {
         Counters::default()
     }
 
+    /// The counters, the hottest keys and the ratios of prefixes, of all shards together.
+    pub fn summary(&self) -> Summary {
+        Summary::default()
+    }
+
     /// Sets the counters to zero.
     pub fn reset_counters(&self) {}
 

@@ -4,6 +4,7 @@
 //! `schema` number: fields may be added under the same number, never changed.
 
 mod bench;
+mod cache;
 mod cluster;
 mod debug;
 mod demo;
@@ -41,6 +42,9 @@ enum Command {
     /// Read and write keys
     #[command(subcommand)]
     Kv(kv::Kv),
+    /// Use and inspect the cache
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Look at the cluster
     #[command(subcommand)]
     Cluster(cluster::Cluster),
@@ -93,6 +97,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Kv(kv) => block_on(kv.run()),
+        Command::Cache(cache) => cache.run(),
         Command::Cluster(cluster) => block_on(cluster.run()),
         Command::Bench(bench) => bench.run(),
         Command::Debug(debug) => debug.run(),
@@ -135,6 +140,15 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     };
     if error.chain().any(is_usage) {
         return Exit::Usage;
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<cache::CacheError>()) {
+        Some(cache::CacheError::Connect { .. }) => return Exit::CannotConnect,
+        Some(cache::CacheError::Timeout(_)) => return Exit::Timeout,
+        Some(cache::CacheError::Server(_)) => return Exit::ServerError,
+        Some(cache::CacheError::Broken { .. } | cache::CacheError::Unexpected(_)) => {
+            return Exit::Failed;
+        }
+        None => {}
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {
         Some(ClientError::Connect { .. }) => Exit::CannotConnect,

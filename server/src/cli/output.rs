@@ -69,6 +69,14 @@ impl Output {
         }
     }
 
+    /// Bytes as they are, and an end of line.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    }
+
     /// Text as it is.
     pub(crate) fn text(&self, text: &str) -> io::Result<()> {
         print(text)
