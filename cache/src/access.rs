@@ -2,45 +2,51 @@
 //!
 //! A session holds the [`User`] it has authenticated as. A user is changed in place, so that a change holds from the very next command
 //! of every session of theirs. One who may do everything (as the default user may, until told otherwise) costs one relaxed load a
-//! command.
+//! command. Rules, error texts and listings are those of Redis 7.2; there is no ACL file.
+
+pub mod category;
+mod log;
+mod selector;
+mod user;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sha2::{Digest as _, Sha256};
-
+use self::log::Log;
+pub use self::log::{LogContext, LogEntry};
+use self::selector::has_spaces;
+use self::user::Rules;
+pub use self::user::{SelectorShown, User, UserShown, hex};
 use crate::command::{Failure, Known};
+use crate::settings::Settings;
+use crate::types::Now;
 
-/// A password as it is kept: its SHA-256.
-type Hash = [u8; 32];
-
-/// One user. Never removed from sessions that hold them: one who was deleted is marked so, and may do nothing.
-#[derive(Debug)]
-pub struct User {
-    name: Box<[u8]>,
-    powerful: AtomicBool,
-    passwords: Mutex<Vec<Hash>>,
-}
-
-impl User {
-    /// Their name.
-    #[must_use]
-    pub fn name(&self) -> &[u8] {
-        &self.name
-    }
-}
-
-/// Why a user may not do something.
+/// Why a user may not do something. Each holds the user's name first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// The command is not theirs: their name, and the command's.
+    /// This command is not theirs.
     Command(Box<[u8]>, &'static str),
     /// This key is not.
-    Key(Box<[u8]>),
+    Key(Box<[u8]>, Box<[u8]>),
     /// This channel is not.
-    Channel(Box<[u8]>),
+    Channel(Box<[u8]>, Box<[u8]>),
+}
+
+impl Denied {
+    /// What `ACL DRYRUN` says: the key or channel by name, which the client that is refused does not learn.
+    #[must_use]
+    pub fn in_detail(&self) -> Vec<u8> {
+        let (user, what): (_, [&[u8]; 3]) = match self {
+            Self::Command(user, command) => {
+                (user, [b"run the '", command.as_bytes(), b"' command"])
+            }
+            Self::Key(user, key) => (user, [b"access the '", key, b"' key"]),
+            Self::Channel(user, channel) => (user, [b"access the '", channel, b"' channel"]),
+        };
+        [b"User ", &user[..], b" has no permissions to ", &what.concat()].concat()
+    }
 }
 
 impl fmt::Display for Denied {
@@ -50,8 +56,8 @@ impl fmt::Display for Denied {
                 let user = String::from_utf8_lossy(user);
                 write!(f, "NOPERM User {user} has no permissions to run the '{command}' command")
             }
-            Self::Key(_) => f.write_str("NOPERM No permissions to access a key"),
-            Self::Channel(_) => f.write_str("NOPERM No permissions to access a channel"),
+            Self::Key(..) => f.write_str("NOPERM No permissions to access a key"),
+            Self::Channel(..) => f.write_str("NOPERM No permissions to access a channel"),
         }
     }
 }
@@ -62,28 +68,61 @@ impl From<Denied> for Failure {
     }
 }
 
+/// What is wrong with a rule of `ACL SETUSER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// It is no rule.
+    #[error("Syntax error")]
+    Syntax,
+    /// It names a command or a category that there is not.
+    #[error("Unknown command or category name in ACL")]
+    Unknown,
+    /// All keys are allowed already.
+    #[error(
+        "Adding a pattern after the * pattern (or the 'allkeys' flag) is not valid and does not have any effect. Try 'resetkeys' to start with an empty list of patterns"
+    )]
+    AfterAllKeys,
+    /// All channels are allowed already.
+    #[error(
+        "Adding a pattern after the * pattern (or the 'allchannels' flag) is not valid and does not have any effect. Try 'resetchannels' to start with an empty list of channels"
+    )]
+    AfterAllChannels,
+    /// The password to remove is not there.
+    #[error("The password you are trying to remove from the user does not exist")]
+    NoSuchPassword,
+    /// A hash that is none.
+    #[error(
+        "The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters"
+    )]
+    Hash,
+    /// `+container|subcommand|argument`.
+    #[error("Allowing first-arg of a subcommand is not supported")]
+    FirstArgumentOfSubcommand,
+}
+
 /// All users.
 #[derive(Debug)]
 pub struct AccessControl {
     users: Mutex<BTreeMap<Box<[u8]>, Arc<User>>>,
     default: Arc<User>,
+    log: Mutex<Log>,
 }
 
 impl Default for AccessControl {
     fn default() -> Self {
-        let default = Arc::new(User {
-            name: (*b"default").into(),
-            powerful: AtomicBool::new(true),
-            passwords: Mutex::default(),
-        });
-        let users = BTreeMap::from([(default.name.clone(), Arc::clone(&default))]);
-        Self { users: Mutex::new(users), default }
+        let default = Arc::new(User::new(b"default", Rules::everything()));
+        let users = BTreeMap::from([(Box::from(&b"default"[..]), Arc::clone(&default))]);
+        Self { users: Mutex::new(users), default, log: Mutex::default() }
     }
 }
 
 impl AccessControl {
     fn users(&self) -> MutexGuard<'_, BTreeMap<Box<[u8]>, Arc<User>>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The user whom every connection begins as.
@@ -94,47 +133,179 @@ impl AccessControl {
 
     /// Whether a connection may go on as the default user without a password.
     pub fn is_open(&self) -> bool {
-        self.default.passwords.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let rules = self.default.rules();
+        rules.no_password && rules.enabled
     }
 
     /// The user of this name, if the password is one of theirs and they are not switched off.
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Option<Arc<User>> {
-        let user = self.users().get(name).cloned()?;
-        let hash: Hash = Sha256::digest(password).into();
-        let passwords = user.passwords.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = passwords.is_empty() || passwords.contains(&hash);
-        drop(passwords);
-        known.then_some(user)
+        let user = self.find(name)?;
+        user.admits(password).then_some(user)
     }
 
-    /// Whether `user` may carry out a command with these arguments. Its number of arguments fits.
+    /// Whether the default user needs no password at all: `AUTH` with a password alone is then an error.
+    pub fn default_has_no_password(&self) -> bool {
+        self.default.rules().no_password
+    }
+
+    /// Whether `user` may carry out a command with these arguments. Their number fits the command.
     ///
     /// # Errors
     /// What they may not do.
     pub fn check(&self, user: &User, known: &Known, arguments: &[&[u8]]) -> Result<(), Denied> {
-        if user.powerful.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let _ = arguments;
-        Err(Denied::Command(user.name.clone(), known.full_name))
+        if user.is_powerful() { Ok(()) } else { user.check(known, arguments) }
     }
 
     /// Gives the default user one password, or none if it is empty (`requirepass`).
     pub fn set_default_password(&self, password: &[u8]) {
-        let mut passwords = self.default.passwords.lock().unwrap_or_else(PoisonError::into_inner);
-        passwords.clear();
-        if !password.is_empty() {
-            passwords.push(Sha256::digest(password).into());
+        let mut rules = self.default.rules().clone();
+        rules.set_password(password);
+        self.default.change(rules);
+    }
+
+    /// The user of this name.
+    pub fn find(&self, name: &[u8]) -> Option<Arc<User>> {
+        self.users().get(name).cloned()
+    }
+
+    /// All users by name.
+    pub fn all(&self) -> Vec<Arc<User>> {
+        self.users().values().cloned().collect()
+    }
+
+    /// Makes or changes a user by rules, of which either all are applied or none. Returns the user.
+    ///
+    /// # Errors
+    /// The error as the client gets it.
+    pub fn set_user(
+        &self,
+        settings: &Settings,
+        name: &[u8],
+        rules: &[&[u8]],
+    ) -> Result<Arc<User>, Failure> {
+        if has_spaces(name) {
+            return Err(Failure::err("Usernames can't contain spaces or null characters"));
         }
+        let all_channels = settings.acl_pubsub_default.load(Ordering::Relaxed) == 0;
+        let mut users = self.users();
+        let old = users.get(name).cloned();
+        let mut changed =
+            old.as_ref().map_or_else(|| Rules::new(all_channels), |user| user.rules().clone());
+        for rule in merge_selectors(rules)? {
+            changed.apply(&rule, all_channels).map_err(|error| {
+                let rule = String::from_utf8_lossy(&rule);
+                Failure::err(format_args!("Error in ACL SETUSER modifier '{rule}': {error}"))
+            })?;
+        }
+        if let Some(user) = old {
+            user.change(changed);
+            return Ok(user);
+        }
+        let user = Arc::new(User::new(name, changed));
+        users.insert(name.into(), Arc::clone(&user));
+        Ok(user)
+    }
+
+    /// Deletes users, and returns how many there were. The default user stays.
+    pub fn delete(&self, names: &[&[u8]]) -> usize {
+        let mut users = self.users();
+        let names = names.iter().filter(|name| **name != b"default");
+        let deleted = names.filter_map(|name| users.remove(*name));
+        deleted.map(|user| user.delete()).count()
     }
 
     /// Notes a refusal for `ACL LOG`. `client` tells what `CLIENT INFO` would.
-    pub fn note_denied(&self, user: &User, denied: &Denied, client: impl FnOnce() -> String) {
-        let _ = (user, denied, client);
+    pub fn note_denied(
+        &self,
+        settings: &Settings,
+        denied: &Denied,
+        context: LogContext,
+        now: Now,
+        client: impl FnOnce() -> String,
+    ) {
+        let (reason, user, object) = match denied {
+            Denied::Command(user, command) => ("command", user, command.as_bytes()),
+            Denied::Key(user, key) => ("key", user, &key[..]),
+            Denied::Channel(user, channel) => ("channel", user, &channel[..]),
+        };
+        self.note(settings, reason, user, object, context, now, client());
     }
 
     /// Notes a failed authentication for `ACL LOG`.
-    pub fn note_failed_authentication(&self, name: &[u8], client: impl FnOnce() -> String) {
-        let _ = (name, client);
+    pub fn note_failed_authentication(
+        &self,
+        settings: &Settings,
+        name: &[u8],
+        context: LogContext,
+        now: Now,
+        client: impl FnOnce() -> String,
+    ) {
+        self.note(settings, "auth", name, b"AUTH", context, now, client());
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of an entry")]
+    fn note(
+        &self,
+        settings: &Settings,
+        reason: &'static str,
+        user: &[u8],
+        object: &[u8],
+        context: LogContext,
+        now: Now,
+        client: String,
+    ) {
+        // A name or a key may be as long as an argument: what is kept of it is bounded.
+        let short = |text: &[u8]| Box::from(&text[..text.len().min(1024)]);
+        let entry = LogEntry {
+            id: 0,
+            count: 1,
+            reason,
+            context,
+            object: short(object),
+            user: short(user),
+            created: now,
+            updated: now,
+            client,
+        };
+        let length = settings.acllog_max_len.load(Ordering::Relaxed);
+        self.log().note(entry, usize::try_from(length).unwrap_or(0));
+    }
+
+    /// The latest `count` refusals, latest first.
+    pub fn refusals(&self, count: usize) -> Vec<LogEntry> {
+        self.log().latest(count)
+    }
+
+    /// Forgets all refusals.
+    pub fn reset_log(&self) {
+        self.log().reset();
+    }
+}
+
+/// Puts selectors together that came as several arguments: `(+get`, `~a*)`.
+fn merge_selectors(rules: &[&[u8]]) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut merged: Vec<Vec<u8>> = Vec::new();
+    let mut open = None;
+    for rule in rules {
+        if open.is_some() {
+            let selector = merged.last_mut().expect("an open selector was put there");
+            selector.push(b' ');
+            selector.extend_from_slice(rule);
+            if rule.ends_with(b")") {
+                open = None;
+            }
+            continue;
+        }
+        merged.push(rule.to_vec());
+        if rule.starts_with(b"(") && !rule.ends_with(b")") {
+            open = Some(*rule);
+        }
+    }
+    match open {
+        None => Ok(merged),
+        Some(rule) => Err(Failure::err(format_args!(
+            "Unmatched parenthesis in acl selector starting at '{}'.",
+            String::from_utf8_lossy(rule)
+        ))),
     }
 }

@@ -17,6 +17,7 @@ pub mod hyperloglog;
 pub mod introspect;
 pub mod key;
 pub mod lattice;
+pub mod key_spec;
 pub mod lease;
 pub mod list;
 pub mod pubsub;
