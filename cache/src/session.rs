@@ -13,7 +13,7 @@ mod transaction;
 use std::sync::Arc;
 
 pub use self::transaction::{Queued, Transaction};
-use crate::access::{Denied, User};
+use crate::access::{Denied, LogContext, User};
 use crate::blocking::Standing;
 use crate::clients::{Client, Mark, Outbox, Pause};
 use crate::command::{Command, Context, Failure, Flags, Keys, Known, TABLE};
@@ -296,7 +296,13 @@ impl Session {
             return Err(Failure::err("Command not allowed inside a transaction"));
         }
         if let Err(denied) = engine.access.check(&self.user, known, arguments) {
-            engine.access.note_denied(&self.user, &denied, || self.describe(now));
+            engine.access.note_denied(
+                &engine.settings,
+                &denied,
+                if self.transaction.is_open { LogContext::Multi } else { LogContext::TopLevel },
+                now,
+                || self.describe(now),
+            );
             self.tally.add(Counter::AccessDenied, 1);
             return Err(denied.into());
         }
@@ -443,11 +449,13 @@ impl Session {
         now: Now,
     ) -> Result<(), Failure> {
         if let Err(denied) = engine.access.check(&self.user, known, arguments) {
-            engine.access.note_denied(&self.user, &denied, || self.describe(now));
+            engine.access.note_denied(&engine.settings, &denied, LogContext::Multi, now, || {
+                self.describe(now)
+            });
             let reason = match denied {
                 Denied::Command(..) => "no permission to execute the command or subcommand",
-                Denied::Key(_) => "no permission to touch the specified keys",
-                Denied::Channel(_) => {
+                Denied::Key(..) => "no permission to touch the specified keys",
+                Denied::Channel(..) => {
                     "no permission to access one of the channels used as arguments"
                 }
             };
