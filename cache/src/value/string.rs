@@ -28,6 +28,11 @@ impl Text {
         &mut self.bytes
     }
 
+    /// Lets `alter` work on the bytes; they count as written if it says that it changed them.
+    pub fn alter(&mut self, alter: impl FnOnce(&mut Vec<u8>) -> bool) {
+        self.changed |= alter(&mut self.bytes);
+    }
+
     /// The bytes, taken out.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
