@@ -214,6 +214,9 @@ impl Flags {
     /// Asynchronous work may follow.
     pub const NO_ASYNC_LOADING: Self = Self(1 << 19);
 
+    /// May be called without keys though it takes some.
+    pub const NO_MANDATORY_KEYS: Self = Self(1 << 20);
+
     /// Both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -403,6 +406,29 @@ impl Known {
         let lower = name.to_ascii_lowercase();
         self.subcommands.get(std::str::from_utf8(&lower).ok()?)
     }
+}
+
+/// The handler of every container's `HELP`: what the table says about its subcommands.
+///
+/// # Errors
+/// None.
+pub fn help(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    let known = TABLE.find(arguments[0]).expect("the command was found by this name");
+    ctx.reply.array(1 + 2 * known.subcommands.len());
+    let name = known.full_name.to_uppercase();
+    ctx.reply.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    let takes_more = |command: &Command| command.arity < 0 || command.arity > 2;
+    let subcommands = known.subcommands.values().map(|subcommand| subcommand.command);
+    for command in subcommands.clone().filter(|command| command.name != "help") {
+        let more = if takes_more(command) { " [<arg> ...]" } else { "" };
+        ctx.reply.simple(&format!("{}{more}", command.name.to_uppercase()));
+        ctx.reply.simple(&format!("    {}", command.summary));
+    }
+    for command in subcommands.filter(|command| command.name == "help") {
+        ctx.reply.simple("HELP");
+        ctx.reply.simple(&format!("    {}", command.summary));
+    }
+    Ok(())
 }
 
 /// Why a command is refused: the error as the client gets it.

@@ -6,6 +6,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng as _, SeedableRng as _};
+
 use crate::access::AccessControl;
 use crate::blocking::Waiters;
 use crate::clients::Clients;
@@ -121,6 +124,18 @@ impl Engine {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Bytes that nobody can guess who does not know [`EngineOptions::seed`]: for passwords and tokens.
+    pub fn secret(&self, length: usize) -> Vec<u8> {
+        let mut seed = [0; 32];
+        let draws = [self.options.seed, self.draw(), self.clock.wall_us(), self.draw()];
+        for (part, draw) in seed.chunks_exact_mut(8).zip(draws) {
+            part.copy_from_slice(&draw.to_le_bytes());
+        }
+        let mut bytes = vec![0; length];
+        ChaCha20Rng::from_seed(seed).fill_bytes(&mut bytes);
+        bytes
     }
 
     /// A keyspace notification: tells subscribers of `__keyspace@N__:KEY` and `__keyevent@N__:EVENT`, if the setting has it.

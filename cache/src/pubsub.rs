@@ -1,7 +1,7 @@
 //! SKELETON: channels, patterns, and keyspace notifications.
 
 use crate::store::Change;
-use crate::types::Database;
+use crate::types::{ClientId, Database};
 
 /// Who subscribes to what.
 #[derive(Debug, Default)]
@@ -16,6 +16,13 @@ impl Channels {
     /// Notifications that follow from what the store did on its own: `expired`, `evicted`, `new`.
     pub fn note(&self, changes: &[Change]) {
         let _ = changes;
+    }
+
+    /// The channels that a client subscribes to, and its patterns, each with whether it is a pattern. `ACL SETUSER` disconnects those
+    /// who listen to more than they may.
+    pub fn of(&self, client: ClientId) -> Vec<(Vec<u8>, bool)> {
+        let _ = client;
+        Vec::new()
     }
 
     /// Whether notifications of what the store does on its own are on.

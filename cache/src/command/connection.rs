@@ -123,6 +123,10 @@ fn hello(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> 
     let mut rest = arguments.get(2..).unwrap_or_default();
     while let [option, after @ ..] = rest {
         rest = match after {
+            [name, password, after @ ..] if is_option(option, "AUTH") => {
+                super::access::authenticate(ctx, name, password)?;
+                after
+            }
             [name, after @ ..] if is_option(option, "SETNAME") => {
                 super::client::set_name(ctx, name)?;
                 after
