@@ -1,3 +1,276 @@
 //! A cache node that shows what it can do, and then serves.
 
-fn main() {}
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use distributed_cache::engine::{Clock as _, Engine, EngineOptions};
+use distributed_cache::net::clock::SystemClock;
+use distributed_cache::net::tls::{ClientCertificate, TlsOptions};
+use distributed_cache::net::{BindError, RunningServer, Server, ServerOptions, UnixSocket};
+use distributed_cache::store::{Policy, StoreOptions};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Where a node listens unless told otherwise.
+const DEFAULT_PORT: u16 = 6379;
+
+/// A cache node: speaks the Redis protocol.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Flags {
+    /// Listens here [default: 127.0.0.1:6379, or a free port if that is taken]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// The most memory to use: bytes, or with kb, mb, gb; 0 for no limit
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    maxmemory: u64,
+    /// What gives way at the limit: noeviction, allkeys-lru, allkeys-lfu, allkeys-random, volatile-lru, volatile-lfu,
+    /// volatile-random, volatile-ttl
+    #[arg(long, value_name = "POLICY", default_value = "noeviction", value_parser = parse_policy)]
+    policy: Policy,
+    /// Threads that serve [default: one a core, at most 8]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// The password of the default user
+    #[arg(long, value_name = "PASSWORD", env = "LATTICE_CACHE_PASSWORD", hide_env_values = true)]
+    requirepass: Option<String>,
+    /// Listens on this path as well
+    #[arg(long, value_name = "PATH")]
+    unixsocket: Option<PathBuf>,
+    /// Permissions of that path, in octal
+    #[arg(long, value_name = "MODE", value_parser = parse_mode, requires = "unixsocket")]
+    unixsocketperm: Option<u32>,
+    /// Listens on this port with TLS as well
+    #[arg(long, value_name = "PORT", requires_all = ["tls_cert_file", "tls_key_file"])]
+    tls_port: Option<u16>,
+    /// Our certificate, as PEM
+    #[arg(long, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// The key of our certificate, as PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
+    /// The authorities of clients' certificates, as PEM
+    #[arg(long, value_name = "FILE")]
+    tls_ca_cert_file: Option<PathBuf>,
+    /// Whether clients show a certificate: yes, no, optional
+    #[arg(long, value_name = "WHETHER", default_value = "yes", value_parser = parse_client_certificate)]
+    tls_auth_clients: ClientCertificate,
+    /// Answers the cluster commands, as a cluster of one
+    #[arg(long)]
+    cluster_enabled: bool,
+    /// Serves at once, without the demonstration
+    #[arg(long)]
+    no_demo: bool,
+    /// Lets everybody in who can reach an address that is not this machine's own
+    #[arg(long)]
+    insecure_no_auth: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    start_log();
+    abort_on_panic();
+    refuse_exposure(&flags)?;
+    let clock = Arc::new(SystemClock::new());
+    let engine = Arc::new(Engine::new(engine_options(&flags, &clock), clock.clone()));
+    let server = serve(&flags, &engine, clock)?;
+    print_address(&server);
+    wait_for_signal()?;
+    server.stop().context("a worker could not serve")
+}
+
+/// The log, on standard error; `RUST_LOG` chooses what is in it.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// A panic stops the process: what was half done must not be served.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Everything is open on this machine alone; further out it takes a password and TLS, or the word of the operator.
+fn refuse_exposure(flags: &Flags) -> anyhow::Result<()> {
+    let Some(address) = flags.listen.filter(|address| !address.ip().is_loopback()) else {
+        return Ok(());
+    };
+    if flags.insecure_no_auth {
+        tracing::warn!(%address, "whoever reaches this address can read and change everything");
+        return Ok(());
+    }
+    bail!(
+        "{address} can be reached from elsewhere, in the clear: serve others with --tls-port and --requirepass, \
+         or accept the risk with --insecure-no-auth"
+    )
+}
+
+fn engine_options(flags: &Flags, clock: &SystemClock) -> EngineOptions {
+    EngineOptions {
+        store: StoreOptions {
+            hash_seed: secret_seed(clock),
+            limit: flags.maxmemory,
+            policy: flags.policy,
+            versions: false,
+        },
+        cluster: flags.cluster_enabled,
+        seed: secret_seed(clock),
+    }
+}
+
+/// A number that no client can guess: the operating system's randomness, and if it had none, the time.
+fn secret_seed(clock: &SystemClock) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(clock.wall_us())
+}
+
+fn serve(
+    flags: &Flags,
+    engine: &Arc<Engine>,
+    clock: Arc<SystemClock>,
+) -> anyhow::Result<RunningServer> {
+    let mut options = server_options(flags)?;
+    options.clock = Some(clock);
+    let server = match Server::bind(options.clone(), Arc::clone(engine)) {
+        Err(BindError::AddressInUse { address, .. })
+            if flags.listen.is_none() && address.port() == DEFAULT_PORT =>
+        {
+            tracing::info!("port {DEFAULT_PORT} is taken (a Redis?): taking a free one");
+            options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+            Server::bind(options, Arc::clone(engine))
+        }
+        other => other,
+    };
+    Ok(server?.start()?)
+}
+
+fn server_options(flags: &Flags) -> anyhow::Result<ServerOptions> {
+    let listen = flags.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+    let mut options = ServerOptions {
+        listen: vec![listen],
+        threads: flags.threads.map(usize::from),
+        unix_socket: flags
+            .unixsocket
+            .clone()
+            .map(|path| UnixSocket { path, mode: flags.unixsocketperm }),
+        ..ServerOptions::default()
+    };
+    if let Some(port) = flags.tls_port {
+        let tls = TlsOptions {
+            certificates: flags.tls_cert_file.clone().context("--tls-cert-file is needed")?,
+            key: flags.tls_key_file.clone().context("--tls-key-file is needed")?,
+            client_authorities: flags.tls_ca_cert_file.clone(),
+            client_certificate: flags.tls_auth_clients,
+        };
+        options.listen_tls = Some((SocketAddr::from((listen.ip(), port)), tls));
+    }
+    Ok(options)
+}
+
+#[expect(clippy::print_stdout, reason = "a program tells whoever started it where it is")]
+fn print_address(server: &RunningServer) {
+    if let Some(address) = server.local_addr() {
+        println!("Serving on {address}. Try: redis-cli -p {}", address.port());
+    }
+    if let Some(address) = server.tls_addr() {
+        println!("Serving with TLS on {address}.");
+    }
+}
+
+/// Waits until somebody wants the program to end.
+fn wait_for_signal() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result?,
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+/// A number of bytes as Redis reads it: `100`, `100k`, `100kb`, `100mb`, `1gb`; k is 1,000 and kb is 1,024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit: u64 = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1024,
+        "m" => 1_000_000,
+        "mb" => 1024 * 1024,
+        "g" => 1_000_000_000,
+        "gb" => 1024 * 1024 * 1024,
+        other => return Err(format!("'{other}' is no unit of memory: use kb, mb or gb")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("'{text}' is no size"))?;
+    number.checked_mul(unit).ok_or_else(|| format!("'{text}' is more than there is"))
+}
+
+fn parse_policy(text: &str) -> Result<Policy, String> {
+    Ok(match text {
+        "noeviction" => Policy::NoEviction,
+        "allkeys-lru" => Policy::AllKeysLru,
+        "allkeys-lfu" => Policy::AllKeysLfu,
+        "allkeys-random" => Policy::AllKeysRandom,
+        "volatile-lru" => Policy::VolatileLru,
+        "volatile-lfu" => Policy::VolatileLfu,
+        "volatile-random" => Policy::VolatileRandom,
+        "volatile-ttl" => Policy::VolatileTtl,
+        _ => return Err(format!("'{text}' is no policy")),
+    })
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(format!("'{text}' is no file mode: use octal, as in 770")),
+    }
+}
+
+fn parse_client_certificate(text: &str) -> Result<ClientCertificate, String> {
+    Ok(match text {
+        "yes" => ClientCertificate::Required,
+        "no" => ClientCertificate::NotAsked,
+        "optional" => ClientCertificate::Optional,
+        _ => return Err(format!("'{text}' is none of yes, no, optional")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_redis_reads_them() {
+        assert_eq!(parse_size("100"), Ok(100));
+        assert_eq!(parse_size("100mb"), Ok(100 << 20));
+        assert_eq!(parse_size("2GB"), Ok(2 << 30));
+        assert_eq!(parse_size("3k"), Ok(3000));
+        assert!(parse_size("99999999999gb").is_err());
+        assert!(parse_size("tenmb").is_err());
+        assert!(parse_size("1tb").is_err());
+        assert!(parse_size("-1").is_err());
+    }
+
+    #[test]
+    fn an_address_of_others_is_refused_unless_the_operator_insists() {
+        let flags =
+            |words: &[&str]| Flags::parse_from(std::iter::once(&"distributed-cache").chain(words));
+        assert!(refuse_exposure(&flags(&["--listen", "127.0.0.1:0"])).is_ok());
+        assert!(refuse_exposure(&flags(&["--listen", "[::1]:0"])).is_ok());
+        assert!(refuse_exposure(&flags(&["--listen", "0.0.0.0:0"])).is_err());
+        assert!(refuse_exposure(&flags(&["--listen", "0.0.0.0:0", "--insecure-no-auth"])).is_ok());
+    }
+}

@@ -1,0 +1,311 @@
+//! One worker: a thread with its own runtime, its share of the connections, and its share of the shards to tend.
+//!
+//! Every ten milliseconds it removes what is due in its shards, a slice at a time: between two slices its connections have their
+//! turns, so a million keys with one deadline hold nobody up for longer than a slice takes. The first worker also accepts
+//! connections, leads the clock after the wall clock, and tells the store what the process really occupies.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::Limits;
+use super::buffers::{Budget, Pool};
+use super::clock::SystemClock;
+use super::connection::{Connection, Doorbell};
+use super::listen::{Accepted, Listener, accept};
+use crate::clients::{Client, Outbox};
+use crate::engine::Engine;
+use crate::session::Session;
+use crate::store::SHARDS;
+use crate::totals::Tally;
+use crate::types::ClientId;
+
+/// How often what is due is removed.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How many ticks pass between two looks at connections' deadlines and at the process's memory.
+const TICKS_A_REVIEW: u64 = 10;
+
+/// How many ticks pass between two corrections of the clock.
+const TICKS_A_SECOND: u64 = 100;
+
+/// How many keys are removed under one lock.
+const SLICE: usize = 500;
+
+/// How long a stop waits for connections to end.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What all workers of a server share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) engine: Arc<Engine>,
+    pub(super) limits: Limits,
+    pub(super) budget: Budget,
+    pub(super) clock: Option<Arc<SystemClock>>,
+    connections: AtomicUsize,
+    next_client: AtomicU64,
+    is_stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        limits: Limits,
+        clock: Option<Arc<SystemClock>>,
+    ) -> Self {
+        Self {
+            engine,
+            limits,
+            budget: Budget::default(),
+            clock,
+            connections: AtomicUsize::new(0),
+            next_client: AtomicU64::new(1),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets one more connection in, if there is room for it.
+    pub(super) fn may_enter(&self) -> bool {
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        if before >= self.limits.connections {
+            self.has_left();
+            return false;
+        }
+        true
+    }
+
+    /// A connection has ended.
+    pub(super) fn has_left(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many connections there are.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    /// The longest argument: a value may not take more than a sixteenth of the memory there is.
+    pub(super) fn bulk_max(&self) -> usize {
+        match self.engine.store.limit() {
+            0 => self.limits.bulk_max,
+            limit => self.limits.bulk_max.min(usize::try_from(limit / 16).unwrap_or(usize::MAX)),
+        }
+    }
+
+    /// The largest request that may be under way on one connection, in bytes.
+    pub(super) fn input_max(&self) -> usize {
+        let budget = usize::try_from(self.buffers_max()).unwrap_or(usize::MAX);
+        self.limits.input_max.min(budget)
+    }
+
+    /// Whether connections' buffers take all that they may.
+    pub(super) fn is_budget_spent(&self) -> bool {
+        self.budget.used() > self.buffers_max()
+    }
+
+    /// What connections' buffers may take together: a quarter of the memory there is, unless less was said.
+    fn buffers_max(&self) -> u64 {
+        match self.engine.store.limit() {
+            0 => self.limits.buffers_max,
+            limit => self.limits.buffers_max.min(limit / 4),
+        }
+    }
+}
+
+/// One worker's part of a server.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Pool,
+    tally: Arc<Tally>,
+    doorbells: Mutex<BTreeMap<ClientId, Arc<Doorbell>>>,
+}
+
+impl Worker {
+    pub(super) fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            index,
+            shared,
+            pool: Pool::default(),
+            tally: Arc::new(Tally::default()),
+            doorbells: Mutex::default(),
+        }
+    }
+
+    pub(super) fn register(&self, client: ClientId, doorbell: Arc<Doorbell>) {
+        self.doorbells
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(client, doorbell);
+    }
+
+    pub(super) fn unregister(&self, client: ClientId) {
+        self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
+    }
+
+    fn each_doorbell(&self, visit: impl Fn(&Doorbell)) {
+        let doorbells = self.doorbells.lock().unwrap_or_else(PoisonError::into_inner);
+        doorbells.values().for_each(|doorbell| visit(doorbell));
+    }
+
+    /// Serves until `stop` says to stop. Blocks the thread.
+    ///
+    /// # Errors
+    /// If the runtime cannot be made, or a listener not be watched.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        listeners: Vec<Listener>,
+        incoming: UnboundedReceiver<Accepted>,
+        hand_over: &super::HandOver,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let _guard = AbortOnPanic;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let served = runtime.block_on(async {
+            for listener in listeners {
+                let (shared, hand_over) = (Arc::clone(&self.shared), hand_over.clone());
+                tokio::spawn(accept(listener.watch()?, shared, hand_over));
+            }
+            tokio::spawn(Arc::clone(self).take_in(incoming));
+            tokio::spawn(Arc::clone(self).tend());
+            // The sender is dropped only with the server: that means to stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+            self.stop().await;
+            Ok(())
+        });
+        runtime.shutdown_background();
+        served
+    }
+
+    async fn stop(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
+        let patience = async {
+            loop {
+                self.each_doorbell(Doorbell::ring);
+                if self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                    break;
+                }
+                tokio::time::sleep(TICK).await;
+            }
+        };
+        let _ = tokio::time::timeout(STOP_PATIENCE, patience).await;
+    }
+
+    async fn take_in(self: Arc<Self>, mut incoming: UnboundedReceiver<Accepted>) {
+        while let Some(accepted) = incoming.recv().await {
+            let _guard = AbortOnPanic;
+            self.begin(accepted);
+        }
+    }
+
+    /// Begins to serve a connection.
+    fn begin(self: &Arc<Self>, accepted: Accepted) {
+        let begun = match accepted {
+            Accepted::Tcp(stream, _) => tokio::net::TcpStream::from_std(stream)
+                .map(|stream| drop(tokio::spawn(self.connection(stream)))),
+            Accepted::Unix(stream) => tokio::net::UnixStream::from_std(stream)
+                .map(|stream| drop(tokio::spawn(self.connection(stream)))),
+            Accepted::Tls(stream, _, acceptor) => {
+                tokio::net::TcpStream::from_std(stream).map(|stream| {
+                    let worker = Arc::clone(self);
+                    let patience = Duration::from_micros(self.shared.limits.authentication_us());
+                    drop(tokio::spawn(async move {
+                        let handshake = tokio::time::timeout(patience, acceptor.accept(stream));
+                        match handshake.await {
+                            Ok(Ok(stream)) => worker.connection(stream).await,
+                            Ok(Err(error)) => {
+                                tracing::debug!(%error, "no TLS");
+                                worker.shared.has_left();
+                            }
+                            Err(_) => worker.shared.has_left(),
+                        }
+                    }));
+                })
+            }
+        };
+        if let Err(error) = begun {
+            tracing::warn!(%error, "a connection could not be watched");
+            self.shared.has_left();
+        }
+    }
+
+    fn connection<S>(self: &Arc<Self>, stream: S) -> Connection<S>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let doorbell = Arc::new(Doorbell::new());
+        let ring = Arc::clone(&doorbell);
+        let id = ClientId(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
+        let outbox = Outbox::new(Box::new(move || ring.ring()));
+        let client = Arc::new(Client { id, outbox });
+        let session = Session::new(client, Arc::clone(&self.tally), true);
+        let now = self.shared.engine.clock.now();
+        Connection::new(stream, Arc::clone(self), session, doorbell, now)
+    }
+
+    /// Does what is due, again and again.
+    async fn tend(self: Arc<Self>) {
+        let _guard = AbortOnPanic;
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let workers = self.shared.limits.workers;
+        let shards = (0..SHARDS).filter(|shard| usize::from(*shard) % workers == self.index);
+        let shards: Vec<u16> = shards.collect();
+        let mut tick = 0_u64;
+        loop {
+            ticks.tick().await;
+            tick += 1;
+            for shard in &shards {
+                while self.shared.engine.advance(*shard, SLICE) {
+                    tokio::task::yield_now().await;
+                }
+            }
+            if tick.is_multiple_of(TICKS_A_REVIEW) {
+                let now_us = self.shared.engine.clock.now().monotonic_us;
+                self.each_doorbell(|doorbell| doorbell.ring_if_due(now_us));
+                if self.index == 0
+                    && let Some(bytes) = resident_bytes()
+                {
+                    self.shared.engine.store.report_resident(bytes);
+                }
+            }
+            if self.index == 0
+                && tick.is_multiple_of(TICKS_A_SECOND)
+                && let Some(clock) = &self.shared.clock
+            {
+                clock.follow_wall();
+            }
+        }
+    }
+}
+
+/// Stops the process when a panic unwinds through it: what a command has half done must never be served, and a thread that is
+/// gone would leave its connections hanging. The panic's own message has been written by then.
+pub(super) struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// What the process occupies, in bytes; None where the system does not tell.
+#[expect(clippy::disallowed_methods, reason = "the edge reads what the kernel tells of the process")]
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read("/proc/self/statm").ok()?;
+    let pages = std::str::from_utf8(&text).ok()?.split(' ').nth(1)?.parse::<u64>().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
