@@ -10,6 +10,7 @@ use distributed_cache::engine::{Clock as _, Engine, EngineOptions};
 use distributed_cache::net::clock::SystemClock;
 use distributed_cache::net::tls::{ClientCertificate, TlsOptions};
 use distributed_cache::net::{BindError, RunningServer, Server, ServerOptions, UnixSocket};
+use distributed_cache::settings::{POLICIES, parse_memory};
 use distributed_cache::store::{Policy, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
@@ -78,6 +79,10 @@ fn main() -> anyhow::Result<()> {
     refuse_exposure(&flags)?;
     let clock = Arc::new(SystemClock::new());
     let engine = Arc::new(Engine::new(engine_options(&flags, &clock), clock.clone()));
+    if let Some(password) = &flags.requirepass {
+        engine.access.set_default_password(password.as_bytes());
+        engine.settings.tell("requirepass", password);
+    }
     let server = serve(&flags, &engine, clock)?;
     print_address(&server);
     wait_for_signal()?;
@@ -202,34 +207,14 @@ fn wait_for_signal() -> anyhow::Result<()> {
 
 /// A number of bytes as Redis reads it: `100`, `100k`, `100kb`, `100mb`, `1gb`; k is 1,000 and kb is 1,024.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit: u64 = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1024,
-        "m" => 1_000_000,
-        "mb" => 1024 * 1024,
-        "g" => 1_000_000_000,
-        "gb" => 1024 * 1024 * 1024,
-        other => return Err(format!("'{other}' is no unit of memory: use kb, mb or gb")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("'{text}' is no size"))?;
-    number.checked_mul(unit).ok_or_else(|| format!("'{text}' is more than there is"))
+    parse_memory(text)
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .ok_or_else(|| format!("'{text}' is no size: give bytes, or a number with kb, mb or gb"))
 }
 
 fn parse_policy(text: &str) -> Result<Policy, String> {
-    Ok(match text {
-        "noeviction" => Policy::NoEviction,
-        "allkeys-lru" => Policy::AllKeysLru,
-        "allkeys-lfu" => Policy::AllKeysLfu,
-        "allkeys-random" => Policy::AllKeysRandom,
-        "volatile-lru" => Policy::VolatileLru,
-        "volatile-lfu" => Policy::VolatileLfu,
-        "volatile-random" => Policy::VolatileRandom,
-        "volatile-ttl" => Policy::VolatileTtl,
-        _ => return Err(format!("'{text}' is no policy")),
-    })
+    let policy = POLICIES.iter().find(|(name, _)| *name == text);
+    policy.map(|(_, policy)| *policy).ok_or_else(|| format!("'{text}' is no policy"))
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

@@ -45,51 +45,19 @@ const THREADS_MAX: usize = 8;
 /// Descriptors that are kept for other things than connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
-/// What one connection, and all together, may take.
-#[derive(Clone, Debug)]
+/// What connections may take beyond what the settings say (`maxclients`, `timeout`, `proto-max-bulk-len`,
+/// `client-query-buffer-limit`, `client-output-buffer-limit`).
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most connections at once.
-    pub connections: usize,
-    /// The longest argument of a command, in bytes. With a memory limit it is no more than a sixteenth of that.
-    pub bulk_max: usize,
-    /// The largest request under way on one connection, in bytes.
-    pub input_max: usize,
-    /// The most that may wait for a client which does not read, in bytes; past it the client is disconnected. A reply with one
-    /// value of the largest size always fits.
-    pub output_max: usize,
     /// What the buffers of all connections may take together, in bytes. With a memory limit it is no more than a quarter of that.
     pub buffers_max: u64,
     /// How long a client may take to authenticate, and for TLS's greetings.
     pub authentication: Duration,
-    /// After how long without a request a client is disconnected; None for never.
-    pub idle: Option<Duration>,
-    /// How many workers there are: set by [`Server::bind`].
-    workers: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections: 10_000,
-            bulk_max: 512 * 1024 * 1024,
-            input_max: 1024 * 1024 * 1024,
-            output_max: 256 * 1024 * 1024,
-            buffers_max: 4 * 1024 * 1024 * 1024,
-            authentication: Duration::from_secs(5),
-            idle: None,
-            workers: 1,
-        }
-    }
-}
-
-impl Limits {
-    fn authentication_us(&self) -> u64 {
-        u64::try_from(self.authentication.as_micros()).unwrap_or(u64::MAX / 2)
-    }
-
-    fn idle_us(&self) -> Option<u64> {
-        let idle = self.idle?;
-        Some(u64::try_from(idle.as_micros()).unwrap_or(u64::MAX / 2))
+        Self { buffers_max: 4 * 1024 * 1024 * 1024, authentication: Duration::from_secs(5) }
     }
 }
 
@@ -203,9 +171,7 @@ impl Server {
     /// If one cannot be had, or a file of TLS not be read.
     pub fn bind(options: ServerOptions, engine: Arc<Engine>) -> Result<Self, BindError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let mut limits = options.limits;
-        limits.workers = options.threads.unwrap_or(cores.min(THREADS_MAX)).max(1);
-        limits.connections = connections_possible(limits.connections);
+        let workers = options.threads.unwrap_or(cores.min(THREADS_MAX)).max(1);
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in options.listen {
@@ -225,7 +191,9 @@ impl Server {
             listeners.push(Listener::Unix(listen::bind_unix(&socket.path, socket.mode)?));
             socket_path = Some(SocketPath(socket.path));
         }
-        let shared = Arc::new(Shared::new(engine, limits, options.clock));
+        let shared = Shared::new(engine, options.limits, options.clock, workers);
+        shared.announce(addresses.first(), tls_address, socket_path.as_ref().map(|it| &*it.0));
+        let shared = Arc::new(shared);
         Ok(Self { listeners, addresses, tls_address, socket_path, shared })
     }
 
@@ -247,7 +215,7 @@ impl Server {
     /// If a thread cannot be started.
     pub fn start(self) -> Result<RunningServer, BindError> {
         let (stop, stopped) = watch::channel(false);
-        let count = self.shared.limits.workers;
+        let count = self.shared.workers;
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let hand_over = HandOver { workers: senders.into(), next: Arc::default() };
@@ -340,23 +308,16 @@ impl Drop for RunningServer {
     }
 }
 
-/// How many connections the limit of open descriptors lets us have, after raising it as far as we may: at most `wanted`.
-fn connections_possible(wanted: usize) -> usize {
+/// How many connections the limit of open descriptors allows, once it is raised as far as may be. None: as many as one likes.
+fn connections_possible() -> Option<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let needed = (wanted as u64).saturating_add(DESCRIPTORS_RESERVED);
     let before = getrlimit(Resource::Nofile);
-    if before.current.is_none_or(|current| current >= needed) {
-        return wanted;
-    }
-    let raised = before.maximum.map_or(needed, |maximum| maximum.min(needed));
-    let limit = Rlimit { current: Some(raised), maximum: before.maximum };
-    let granted = match setrlimit(Resource::Nofile, limit) {
-        Ok(()) => raised,
-        Err(_) => before.current.unwrap_or(needed),
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    let granted = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => before.maximum,
+        Err(_) => before.current,
     };
-    let possible = usize::try_from(granted.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(wanted);
-    if possible < wanted {
-        tracing::warn!(wanted, possible, "fewer connections: the limit of open files is low");
-    }
-    possible.min(wanted)
+    granted.map(|granted| {
+        usize::try_from(granted.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX)
+    })
 }

@@ -49,7 +49,8 @@ impl Slew {
     /// Returns how far the wall clock is ahead of ours after that.
     pub fn adjust(&mut self, even: u64, wall: u64) -> i64 {
         let elapsed = i64::try_from(even.saturating_sub(self.adjusted_at)).unwrap_or(i64::MAX);
-        let most = elapsed / 1_000_000 * SLEW_MAX_PPM + elapsed % 1_000_000 * SLEW_MAX_PPM / 1_000_000;
+        let most =
+            elapsed / 1_000_000 * SLEW_MAX_PPM + elapsed % 1_000_000 * SLEW_MAX_PPM / 1_000_000;
         let error = difference(wall, even).saturating_sub(self.offset);
         let step = error.clamp(-most, most);
         self.offset = self.offset.saturating_add(step);

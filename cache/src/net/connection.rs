@@ -14,7 +14,6 @@
 //! a moment. Closed at once, the operating system would drop the error unread.
 
 use std::future::Future;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,12 +24,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::Sleep;
 
 use super::buffers::{LENT, Share};
-use super::worker::{AbortOnPanic, Worker};
-use crate::clients::Client;
+use super::worker::{AbortOnPanic, Worker, setting};
+use crate::clients::{Class, Client};
 use crate::engine::Engine;
 use crate::resp::Reply;
-use crate::resp::parse::{self, Parser, ProtocolError};
+use crate::resp::parse::{self, Parser};
 use crate::session::{Next, Session};
+use crate::totals::Counter;
 use crate::types::Now;
 
 /// How many times a turn reads and writes before others have theirs.
@@ -47,6 +47,9 @@ const PROGRESS_US: u64 = 1_000_000;
 
 /// Buffers up to this size are left to a connection when the budget of all is used up.
 const GRANTED: usize = 1024 * 1024;
+
+/// How long one that closes waits for a client that reads nothing of what is left to send, in microseconds.
+const CLOSING_US: u64 = 5_000_000;
 
 /// How long a connection that ended with an error lingers, in microseconds, and how many bytes it reads meanwhile.
 const LINGER_US: u64 = 1_000_000;
@@ -143,7 +146,8 @@ pub(super) struct Connection<S> {
     /// Whether the stream holds bytes back that have to be flushed (TLS).
     is_flushed: bool,
     phase: Phase,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// The end of a wait: the moment on the monotonic clock, and what wakes the task then.
+    timer: Option<(u64, Pin<Box<Sleep>>)>,
     now: Now,
     began_us: u64,
     /// When the client last sent something.
@@ -209,7 +213,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.check_deadlines()?;
             self.session.client.outbox.drain_into(&mut self.output);
             self.review_wait(cx);
-            let has_more = self.execute_requests();
+            let mut has_more = self.execute_requests();
+            if self.phase == Phase::Waiting {
+                // What has just begun to wait may be over by now; and its timer has to know whom to wake.
+                self.review_wait(cx);
+                has_more = self.phase == Phase::Serving && self.taken < self.input.len();
+            }
             self.send(cx)?;
             self.check_output()?;
             match self.phase {
@@ -264,19 +273,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             };
             *taken += frame.length;
-            let Some(name) = frame.arguments.first() else { continue };
-            if is_another_protocol(name) {
-                tracing::warn!("somebody speaks HTTP here; the connection is closed");
-                *phase = Phase::Closing;
-                break;
+            if frame.arguments.is_empty() {
+                continue;
             }
             let (next, finished) = session.execute(engine, &frame.arguments, *now, output);
             *now = finished;
             match next {
                 Next::Continue => {}
-                Next::Wait(deadline) => {
+                Next::Wait(deadline_us) => {
                     *phase = Phase::Waiting;
-                    *timer = deadline.map(|us| sleep_until(us, finished));
+                    set_timer(timer, deadline_us, finished);
                     break;
                 }
                 Next::Close => {
@@ -286,22 +292,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if !session.authenticated && self.unauthenticated > UNAUTHENTICATED_MAX {
+            refuse(session, output, "ERR Protocol error: too much input before authentication");
             *phase = Phase::Closing;
         }
-        // A command that waits may have its reply already.
-        self.phase == Phase::Waiting
+        false
     }
 
     /// Sees whether a wait is over.
     fn review_wait(&mut self, cx: &mut Context<'_>) {
-        if self.phase != Phase::Waiting {
-            return;
+        while self.phase == Phase::Waiting {
+            let Self { worker, session, now, output, .. } = self;
+            let (next, finished) = session.wait_is_over(&worker.shared.engine, *now, output);
+            self.now = finished;
+            match next {
+                Next::Continue => self.phase = Phase::Serving,
+                Next::Close => self.phase = Phase::Closing,
+                Next::Wait(deadline_us) => {
+                    set_timer(&mut self.timer, deadline_us, finished);
+                    let Some((_, sleep)) = &mut self.timer else { return };
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        return;
+                    }
+                    // The moment has come while we looked.
+                    self.timer = None;
+                    self.now = self.engine().clock.now();
+                }
+            }
         }
-        let is_late = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
-        if is_late || self.unsent() > 0 {
-            self.timer = None;
-            self.phase = Phase::Serving;
-        }
+        self.timer = None;
     }
 
     /// Sends as much as the client takes.
@@ -313,6 +331,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(count)) => {
                     self.sent += count;
                     self.is_flushed = false;
+                    self.worker.tally.add(Counter::Writes, 1);
+                    self.worker.tally.add(Counter::BytesOut, count as u64);
                     self.progress_us = self.now.monotonic_us;
                 }
                 Poll::Pending => {
@@ -354,6 +374,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(Ok(count)) => count,
         };
         self.active_us = self.now.monotonic_us;
+        self.worker.tally.add(Counter::Reads, 1);
+        self.worker.tally.add(Counter::BytesIn, count as u64);
         if !self.session.authenticated {
             self.unauthenticated += count;
         }
@@ -403,60 +425,90 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.unsent() >= PAUSE_AT && self.now.monotonic_us < self.progress_us + PROGRESS_US
     }
 
+    /// Ends the connection if more waits for the client than may.
     fn check_output(&mut self) -> Result<(), End> {
-        let limits = &self.worker.shared.limits;
         let unsent = self.unsent();
         if unsent < LENT {
             self.above_soft_us = None;
             return Ok(());
         }
-        let output_max = limits.output_max.max(self.worker.shared.bulk_max() + LENT);
-        if unsent > output_max {
+        let shared = &self.worker.shared;
+        let limit = shared.output_limit(self.client().class());
+        let hard = match setting(&limit.hard) {
+            0 => usize::MAX,
+            // A reply with one value of the largest size always fits.
+            hard => hard.max(shared.bulk_max() + LENT),
+        };
+        if unsent > hard {
             return Err(End::OutputLimit);
         }
-        if unsent > GRANTED && self.worker.shared.is_budget_spent() {
+        if unsent > GRANTED && shared.is_budget_spent() {
             return Err(End::Budget);
+        }
+        let soft = setting(&limit.soft);
+        if soft == 0 || unsent <= soft {
+            self.above_soft_us = None;
+        } else {
+            let since = *self.above_soft_us.get_or_insert(self.now.monotonic_us);
+            let patience_us = (setting(&limit.soft_s) as u64).saturating_mul(1_000_000);
+            if self.now.monotonic_us.saturating_sub(since) >= patience_us {
+                return Err(End::OutputLimit);
+            }
         }
         Ok(())
     }
 
     /// Ends the connection if it is killed, idle, or takes too long to say who it is.
     fn check_deadlines(&self) -> Result<(), End> {
-        let limits = &self.worker.shared.limits;
+        let shared = &self.worker.shared;
         let now_us = self.now.monotonic_us;
-        if self.worker.shared.is_stopping() {
+        if self.client().outbox.is_over() {
+            return Err(End::OutputLimit);
+        }
+        // One that ends by itself may still send its last reply.
+        let is_open = matches!(self.phase, Phase::Serving | Phase::Waiting);
+        if shared.is_stopping() || (is_open && self.client().is_doomed()) {
             return Err(End::Killed);
         }
-        if !self.session.authenticated && now_us >= self.began_us + limits.authentication_us() {
+        if self.phase == Phase::Closing && now_us >= self.progress_us + CLOSING_US {
+            return Err(End::OutputLimit);
+        }
+        if !self.session.authenticated && now_us >= self.began_us + shared.authentication_us() {
             return Err(End::Unauthenticated);
         }
-        match limits.idle_us() {
-            Some(idle_us)
-                if self.phase == Phase::Serving && now_us >= self.active_us + idle_us =>
-            {
+        match shared.idle_us() {
+            Some(idle_us) if self.may_idle_out() && now_us >= self.active_us + idle_us => {
                 Err(End::Idle)
             }
             _ => Ok(()),
         }
     }
 
-    /// The next moment at which [`Connection::check_deadlines`] or a pause has to be looked at again.
+    /// Whether it is up to the client to say something.
+    fn may_idle_out(&self) -> bool {
+        self.phase == Phase::Serving && self.client().class() == Class::Normal
+    }
+
+    /// The next moment at which a deadline, a limit or a pause has to be looked at again.
     fn due_us(&self) -> u64 {
-        let limits = &self.worker.shared.limits;
+        let shared = &self.worker.shared;
         let mut due = NEVER;
         if !self.session.authenticated {
-            due = due.min(self.began_us + limits.authentication_us());
+            due = due.min(self.began_us + shared.authentication_us());
         }
-        if let (Phase::Serving, Some(idle_us)) = (self.phase, limits.idle_us()) {
+        if let Some(idle_us) = shared.idle_us()
+            && self.may_idle_out()
+        {
             due = due.min(self.active_us + idle_us);
         }
-        if self.unsent() >= PAUSE_AT {
-            due = due.min(self.progress_us + PROGRESS_US);
+        if self.unsent() >= PAUSE_AT || self.above_soft_us.is_some() {
+            due = due.min(self.now.monotonic_us + PROGRESS_US);
         }
-        if let Phase::Lingering { until_us, .. } = self.phase {
-            due = due.min(until_us);
+        match self.phase {
+            Phase::Serving | Phase::Waiting => due,
+            Phase::Closing => due.min(self.progress_us + CLOSING_US),
+            Phase::Lingering { until_us, .. } => due.min(until_us),
         }
-        due
     }
 
     fn begin_to_linger(&mut self, cx: &mut Context<'_>) {
@@ -508,6 +560,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let bytes = self.input.capacity() + self.output.capacity() + self.parser.memory();
         let shared = &self.worker.shared;
         shared.budget.count(&mut self.share, bytes, &shared.engine.store);
+        self.client().set_buffers(self.input.len() - self.taken, self.unsent());
+        let hard = setting(&shared.output_limit(self.client().class()).hard);
+        self.client().outbox.set_limit(if hard == 0 { usize::MAX } else { hard });
     }
 }
 
@@ -526,6 +581,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
             Err(end) => end,
         };
         let client = this.client().id.0;
+        let tally = &this.worker.tally;
+        match end {
+            End::OutputLimit | End::Budget => tally.add(Counter::OutputLimitDisconnections, 1),
+            End::InputLimit => tally.add(Counter::QueryLimitDisconnections, 1),
+            End::Gone | End::Done | End::Killed | End::Idle | End::Unauthenticated => {}
+        }
         match end {
             End::Gone | End::Done | End::Killed | End::Idle | End::Unauthenticated => {
                 tracing::debug!(client, reason = ?end, "connection closed");
@@ -541,29 +602,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         let shared = &self.worker.shared;
+        self.session.end(&shared.engine);
         shared.budget.release(&mut self.share, &shared.engine.store);
-        shared.has_left();
         self.worker.unregister(self.session.client.id);
+        shared.has_left();
     }
 }
 
 /// Answers what was no request.
-fn refuse(session: &Session, output: &mut Vec<u8>, error: ProtocolError) {
+fn refuse(session: &Session, output: &mut Vec<u8>, error: impl std::fmt::Display) {
     Reply::new(output, session.protocol).error(error);
 }
 
-/// Whether a browser was made to send a request here (cross-protocol scripting): what follows is not to be executed.
-fn is_another_protocol(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
-}
-
-fn sleep_until(deadline_us: u64, now: Now) -> Pin<Box<Sleep>> {
-    let rest = Duration::from_micros(deadline_us.saturating_sub(now.monotonic_us));
-    Box::pin(tokio::time::sleep(rest))
-}
-
-/// Writes as much of `bytes` as a socket takes at once: for those who are not let in.
-pub(super) fn dismiss(stream: &mut impl io::Write, bytes: &[u8]) {
-    // They are not let in whether they read this or not.
-    let _ = stream.write(bytes);
+fn set_timer(timer: &mut Option<(u64, Pin<Box<Sleep>>)>, deadline_us: Option<u64>, now: Now) {
+    match (&*timer, deadline_us) {
+        (Some((set_to, _)), Some(deadline_us)) if *set_to == deadline_us => {}
+        _ => {
+            *timer = deadline_us.map(|deadline_us| {
+                let rest = Duration::from_micros(deadline_us.saturating_sub(now.monotonic_us));
+                (deadline_us, Box::pin(tokio::time::sleep(rest)))
+            });
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,15 +15,19 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::dismiss;
-use super::worker::Shared;
+use super::worker::{Worker, setting};
 use super::{BindError, HandOver};
+use crate::clients::Origin;
+use crate::totals::Counter;
 
 /// Connections that the operating system holds for us until they are accepted.
 const BACKLOG: i32 = 1024;
 
 /// How long accepting pauses when no descriptor is left.
 const BREATHER: Duration = Duration::from_millis(50);
+
+/// The longest that keepalive may be set to, in seconds: what Linux takes.
+const KEEPALIVE_MAX_S: u64 = 32_767;
 
 /// What listens.
 #[derive(Debug)]
@@ -46,9 +51,15 @@ impl std::fmt::Debug for TlsAcceptorHandle {
 }
 
 /// A connection that a worker is to serve.
-pub(super) enum Accepted {
-    Tcp(TcpStream, SocketAddr),
-    Tls(TcpStream, SocketAddr, TlsAcceptor),
+pub(super) struct Accepted {
+    pub(super) stream: Stream,
+    pub(super) origin: Origin,
+    pub(super) tls: Option<TlsAcceptor>,
+}
+
+/// A connection's socket, which no runtime watches yet.
+pub(super) enum Stream {
+    Tcp(TcpStream),
     Unix(UnixStream),
 }
 
@@ -126,13 +137,13 @@ impl Drop for SocketPath {
 }
 
 /// Accepts connections for ever and hands them to the workers in turn.
-pub(super) async fn accept(listener: Watched, shared: Arc<Shared>, hand_over: HandOver) {
+pub(super) async fn accept(listener: Watched, worker: Arc<Worker>, hand_over: HandOver) {
     let mut is_short = false;
     loop {
         match next(&listener).await {
             Ok(accepted) => {
                 is_short = false;
-                admit(accepted, &shared, &hand_over);
+                admit(accepted, &worker, &hand_over);
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -151,49 +162,83 @@ async fn next(listener: &Watched) -> io::Result<Accepted> {
     match listener {
         Watched::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
-            Ok(Accepted::Tcp(stream.into_std()?, peer))
+            Ok(accepted_tcp(stream.into_std()?, peer, None))
         }
         Watched::Tls(listener, acceptor) => {
             let (stream, peer) = listener.accept().await?;
-            Ok(Accepted::Tls(stream.into_std()?, peer, acceptor.clone()))
+            Ok(accepted_tcp(stream.into_std()?, peer, Some(acceptor.clone())))
         }
         Watched::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
-            Ok(Accepted::Unix(stream.into_std()?))
+            let stream = stream.into_std()?;
+            let local = stream.local_addr().ok();
+            let path = local.as_ref().and_then(|address| address.as_pathname());
+            let address = format!("{}:0", path.map_or("".into(), Path::to_string_lossy));
+            let origin = Origin {
+                address: address.clone(),
+                local_address: address,
+                descriptor: i64::from(stream.as_raw_fd()),
+                is_unix: true,
+            };
+            Ok(Accepted { stream: Stream::Unix(stream), origin, tls: None })
         }
     }
 }
 
-fn admit(mut accepted: Accepted, shared: &Shared, hand_over: &HandOver) {
+fn accepted_tcp(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) -> Accepted {
+    let local = stream.local_addr();
+    let origin = Origin {
+        address: peer.to_string(),
+        local_address: local.map_or_else(|_| String::new(), |address| address.to_string()),
+        descriptor: i64::from(stream.as_raw_fd()),
+        is_unix: false,
+    };
+    Accepted { stream: Stream::Tcp(stream), origin, tls }
+}
+
+fn admit(mut accepted: Accepted, worker: &Worker, hand_over: &HandOver) {
+    let shared = &worker.shared;
     if !shared.may_enter() {
+        worker.tally.add(Counter::ConnectionsRejected, 1);
         let words = b"-ERR max number of clients reached\r\n";
-        match &mut accepted {
-            Accepted::Tcp(stream, _) => dismiss(stream, words),
-            Accepted::Unix(stream) => dismiss(stream, words),
+        match &mut accepted.stream {
             // One who speaks TLS would not understand.
-            Accepted::Tls(..) => {}
+            Stream::Tcp(stream) if accepted.tls.is_none() => dismiss(stream, words),
+            Stream::Tcp(_) => {}
+            Stream::Unix(stream) => dismiss(stream, words),
         }
         return;
     }
-    if let Err(error) = prepare(&accepted) {
+    let keepalive_s = setting(&shared.engine.settings.tcp_keepalive);
+    let prepared = match &accepted.stream {
+        Stream::Tcp(stream) => prepare(stream, keepalive_s),
+        Stream::Unix(_) => Ok(()),
+    };
+    if let Err(error) = prepared {
         tracing::debug!(%error, "a connection was gone at once");
         shared.has_left();
-        return;
-    }
-    if !hand_over.give(accepted) {
+    } else if !hand_over.give(accepted) {
         shared.has_left();
     }
 }
 
-fn prepare(accepted: &Accepted) -> io::Result<()> {
-    let (Accepted::Tcp(stream, _) | Accepted::Tls(stream, _, _)) = accepted else {
-        return Ok(());
-    };
+/// Sets a socket up. `keepalive_s` is after how many seconds of silence the other side is asked whether it is there; 0 for never.
+fn prepare(stream: &TcpStream, keepalive_s: usize) -> io::Result<()> {
     // Replies are written whole: waiting for more to send with them would only delay them.
     stream.set_nodelay(true)?;
+    if keepalive_s == 0 {
+        return Ok(());
+    }
+    let keepalive_s = (keepalive_s as u64).min(KEEPALIVE_MAX_S);
     let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(300))
-        .with_interval(Duration::from_secs(100))
+        .with_time(Duration::from_secs(keepalive_s))
+        .with_interval(Duration::from_secs((keepalive_s / 3).max(1)))
         .with_retries(3);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Writes as much of `bytes` as a socket takes at once: for those who are not let in.
+fn dismiss(stream: &mut impl io::Write, bytes: &[u8]) {
+    // They are not let in whether they read this or not.
+    let _ = stream.write(bytes);
 }

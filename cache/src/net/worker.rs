@@ -6,24 +6,28 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
 
 use super::Limits;
 use super::buffers::{Budget, Pool};
 use super::clock::SystemClock;
 use super::connection::{Connection, Doorbell};
-use super::listen::{Accepted, Listener, accept};
-use crate::clients::{Client, Outbox};
+use super::listen::{Accepted, Listener, Stream, accept};
+use crate::clients::{Class, Origin, Outbox};
 use crate::engine::Engine;
 use crate::session::Session;
+use crate::settings::{OutputClass, OutputLimit};
 use crate::store::SHARDS;
-use crate::totals::Tally;
+use crate::totals::{Counter, Tally};
 use crate::types::ClientId;
 
 /// How often what is due is removed.
@@ -47,9 +51,10 @@ pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
     pub(super) limits: Limits,
     pub(super) budget: Budget,
-    pub(super) clock: Option<Arc<SystemClock>>,
+    pub(super) workers: usize,
+    clock: Option<Arc<SystemClock>>,
     connections: AtomicUsize,
-    next_client: AtomicU64,
+    connections_possible: Option<usize>,
     is_stopping: AtomicBool,
 }
 
@@ -58,22 +63,52 @@ impl Shared {
         engine: Arc<Engine>,
         limits: Limits,
         clock: Option<Arc<SystemClock>>,
+        workers: usize,
     ) -> Self {
         Self {
             engine,
             limits,
             budget: Budget::default(),
+            workers,
             clock,
             connections: AtomicUsize::new(0),
-            next_client: AtomicU64::new(1),
+            connections_possible: super::connections_possible(),
             is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Has the settings show where the server is, and a limit of connections that can be kept.
+    pub(super) fn announce(
+        &self,
+        address: Option<&SocketAddr>,
+        tls_address: Option<SocketAddr>,
+        socket_path: Option<&Path>,
+    ) {
+        let settings = &self.engine.settings;
+        settings.tell("io-threads", &self.workers.to_string());
+        if let Some(address) = address {
+            settings.tell("bind", &address.ip().to_string());
+            settings.tell("port", &address.port().to_string());
+        }
+        if let Some(address) = tls_address {
+            settings.tell("tls-port", &address.port().to_string());
+        }
+        if let Some(path) = socket_path {
+            settings.tell("unixsocket", &path.to_string_lossy());
+        }
+        let wanted = setting(&settings.maxclients);
+        if let Some(possible) = self.connections_possible.filter(|possible| *possible < wanted) {
+            tracing::warn!(wanted, possible, "fewer connections: the limit of open files is low");
+            settings.tell("maxclients", &possible.max(1).to_string());
         }
     }
 
     /// Lets one more connection in, if there is room for it.
     pub(super) fn may_enter(&self) -> bool {
+        let most = setting(&self.engine.settings.maxclients)
+            .min(self.connections_possible.unwrap_or(usize::MAX));
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= self.limits.connections {
+        if before >= most {
             self.has_left();
             return false;
         }
@@ -94,18 +129,40 @@ impl Shared {
         self.is_stopping.load(Ordering::Relaxed)
     }
 
+    /// After how many microseconds without a request a client is disconnected; None for never.
+    pub(super) fn idle_us(&self) -> Option<u64> {
+        match setting(&self.engine.settings.timeout) {
+            0 => None,
+            seconds => Some((seconds as u64).saturating_mul(1_000_000)),
+        }
+    }
+
+    /// How long a client may take to authenticate, in microseconds.
+    pub(super) fn authentication_us(&self) -> u64 {
+        u64::try_from(self.limits.authentication.as_micros()).unwrap_or(u64::MAX / 2)
+    }
+
     /// The longest argument: a value may not take more than a sixteenth of the memory there is.
     pub(super) fn bulk_max(&self) -> usize {
+        let most = setting(&self.engine.settings.proto_max_bulk_len);
         match self.engine.store.limit() {
-            0 => self.limits.bulk_max,
-            limit => self.limits.bulk_max.min(usize::try_from(limit / 16).unwrap_or(usize::MAX)),
+            0 => most,
+            limit => most.min(usize::try_from(limit / 16).unwrap_or(usize::MAX)),
         }
     }
 
     /// The largest request that may be under way on one connection, in bytes.
     pub(super) fn input_max(&self) -> usize {
         let budget = usize::try_from(self.buffers_max()).unwrap_or(usize::MAX);
-        self.limits.input_max.min(budget)
+        setting(&self.engine.settings.client_query_buffer_limit).min(budget)
+    }
+
+    /// How much may wait to be sent to a client.
+    pub(super) fn output_limit(&self, class: Class) -> &OutputLimit {
+        self.engine.settings.output_limit(match class {
+            Class::Normal => OutputClass::Normal,
+            Class::PubSub => OutputClass::PubSub,
+        })
     }
 
     /// Whether connections' buffers take all that they may.
@@ -122,32 +179,29 @@ impl Shared {
     }
 }
 
+/// A setting that is a size, a number or a time: none of these is negative.
+pub(super) fn setting(cell: &AtomicI64) -> usize {
+    usize::try_from(cell.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
 /// One worker's part of a server.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) pool: Pool,
-    tally: Arc<Tally>,
+    pub(super) tally: Arc<Tally>,
     doorbells: Mutex<BTreeMap<ClientId, Arc<Doorbell>>>,
 }
 
 impl Worker {
     pub(super) fn new(index: usize, shared: Arc<Shared>) -> Self {
-        Self {
-            index,
-            shared,
-            pool: Pool::default(),
-            tally: Arc::new(Tally::default()),
-            doorbells: Mutex::default(),
-        }
+        let tally = shared.engine.totals.tally();
+        Self { index, shared, pool: Pool::default(), tally, doorbells: Mutex::default() }
     }
 
     pub(super) fn register(&self, client: ClientId, doorbell: Arc<Doorbell>) {
-        self.doorbells
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(client, doorbell);
+        self.doorbells.lock().unwrap_or_else(PoisonError::into_inner).insert(client, doorbell);
     }
 
     pub(super) fn unregister(&self, client: ClientId) {
@@ -174,8 +228,8 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(async {
             for listener in listeners {
-                let (shared, hand_over) = (Arc::clone(&self.shared), hand_over.clone());
-                tokio::spawn(accept(listener.watch()?, shared, hand_over));
+                let worker = Arc::clone(self);
+                tokio::spawn(accept(listener.watch()?, worker, hand_over.clone()));
             }
             tokio::spawn(Arc::clone(self).take_in(incoming));
             tokio::spawn(Arc::clone(self).tend());
@@ -211,26 +265,15 @@ impl Worker {
 
     /// Begins to serve a connection.
     fn begin(self: &Arc<Self>, accepted: Accepted) {
-        let begun = match accepted {
-            Accepted::Tcp(stream, _) => tokio::net::TcpStream::from_std(stream)
-                .map(|stream| drop(tokio::spawn(self.connection(stream)))),
-            Accepted::Unix(stream) => tokio::net::UnixStream::from_std(stream)
-                .map(|stream| drop(tokio::spawn(self.connection(stream)))),
-            Accepted::Tls(stream, _, acceptor) => {
+        let Accepted { stream, origin, tls } = accepted;
+        let begun = match (stream, tls) {
+            (Stream::Unix(stream), _) => tokio::net::UnixStream::from_std(stream)
+                .map(|stream| drop(tokio::spawn(self.connection(stream, origin)))),
+            (Stream::Tcp(stream), None) => tokio::net::TcpStream::from_std(stream)
+                .map(|stream| drop(tokio::spawn(self.connection(stream, origin)))),
+            (Stream::Tcp(stream), Some(acceptor)) => {
                 tokio::net::TcpStream::from_std(stream).map(|stream| {
-                    let worker = Arc::clone(self);
-                    let patience = Duration::from_micros(self.shared.limits.authentication_us());
-                    drop(tokio::spawn(async move {
-                        let handshake = tokio::time::timeout(patience, acceptor.accept(stream));
-                        match handshake.await {
-                            Ok(Ok(stream)) => worker.connection(stream).await,
-                            Ok(Err(error)) => {
-                                tracing::debug!(%error, "no TLS");
-                                worker.shared.has_left();
-                            }
-                            Err(_) => worker.shared.has_left(),
-                        }
-                    }));
+                    drop(tokio::spawn(Arc::clone(self).greet(stream, origin, acceptor)));
                 })
             }
         };
@@ -240,17 +283,36 @@ impl Worker {
         }
     }
 
-    fn connection<S>(self: &Arc<Self>, stream: S) -> Connection<S>
+    /// Goes through TLS's greetings, and serves the connection.
+    async fn greet(
+        self: Arc<Self>,
+        stream: tokio::net::TcpStream,
+        origin: Origin,
+        acceptor: TlsAcceptor,
+    ) {
+        let patience = Duration::from_micros(self.shared.authentication_us());
+        match tokio::time::timeout(patience, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.connection(stream, origin).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no TLS");
+                self.shared.has_left();
+            }
+            Err(_) => self.shared.has_left(),
+        }
+    }
+
+    fn connection<S>(self: &Arc<Self>, stream: S, origin: Origin) -> Connection<S>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
+        let engine = &self.shared.engine;
         let doorbell = Arc::new(Doorbell::new());
         let ring = Arc::clone(&doorbell);
-        let id = ClientId(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
+        let now = engine.clock.now();
         let outbox = Outbox::new(Box::new(move || ring.ring()));
-        let client = Arc::new(Client { id, outbox });
-        let session = Session::new(client, Arc::clone(&self.tally), true);
-        let now = self.shared.engine.clock.now();
+        let client = engine.clients.connect(origin, now, outbox);
+        let session = Session::new(engine, client, Arc::clone(&self.tally));
+        self.tally.add(Counter::ConnectionsReceived, 1);
         Connection::new(stream, Arc::clone(self), session, doorbell, now)
     }
 
@@ -259,7 +321,7 @@ impl Worker {
         let _guard = AbortOnPanic;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let workers = self.shared.limits.workers;
+        let workers = self.shared.workers;
         let shards = (0..SHARDS).filter(|shard| usize::from(*shard) % workers == self.index);
         let shards: Vec<u16> = shards.collect();
         let mut tick = 0_u64;
@@ -272,20 +334,25 @@ impl Worker {
                 }
             }
             if tick.is_multiple_of(TICKS_A_REVIEW) {
-                let now_us = self.shared.engine.clock.now().monotonic_us;
-                self.each_doorbell(|doorbell| doorbell.ring_if_due(now_us));
-                if self.index == 0
-                    && let Some(bytes) = resident_bytes()
-                {
-                    self.shared.engine.store.report_resident(bytes);
-                }
+                self.review(tick);
             }
-            if self.index == 0
-                && tick.is_multiple_of(TICKS_A_SECOND)
-                && let Some(clock) = &self.shared.clock
-            {
-                clock.follow_wall();
-            }
+        }
+    }
+
+    /// Looks after deadlines of connections; the first worker, after the process as well.
+    fn review(&self, tick: u64) {
+        let engine = &self.shared.engine;
+        let now = engine.clock.now();
+        self.each_doorbell(|doorbell| doorbell.ring_if_due(now.monotonic_us));
+        if self.index > 0 {
+            return;
+        }
+        engine.totals.sample(now);
+        if let Some(bytes) = resident_bytes() {
+            engine.store.report_resident(bytes);
+        }
+        if let (true, Some(clock)) = (tick.is_multiple_of(TICKS_A_SECOND), &self.shared.clock) {
+            clock.follow_wall();
         }
     }
 }
@@ -303,7 +370,10 @@ impl Drop for AbortOnPanic {
 }
 
 /// What the process occupies, in bytes; None where the system does not tell.
-#[expect(clippy::disallowed_methods, reason = "the edge reads what the kernel tells of the process")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge reads what the kernel tells of the process"
+)]
 fn resident_bytes() -> Option<u64> {
     let text = std::fs::read("/proc/self/statm").ok()?;
     let pages = std::str::from_utf8(&text).ok()?.split(' ').nth(1)?.parse::<u64>().ok()?;
