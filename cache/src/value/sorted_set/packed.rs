@@ -1,0 +1,100 @@
+//! The packed form of a sorted set: members in order, each its score (8 bytes) and an element of a run.
+
+use crate::value::packed::{element_bytes, push, split_length};
+
+/// Bytes of a score.
+const SCORE: usize = size_of::<f64>();
+
+/// Members with their scores, from the lowest on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pairs<'v> {
+    run: &'v [u8],
+    rest: &'v [u8],
+}
+
+impl<'v> Pairs<'v> {
+    pub(super) fn of(run: &'v [u8]) -> Self {
+        Self { run, rest: run }
+    }
+
+    /// Where in the run the next member begins.
+    fn offset(&self) -> usize {
+        self.run.len() - self.rest.len()
+    }
+}
+
+impl<'v> Iterator for Pairs<'v> {
+    type Item = (&'v [u8], f64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (score, after) = self.rest.split_first_chunk::<SCORE>()?;
+        let (length, after) = split_length(after)?;
+        let (member, rest) = after.split_at_checked(length)?;
+        self.rest = rest;
+        Some((member, f64::from_le_bytes(*score)))
+    }
+}
+
+/// What a walk over a run has found out about a member.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// How many members there are.
+    pub(super) len: usize,
+    /// The member's score, and the bytes it takes in the run: from, to.
+    pub(super) place: Option<(f64, usize, usize)>,
+}
+
+pub(super) fn find(run: &[u8], member: &[u8]) -> Found {
+    let (mut found, mut pairs) = (Found::default(), Pairs::of(run));
+    let mut from = 0;
+    while let Some((it, score)) = pairs.next() {
+        if it == member {
+            found.place = Some((score, from, pairs.offset()));
+        }
+        found.len += 1;
+        from = pairs.offset();
+    }
+    found
+}
+
+/// How many bytes a member takes.
+pub(super) fn pair_bytes(member: &[u8]) -> usize {
+    SCORE + element_bytes(member.len())
+}
+
+/// Puts in a member that is not there.
+pub(super) fn insert(run: &mut Vec<u8>, member: &[u8], score: f64) {
+    let (mut at, mut pairs) = (0, Pairs::of(run));
+    while let Some((it, its_score)) = pairs.next() {
+        if super::compare((its_score, it), (score, member)).is_gt() {
+            break;
+        }
+        at = pairs.offset();
+    }
+    let old = run.len();
+    run.extend_from_slice(&score.to_le_bytes());
+    push(run, member);
+    let needed = run.len() - old;
+    run[at..].rotate_right(needed);
+}
+
+/// Removes the members of these ranks and shows them to `removed`.
+pub(super) fn remove_ranks(
+    run: &mut Vec<u8>,
+    from: usize,
+    to: usize,
+    mut removed: impl FnMut(&[u8], f64),
+) {
+    let mut pairs = Pairs::of(run);
+    for _ in 0..from {
+        pairs.next();
+    }
+    let start = pairs.offset();
+    for _ in from..to {
+        if let Some((member, score)) = pairs.next() {
+            removed(member, score);
+        }
+    }
+    let end = pairs.offset();
+    run.drain(start..end);
+}
