@@ -20,6 +20,7 @@ pub mod lattice;
 pub mod key_spec;
 pub mod lease;
 pub mod list;
+pub mod memory;
 pub mod pubsub;
 pub mod scan;
 pub mod script;
@@ -59,6 +60,7 @@ static FAMILIES: &[&[Command]] = &[
     lattice::COMMANDS,
     lease::COMMANDS,
     list::COMMANDS,
+    memory::COMMANDS,
     pubsub::COMMANDS,
     scan::COMMANDS,
     script::COMMANDS,
@@ -217,6 +219,9 @@ impl Flags {
     /// May be called without keys though it takes some.
     pub const NO_MANDATORY_KEYS: Self = Self(1 << 20);
 
+    /// Looks at keys that no argument names: all shards are locked.
+    pub const ALL_SHARDS: Self = Self(1 << 20);
+
     /// Both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -312,6 +317,12 @@ impl Command {
     pub const fn with(mut self, subcommands: &'static [Self]) -> Self {
         self.subcommands = subcommands;
         self
+    }
+
+    /// Whether all shards are locked for it, whatever keys it names.
+    #[must_use]
+    pub fn needs_all_shards(&self) -> bool {
+        matches!(self.keys, Keys::All) || self.flags.has(Flags::ALL_SHARDS)
     }
 
     /// Whether `arguments` are as many as it takes.

@@ -16,7 +16,7 @@ pub use self::transaction::{Queued, Transaction};
 use crate::access::{Denied, LogContext, User};
 use crate::blocking::Standing;
 use crate::clients::{Client, Mark, Outbox, Pause};
-use crate::command::{Command, Context, Failure, Flags, Keys, Known, TABLE};
+use crate::command::{Command, Context, Failure, Flags, Known, TABLE};
 use crate::engine::Engine;
 use crate::resp::{Protocol, Reply};
 use crate::slot::Slot;
@@ -401,7 +401,7 @@ impl Session {
         now: Now,
     ) -> Keyspace<'e> {
         let (mut shards, mut flags) = (ShardSet::NONE, command.flags);
-        if matches!(command.keys, Keys::All) {
+        if command.needs_all_shards() {
             shards = ShardSet::ALL;
         } else if self.transaction.is_open && command.name == "exec" {
             shards.merge(self.transaction.shards);

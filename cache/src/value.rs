@@ -98,6 +98,18 @@ impl View<'_> {
         }
     }
 
+    /// The name of its form, as `OBJECT ENCODING` tells it.
+    #[must_use]
+    pub fn encoding(&self) -> &'static str {
+        match self {
+            Self::String(bytes) => string::encoding(bytes),
+            Self::List(view) => view.encoding(),
+            Self::Set(view) => view.encoding(),
+            Self::SortedSet(view) => view.encoding(),
+            Self::Hash(view) => view.encoding(),
+        }
+    }
+
     /// An owned copy.
     #[must_use]
     pub fn to_value(&self) -> Value {

@@ -4,6 +4,8 @@ mod sketch;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::Ordering;
+
 use self::sketch::{Corrupted, REGISTERS};
 use super::{Command, Context, Failure, Flags, Group, Keys};
 use crate::store::{Lifetime, Missing};
@@ -22,12 +24,18 @@ fn must_be_sketch(bytes: &[u8]) -> Result<(), Failure> {
     Err(Failure::Text("WRONGTYPE Key is not a valid HyperLogLog string value.".into()))
 }
 
+/// `hll-sparse-max-bytes`.
+fn sparse_max(ctx: &Context<'_, '_>) -> usize {
+    let setting = ctx.engine.settings.hll_sparse_max_bytes.load(Ordering::Relaxed);
+    usize::try_from(setting).unwrap_or(0)
+}
+
 /// Adds `elements`. True if any made a difference.
-fn add(bytes: &mut Vec<u8>, elements: &[&[u8]]) -> Result<bool, Failure> {
+fn add(bytes: &mut Vec<u8>, elements: &[&[u8]], sparse_max: usize) -> Result<bool, Failure> {
     let mut changed = false;
     for element in elements {
         let (index, value) = sketch::place(element);
-        changed |= sketch::raise(bytes, index, value)?;
+        changed |= sketch::raise(bytes, index, value, sparse_max)?;
     }
     if changed {
         sketch::outdate(bytes);
@@ -37,12 +45,12 @@ fn add(bytes: &mut Vec<u8>, elements: &[&[u8]]) -> Result<bool, Failure> {
 
 fn pfadd(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let key = ctx.key(arguments[1]);
-    let elements = &arguments[2..];
+    let (elements, sparse_max) = (&arguments[2..], sparse_max(ctx));
     let edited = ctx.keys.edit(&key, Missing::Skip, |text: &mut Text| {
         must_be_sketch(text.bytes())?;
         let mut result = Ok(false);
         text.alter(|bytes| {
-            result = add(bytes, elements);
+            result = add(bytes, elements, sparse_max);
             !matches!(result, Ok(false))
         });
         result
@@ -51,7 +59,7 @@ fn pfadd(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> 
         Some(changed) => changed?,
         None => {
             let mut bytes = sketch::empty();
-            add(&mut bytes, elements)?;
+            add(&mut bytes, elements, sparse_max)?;
             sketch::outdate(&mut bytes);
             ctx.keys.set(&key, &bytes, Lifetime::Forever);
             true
@@ -96,7 +104,7 @@ fn count_one(ctx: &mut Context<'_, '_>, key: &[u8]) -> Result<u64, Failure> {
 fn pfmerge(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let mut union = Union::new();
     union.add_all(ctx, &arguments[1..])?;
-    let destination = ctx.key(arguments[1]);
+    let (destination, sparse_max) = (ctx.key(arguments[1]), sparse_max(ctx));
     let held = ctx.keys.string(&destination)?;
     let mut bytes = held.map_or_else(sketch::empty, <[u8]>::to_vec);
     if union.dense {
@@ -104,7 +112,7 @@ fn pfmerge(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure
     }
     for (index, value) in union.registers.iter().enumerate() {
         if *value > 0 {
-            sketch::raise(&mut bytes, index, *value)?;
+            sketch::raise(&mut bytes, index, *value, sparse_max)?;
         }
     }
     sketch::outdate(&mut bytes);

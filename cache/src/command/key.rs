@@ -1,8 +1,12 @@
 //! The key family: what is done with a key whatever it holds.
 
 mod expire;
+mod object;
+mod rename;
+#[cfg(test)]
+mod tests;
 
-use super::{Command, Context, Failure, Flags, Group, Keys};
+use super::{Command, Context, Failure, Flags, Group, Keys, integer, parse_integer};
 
 fn del(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let mut removed = 0;
@@ -44,12 +48,55 @@ fn kind(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `WAIT`: a node alone has no replicas to wait for.
+fn wait(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    integer(arguments[1])?;
+    check_timeout(arguments[2])?;
+    ctx.reply.integer(0);
+    Ok(())
+}
+
+/// `WAITAOF`: nothing is written to disk, and there are no replicas.
+fn waitaof(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    let local = integer(arguments[1])?;
+    if !(0..=1).contains(&local) {
+        return Err(Failure::err("value is out of range, must be between 0 and 1"));
+    }
+    if integer(arguments[2])? < 0 {
+        return Err(Failure::err("value is out of range, must be positive"));
+    }
+    check_timeout(arguments[3])?;
+    if local == 1 {
+        return Err(Failure::err(
+            "WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
+    }
+    ctx.reply.array(2);
+    ctx.reply.integer(0);
+    ctx.reply.integer(0);
+    Ok(())
+}
+
+fn check_timeout(text: &[u8]) -> Result<(), Failure> {
+    match parse_integer(text) {
+        None => Err(Failure::err("timeout is not an integer or out of range")),
+        Some(..0) => Err(Failure::err("timeout is negative")),
+        Some(_) => Ok(()),
+    }
+}
+
 const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE;
+const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
 
 /// The family.
 pub(super) const COMMANDS: &[Command] = &[
+    Command::new("copy", -3, Keys::TWO, GROW.and(Flags::WAKES), rename::copy).docs(
+        Group::Generic,
+        "6.2.0",
+        "Copies a value to another key.",
+    ),
     Command::new("del", -2, Keys::EVERY, WRITE, del).docs(Group::Generic, "1.0.0", "Deletes keys."),
     Command::new("exists", -2, Keys::EVERY, READ_FAST, exists).docs(
         Group::Generic,
@@ -71,6 +118,14 @@ pub(super) const COMMANDS: &[Command] = &[
         "7.0.0",
         "Returns a key's deadline in seconds since the Unix epoch.",
     ),
+    Command::new("move", 3, Keys::ONE, WRITE_FAST.and(Flags::WAKES), rename::move_).docs(
+        Group::Generic,
+        "1.0.0",
+        "Moves a key to another database.",
+    ),
+    Command::new("object", -2, Keys::None, Flags(0), kind)
+        .docs(Group::Generic, "2.2.3", "Tells what is known about a key beside its value.")
+        .with(object::SUBCOMMANDS),
     Command::new("persist", 2, Keys::ONE, WRITE_FAST, expire::persist).docs(
         Group::Generic,
         "2.2.0",
@@ -96,6 +151,16 @@ pub(super) const COMMANDS: &[Command] = &[
         "2.6.0",
         "Returns how long a key has left to live in milliseconds.",
     ),
+    Command::new("rename", 3, Keys::TWO, WRITE.and(Flags::WAKES), rename::rename).docs(
+        Group::Generic,
+        "1.0.0",
+        "Gives a key another name, whatever was there.",
+    ),
+    Command::new("renamenx", 3, Keys::TWO, WRITE_FAST.and(Flags::WAKES), rename::renamenx).docs(
+        Group::Generic,
+        "1.0.0",
+        "Gives a key another name if nothing has that.",
+    ),
     Command::new("touch", -2, Keys::EVERY, READ_FAST, touch).docs(
         Group::Generic,
         "3.2.1",
@@ -115,5 +180,15 @@ pub(super) const COMMANDS: &[Command] = &[
         Group::Generic,
         "4.0.0",
         "Deletes keys; here the same as DEL.",
+    ),
+    Command::new("wait", 3, Keys::None, Flags::NOSCRIPT, wait).docs(
+        Group::Generic,
+        "3.0.0",
+        "Returns how many replicas have all writes: none, at once, on a node alone.",
+    ),
+    Command::new("waitaof", 4, Keys::None, Flags::NOSCRIPT, waitaof).docs(
+        Group::Generic,
+        "7.2.0",
+        "Returns how many nodes have all writes on disk: none, at once.",
     ),
 ];

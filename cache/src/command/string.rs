@@ -8,22 +8,22 @@ mod range;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::Ordering;
+
 use self::options::{Condition, Of, Options, Unit};
-pub(super) use self::range::slice;
 use super::{Command, Context, Failure, Flags, Group, Keys};
 use crate::engine::Engine;
 use crate::store::Lifetime;
 use crate::types::UnixMillis;
 use crate::value::View;
 
-/// The largest string, in bytes, whatever the memory limit is.
-const SIZE_MAX: usize = 512 << 20;
-
-/// The largest string, in bytes: a sixteenth of the memory limit, and never more than 512 MiB.
+/// The largest string, in bytes: a sixteenth of the memory limit, and never more than `proto-max-bulk-len` (512 MiB).
 pub(super) fn size_max(engine: &Engine) -> usize {
+    let setting = engine.settings.proto_max_bulk_len.load(Ordering::Relaxed);
+    let setting = usize::try_from(setting).unwrap_or(0);
     match engine.store.limit() {
-        0 => SIZE_MAX,
-        limit => usize::try_from(limit / 16).map_or(SIZE_MAX, |limit| limit.min(SIZE_MAX)),
+        0 => setting,
+        limit => usize::try_from(limit / 16).map_or(setting, |limit| limit.min(setting)),
     }
 }
 

@@ -58,7 +58,7 @@ impl Session {
             known,
             arguments: arguments.iter().map(|argument| Box::from(*argument)).collect(),
         });
-        if matches!(known.command.keys, crate::command::Keys::All) {
+        if known.command.needs_all_shards() {
             transaction.shards = ShardSet::ALL;
         }
         known.command.keys.each(arguments, |index| {

@@ -18,8 +18,6 @@ const INDEX_BITS: u32 = 14;
 const REST_BITS: usize = 50;
 const HEADER: usize = 16;
 const DENSE_SIZE: usize = HEADER + REGISTERS * 6 / 8;
-/// A sparse sketch that would become longer turns dense, in bytes.
-const SPARSE_MAX: usize = 3_000;
 /// The largest value that a sparse register holds.
 const SPARSE_VALUE_MAX: u8 = 32;
 const ENCODING: usize = 4;
@@ -173,11 +171,17 @@ pub(super) fn make_dense(bytes: &mut Vec<u8>) -> Result<(), Corrupted> {
     Ok(())
 }
 
-/// Raises register `index` to `value` if it holds less. True if it did.
-pub(super) fn raise(bytes: &mut Vec<u8>, index: usize, value: u8) -> Result<bool, Corrupted> {
+/// Raises register `index` to `value` if it holds less. True if it did. A sparse sketch that would become longer than
+/// `sparse_max` bytes turns dense.
+pub(super) fn raise(
+    bytes: &mut Vec<u8>,
+    index: usize,
+    value: u8,
+    sparse_max: usize,
+) -> Result<bool, Corrupted> {
     if !is_dense(bytes) {
         if value <= SPARSE_VALUE_MAX
-            && let Some(raised) = sparse_raise(bytes, index, value)?
+            && let Some(raised) = sparse_raise(bytes, index, value, sparse_max)?
         {
             return Ok(raised);
         }
@@ -191,7 +195,12 @@ pub(super) fn raise(bytes: &mut Vec<u8>, index: usize, value: u8) -> Result<bool
 }
 
 /// As [`raise`], in the sparse form. None if there is no room for that.
-fn sparse_raise(bytes: &mut Vec<u8>, index: usize, value: u8) -> Result<Option<bool>, Corrupted> {
+fn sparse_raise(
+    bytes: &mut Vec<u8>,
+    index: usize,
+    value: u8,
+    sparse_max: usize,
+) -> Result<Option<bool>, Corrupted> {
     let (mut before, mut at, mut first) = (HEADER, HEADER, 0);
     let mut run = Run::at(bytes, at)?;
     while first + run.count <= index {
@@ -207,7 +216,7 @@ fn sparse_raise(bytes: &mut Vec<u8>, index: usize, value: u8) -> Result<Option<b
     push_run(&mut parts, run.value, index - first);
     push_run(&mut parts, value, 1);
     push_run(&mut parts, run.value, first + run.count - index - 1);
-    if parts.len() > run.size && bytes.len() + parts.len() - run.size > SPARSE_MAX {
+    if parts.len() > run.size && bytes.len() + parts.len() - run.size > sparse_max {
         return Ok(None);
     }
     bytes.splice(at..at + run.size, parts);

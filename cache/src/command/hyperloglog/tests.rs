@@ -43,7 +43,7 @@ fn the_estimate_stays_within_three_standard_errors() {
     let mut bytes = sketch::empty();
     for number in 1..=100_000u32 {
         let (index, value) = sketch::place(format!("element:{number}").as_bytes());
-        sketch::raise(&mut bytes, index, value).unwrap();
+        sketch::raise(&mut bytes, index, value, 3_000).unwrap();
         if [10, 100, 1_000, 10_000, 100_000].contains(&number) {
             let estimate = sketch::estimate(&sketch::histogram(&bytes).unwrap());
             let error = (estimate as f64 - f64::from(number)).abs() / f64::from(number);
@@ -77,8 +77,8 @@ proptest! {
         for (index, value) in raises {
             let expected = model[index] < value;
             model[index] = model[index].max(value);
-            prop_assert_eq!(sketch::raise(&mut sparse, index, value), Ok(expected));
-            prop_assert_eq!(sketch::raise(&mut dense, index, value), Ok(expected));
+            prop_assert_eq!(sketch::raise(&mut sparse, index, value, 3_000), Ok(expected));
+            prop_assert_eq!(sketch::raise(&mut dense, index, value, 3_000), Ok(expected));
         }
         for bytes in [&sparse, &dense] {
             let mut held = vec![0u8; REGISTERS];
@@ -93,7 +93,7 @@ proptest! {
         bytes.truncate(16);
         bytes.extend(tail);
         let _ = sketch::histogram(&bytes).map(|histogram| sketch::estimate(&histogram));
-        let _ = sketch::raise(&mut bytes, index, 7);
+        let _ = sketch::raise(&mut bytes, index, 7, 3_000);
         let _ = sketch::make_dense(&mut bytes);
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn getrange(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result
 }
 
 /// The part from `start` to `end`, both included and counted from the end if negative, of `length` bytes.
-pub(in crate::command) fn slice(start: i64, end: i64, length: usize) -> Range<usize> {
+fn slice(start: i64, end: i64, length: usize) -> Range<usize> {
     if start < 0 && end < 0 && start > end {
         return 0..0;
     }
