@@ -95,36 +95,35 @@ fn malloc_stats(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
 const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
 /// The family.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("memory", -2, Keys::None, Flags(0), usage)
-        .docs(Group::Server, "4.0.0", "Tells where the memory is.")
-        .with(&[
-            Command::new("doctor", 2, Keys::None, Flags(0), doctor).docs(
-                Group::Server,
-                "4.0.0",
-                "Says what stands out about the use of memory.",
-            ),
-            Command::new("malloc-stats", 2, Keys::None, Flags(0), malloc_stats).docs(
-                Group::Server,
-                "4.0.0",
-                "Would show the allocator's statistics, if it had any.",
-            ),
-            Command::new("purge", 2, Keys::None, Flags(0), purge).docs(
-                Group::Server,
-                "4.0.0",
-                "Does nothing: memory is given back without being asked for.",
-            ),
-            Command::new("stats", 2, Keys::All, Flags(0), stats).docs(
-                Group::Server,
-                "4.0.0",
-                "Returns how much memory is used for what.",
-            ),
-            Command::new("usage", -3, SECOND, Flags::READONLY, usage).docs(
-                Group::Server,
-                "4.0.0",
-                "Returns how many bytes a key occupies with all that belongs to it.",
-            ),
-        ])];
+pub(super) const COMMANDS: &[Command] = &[Command::new("memory", -2, Keys::None, Flags(0), usage)
+    .docs(Group::Server, "4.0.0", "Tells where the memory is.")
+    .with(&[
+        Command::new("doctor", 2, Keys::None, Flags(0), doctor).docs(
+            Group::Server,
+            "4.0.0",
+            "Says what stands out about the use of memory.",
+        ),
+        Command::new("malloc-stats", 2, Keys::None, Flags(0), malloc_stats).docs(
+            Group::Server,
+            "4.0.0",
+            "Would show the allocator's statistics, if it had any.",
+        ),
+        Command::new("purge", 2, Keys::None, Flags(0), purge).docs(
+            Group::Server,
+            "4.0.0",
+            "Does nothing: memory is given back without being asked for.",
+        ),
+        Command::new("stats", 2, Keys::All, Flags(0), stats).docs(
+            Group::Server,
+            "4.0.0",
+            "Returns how much memory is used for what.",
+        ),
+        Command::new("usage", -3, SECOND, Flags::READONLY, usage).docs(
+            Group::Server,
+            "4.0.0",
+            "Returns how many bytes a key occupies with all that belongs to it.",
+        ),
+    ])];
 
 #[cfg(test)]
 mod tests {

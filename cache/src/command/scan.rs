@@ -56,7 +56,10 @@ fn scan(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
         if is_option(option, "MATCH") {
             pattern = value;
         } else if is_option(option, "COUNT") {
-            count = usize::try_from(integer(value)?).ok().filter(|count| *count > 0).ok_or(Failure::Syntax)?;
+            count = usize::try_from(integer(value)?)
+                .ok()
+                .filter(|count| *count > 0)
+                .ok_or(Failure::Syntax)?;
         } else if is_option(option, "TYPE") {
             kind = Some(value);
         } else {
@@ -65,7 +68,8 @@ fn scan(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     }
     let mut found = Found::default();
     let next = ctx.keys.scan(ctx.session.database, cursor, count, |key, view| {
-        let is_kind = kind.is_none_or(|kind| kind.eq_ignore_ascii_case(view.kind().name().as_bytes()));
+        let is_kind =
+            kind.is_none_or(|kind| kind.eq_ignore_ascii_case(view.kind().name().as_bytes()));
         if is_kind && glob::matches(pattern, key) {
             found.push(key);
         }
