@@ -155,6 +155,7 @@ impl Engine {
             }
             self.watches.note(&self.store, keys, &changes);
             self.tracking.note(&changes, by);
+            self.store.charge_buffers(self.tracking.take_charge());
             self.channels.note(&changes);
             self.waiters.note(self, keys, &changes);
         }

@@ -18,10 +18,12 @@ use crate::blocking::Standing;
 use crate::clients::{Client, Mark, Outbox, Pause};
 use crate::command::{Command, Context, Failure, Flags, Known, TABLE};
 use crate::engine::Engine;
+use crate::pubsub::Subscriptions;
 use crate::resp::{Protocol, Reply};
 use crate::slot::Slot;
 use crate::store::{Keyspace, ShardSet};
 use crate::totals::{Counter, Outcome, Tally};
+use crate::tracking::Choice;
 use crate::types::{Database, Now};
 
 /// What the connection does next.
@@ -87,6 +89,10 @@ pub struct Session {
     pub transaction: Transaction,
     /// `CLIENT REPLY`.
     pub replies: Replies,
+    /// `SUBSCRIBE` and its like.
+    pub subscriptions: Subscriptions,
+    /// `CLIENT TRACKING`.
+    pub tracking: Choice,
 }
 
 impl Session {
@@ -105,6 +111,8 @@ impl Session {
             tally,
             transaction: Transaction::default(),
             replies: Replies::default(),
+            subscriptions: Subscriptions::default(),
+            tracking: Choice::default(),
         }
     }
 
@@ -118,6 +126,9 @@ impl Session {
     /// As if it had just connected (`RESET`), but for the replies it wants.
     pub(crate) fn forget_choices(&mut self, engine: &Engine) {
         self.discard(engine);
+        engine.tracking.disable(&self.client, &mut self.tracking);
+        engine.channels.forget(engine, &self.client, &mut self.subscriptions);
+        engine.review_observation();
         self.select(Database::default());
         self.set_protocol(Protocol::default());
         self.client.edit_labels(|labels| labels.name.clear());
@@ -173,13 +184,23 @@ impl Session {
     ) -> (Next, Now) {
         self.next = Next::Continue;
         self.client.note_activity(now);
-        let from = out.len();
         let mut finished = now;
-        if let Err(failure) = self.carry_out(engine, arguments, now, out, &mut finished) {
+        let admitted = self.admit(engine, arguments, now);
+        // What others sent before the command began comes before its reply: invalidations of keys that had to make room for it, say.
+        self.outbox().drain_into(out);
+        let from = out.len();
+        let result = match admitted {
+            Ok(known) => self.carry_out(engine, known, arguments, now, out, &mut finished),
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = result {
             out.truncate(from);
             self.tally.add(Counter::Errors, 1);
             engine.totals.note_error(&failure.to_string());
             Reply::new(out, self.protocol).error(failure);
+        }
+        if self.tracking.is_caching && !self.transaction.is_open {
+            self.forget_caching(arguments);
         }
         if self.replies != Replies::On {
             self.mute(out, from);
@@ -189,6 +210,12 @@ impl Session {
             self.next = Next::Close;
         }
         (self.next, finished)
+    }
+
+    /// `CLIENT CACHING` is about one command, or one transaction.
+    #[cold]
+    fn forget_caching(&mut self, arguments: &[&[u8]]) {
+        self.tracking.is_caching = arguments[0].eq_ignore_ascii_case(b"client");
     }
 
     #[cold]
@@ -249,17 +276,12 @@ impl Session {
     fn carry_out(
         &mut self,
         engine: &Engine,
+        known: &'static Known,
         arguments: &[&[u8]],
         now: Now,
         out: &mut Vec<u8>,
         finished: &mut Now,
     ) -> Result<(), Failure> {
-        let known =
-            resolve(arguments).map_err(|failure| self.refuse(engine, arguments, failure))?;
-        if let Err(failure) = self.admit(engine, known, arguments, now) {
-            self.tally.count(known.id, 0, Outcome::Rejected);
-            return Err(self.refuse(engine, arguments, failure));
-        }
         if engine.clients.is_paused() && self.hold_back(engine, known, arguments, now) {
             return Ok(());
         }
@@ -278,8 +300,24 @@ impl Session {
         result
     }
 
-    /// Sees whether a command may be called now.
+    /// Finds the command and sees whether it may be called now.
     fn admit(
+        &mut self,
+        engine: &Engine,
+        arguments: &[&[u8]],
+        now: Now,
+    ) -> Result<&'static Known, Failure> {
+        let known =
+            resolve(arguments).map_err(|failure| self.refuse(engine, arguments, failure))?;
+        if let Err(failure) = self.check(engine, known, arguments, now) {
+            self.tally.count(known.id, 0, Outcome::Rejected);
+            return Err(self.refuse(engine, arguments, failure));
+        }
+        Ok(known)
+    }
+
+    /// Sees whether a command may be called now.
+    fn check(
         &mut self,
         engine: &Engine,
         known: &'static Known,
@@ -434,8 +472,36 @@ impl Session {
         now: Now,
     ) -> Result<(), Failure> {
         let command = known.command;
+        let looks = command.flags.has(Flags::READONLY) && !command.flags.has(Flags::PUBSUB);
+        if looks && engine.channels.wants(b'm') {
+            self.notify_misses(engine, command, arguments, keys);
+        }
         let mut context = Context { engine, session: self, keys, reply, now, command };
-        (command.run)(&mut context, arguments)
+        let result = (command.run)(&mut context, arguments);
+        if looks && self.tracking.remembers() {
+            command.keys.each(arguments, |index| {
+                engine.tracking.remember(self.client.id, arguments[index]);
+            });
+            engine.store.charge_buffers(engine.tracking.take_charge());
+        }
+        result
+    }
+
+    /// Tells of the keys that a command is about to miss.
+    #[cold]
+    fn notify_misses(
+        &self,
+        engine: &Engine,
+        command: &Command,
+        arguments: &[&[u8]],
+        keys: &mut Keyspace<'_>,
+    ) {
+        command.keys.each(arguments, |index| {
+            let key = engine.store.key(self.database, arguments[index]);
+            if keys.peek(&key).is_none() {
+                engine.notify(b'm', "keymiss", &key);
+            }
+        });
     }
 
     /// As [`Session::run`], for a command of a transaction: what its user may do can have changed since it was queued.

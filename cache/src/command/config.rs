@@ -87,6 +87,10 @@ pub fn take_effect(engine: &Engine, row: &Row) {
             engine.channels.set_events(&settings.show(row));
             engine.review_observation();
         }
+        "tracking-table-max-keys" => {
+            let keys = settings.tracking_table_max_keys.load(std::sync::atomic::Ordering::Relaxed);
+            engine.tracking.set_limit(usize::try_from(keys).unwrap_or(0));
+        }
         _ => {}
     }
 }
