@@ -15,6 +15,7 @@ use super::small_bytes::{SmallBytes, allocated};
 use super::table::{self, Member as _, Place, Table};
 use super::{Kind, Stored, Value};
 use crate::command::parse_integer;
+use crate::decimal::Buffer;
 
 /// The most members of a packed set.
 const PACKED_MEMBERS: usize = 128;
@@ -74,31 +75,21 @@ enum Look<'v> {
 pub enum Member<'v> {
     /// Bytes.
     Bytes(&'v [u8]),
-    /// An integer's decimal text: the bytes from `from` on.
+    /// An integer's decimal text: the first `length` bytes.
     Text {
-        /// The text, at the end.
+        /// The text, and room for a longer one.
         bytes: [u8; 20],
-        /// Where it begins.
-        from: usize,
+        /// How long it is.
+        length: usize,
     },
 }
 
 impl Member<'_> {
     fn of_integer(value: i64) -> Self {
-        let (mut bytes, mut from, mut rest) = ([b'0'; 20], 20, value.unsigned_abs());
-        loop {
-            from -= 1;
-            bytes[from] = b'0' + u8::try_from(rest % 10).expect("a digit");
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        if value < 0 {
-            from -= 1;
-            bytes[from] = b'-';
-        }
-        Self::Text { bytes, from }
+        let (mut buffer, mut bytes) = (Buffer::default(), [0; 20]);
+        let text = buffer.integer(value);
+        bytes[..text.len()].copy_from_slice(text);
+        Self::Text { bytes, length: text.len() }
     }
 }
 
@@ -108,7 +99,7 @@ impl Deref for Member<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::Text { bytes, from } => &bytes[*from..],
+            Self::Text { bytes, length } => &bytes[..*length],
         }
     }
 }
@@ -350,6 +341,12 @@ impl Set {
         };
         self.changed |= removed;
         removed
+    }
+
+    /// Removes all members.
+    pub fn clear(&mut self) {
+        self.changed |= !self.view().is_empty();
+        self.form = Form::default();
     }
 
     /// Removes a member that `draw`'s random numbers pick, all equally likely.
