@@ -3,11 +3,12 @@
 //! Locks are taken in one order: shards, ascending; then one registry; then a client's outbox. No code holds two registries.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
+use sha2::{Digest as _, Sha256};
 
 use crate::access::AccessControl;
 use crate::blocking::Waiters;
@@ -43,6 +44,15 @@ pub struct EngineOptions {
     pub seed: u64,
 }
 
+/// Stops the node, from whichever thread calls it.
+struct Stop(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
 /// What all sessions of a node share.
 #[derive(Debug)]
 pub struct Engine {
@@ -75,8 +85,11 @@ pub struct Engine {
     /// What it was made with.
     pub options: EngineOptions,
     placement: Mutex<Arc<SlotTable>>,
+    /// Whether keys are removed at their deadline before anybody asks for them (`DEBUG SET-ACTIVE-EXPIRE`).
+    pub expires_actively: AtomicBool,
     /// The state of [`Engine::draw`].
     drawn: AtomicU64,
+    stop: OnceLock<Stop>,
     reviewing: Mutex<()>,
 }
 
@@ -100,7 +113,9 @@ impl Engine {
             totals: Totals::default(),
             started,
             placement: Mutex::new(Arc::new(alone())),
+            expires_actively: AtomicBool::new(true),
             drawn: AtomicU64::new(options.seed),
+            stop: OnceLock::new(),
             options,
             reviewing: Mutex::default(),
         }
@@ -136,6 +151,27 @@ impl Engine {
         let mut bytes = vec![0; length];
         ChaCha20Rng::from_seed(seed).fill_bytes(&mut bytes);
         bytes
+    }
+
+    /// Says how the node is stopped: for `SHUTDOWN`. Only the first call counts.
+    pub fn on_stop(&self, stop: Box<dyn Fn() + Send + Sync>) {
+        let _already = self.stop.set(Stop(stop));
+    }
+
+    /// Stops the node. False if nobody said how: it is part of a program that does not end with it.
+    pub fn stop(&self) -> bool {
+        self.stop.get().map(|stop| (stop.0)()).is_some()
+    }
+
+    /// A name of 40 hexadecimal digits that stays the same while the engine lives: one for each `purpose`.
+    pub fn name_for(&self, purpose: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(purpose);
+        hash.update(self.options.seed.to_le_bytes());
+        hash.update(self.started.unix.0.to_le_bytes());
+        let mut name = crate::access::hex(&hash.finalize());
+        name.truncate(40);
+        name
     }
 
     /// A keyspace notification: tells subscribers of `__keyspace@N__:KEY` and `__keyevent@N__:EVENT`, if the setting has it.
@@ -185,6 +221,9 @@ impl Engine {
         let now = self.clock.now();
         if shard == 0 {
             self.totals.sample(now);
+        }
+        if !self.expires_actively.load(Ordering::Relaxed) {
+            return false;
         }
         let mut keys = self.store.lock(ShardSet::one(shard), now);
         let more = keys.advance(shard, budget);

@@ -263,6 +263,27 @@ pub struct Rates {
     pub bytes_out: u64,
 }
 
+/// What the operating system says of the process. Learned by the edge, once a second or so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub id: u32,
+    /// The path of its program.
+    pub executable: String,
+    /// The operating system, as `uname` tells it.
+    pub system: String,
+    /// Memory that it really occupies, in bytes.
+    pub resident: u64,
+    /// Memory that the machine has, in bytes.
+    pub system_memory: u64,
+    /// Processor time in user mode, in microseconds.
+    pub user_us: u64,
+    /// Processor time in the kernel, in microseconds.
+    pub kernel_us: u64,
+    /// Threads that serve clients.
+    pub threads: usize,
+}
+
 #[derive(Debug, Default)]
 struct Baseline {
     counts: Option<Counts>,
@@ -275,6 +296,7 @@ pub struct Totals {
     tallies: Mutex<Vec<Arc<Tally>>>,
     baseline: Mutex<Baseline>,
     sampler: Mutex<Sampler>,
+    process: Mutex<Process>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -336,6 +358,16 @@ impl Totals {
     pub fn reset(&self) {
         let counts = self.sum();
         *locked(&self.baseline) = Baseline { counts: Some(counts), errors: BTreeMap::new() };
+    }
+
+    /// Notes what the operating system says of the process.
+    pub fn note_process(&self, learn: impl FnOnce(&mut Process)) {
+        learn(&mut locked(&self.process));
+    }
+
+    /// What the operating system says of the process, as far as anybody has asked it.
+    pub fn process(&self) -> Process {
+        locked(&self.process).clone()
     }
 
     /// Takes a sample for [`Totals::rates`]: at most every tenth of a second, however often this is called.
