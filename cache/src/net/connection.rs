@@ -255,11 +255,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.output = self.worker.pool.lend();
         }
         let bulk_max = self.worker.shared.bulk_max();
-        let Self { worker, session, parser, input, taken, output, sent, phase, timer, now, .. } =
-            self;
+        let Self { worker, session, parser, input, taken, output, phase, timer, now, .. } = self;
         let engine = &*worker.shared.engine;
+        let from = output.len();
         loop {
-            if output.len() - *sent >= LENT {
+            if output.len() - from >= LENT {
                 return true;
             }
             let limits = parse::Limits { bulk_max, authenticated: session.authenticated };
@@ -434,12 +434,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let shared = &self.worker.shared;
         let limit = shared.output_limit(self.client().class());
-        let hard = match setting(&limit.hard) {
-            0 => usize::MAX,
-            // A reply with one value of the largest size always fits.
-            hard => hard.max(shared.bulk_max() + LENT),
-        };
-        if unsent > hard {
+        let hard = setting(&limit.hard);
+        // A reply goes out whole, however large: the limit is for what waits when the client asks for more.
+        if hard > 0 && unsent > hard && self.taken < self.input.len() {
             return Err(End::OutputLimit);
         }
         if unsent > GRANTED && shared.is_budget_spent() {

@@ -1,0 +1,5 @@
+#![cfg(test)]
+//! The integration tests of the cache, in one binary.
+
+#[cfg(feature = "net")]
+mod net;
