@@ -100,9 +100,5 @@ pub(super) const COMMANDS: &[Command] = &[
         Flags::WRITE.and(Flags::DENYOOM).and(Flags::WAKES).and(Flags::DANGEROUS),
         restore,
     )
-    .docs(
-        Group::Generic,
-        "2.6.0",
-        "Creates a key with a value that DUMP returned.",
-    ),
+    .docs(Group::Generic, "2.6.0", "Creates a key with a value that DUMP returned."),
 ];

@@ -19,7 +19,11 @@ enum Pattern<'a> {
     Element,
     /// No `*`: the same for all elements, so nothing.
     Constant,
-    Key { before: &'a [u8], after: &'a [u8], field: Option<&'a [u8]> },
+    Key {
+        before: &'a [u8],
+        after: &'a [u8],
+        field: Option<&'a [u8]>,
+    },
 }
 
 impl<'a> Pattern<'a> {
@@ -211,9 +215,8 @@ fn weigh(
         } else if let Some(weight) = weight.as_deref().map(<[u8]>::trim_ascii_start)
             && !weight.is_empty()
         {
-            sorted.score = parse_double(weight).ok_or_else(|| {
-                Failure::err("One or more scores can't be converted into double")
-            })?;
+            sorted.score = parse_double(weight)
+                .ok_or_else(|| Failure::err("One or more scores can't be converted into double"))?;
         }
     }
     Ok(())
@@ -243,12 +246,7 @@ fn answer(ctx: &mut Context<'_, '_>, elements: &[Sorted], get: &[Pattern<'_>]) {
     }
 }
 
-fn store(
-    ctx: &mut Context<'_, '_>,
-    elements: &[Sorted],
-    get: &[Pattern<'_>],
-    destination: &[u8],
-) {
+fn store(ctx: &mut Context<'_, '_>, elements: &[Sorted], get: &[Pattern<'_>], destination: &[u8]) {
     let mut list = List::default();
     for sorted in elements {
         if get.is_empty() {
@@ -371,8 +369,10 @@ mod tests {
 
     #[test]
     fn the_stored_key_is_found_behind_options() {
-        let words: Vec<&[u8]> =
-            "SORT k BY store GET limit LIMIT 0 1 STORE a store b".split(' ').map(str::as_bytes).collect();
+        let words: Vec<&[u8]> = "SORT k BY store GET limit LIMIT 0 1 STORE a store b"
+            .split(' ')
+            .map(str::as_bytes)
+            .collect();
         assert_eq!(keys_of_sort(&words), [1, 12]);
         assert_eq!(keys_of_sort(&words[..10]), [1]);
     }

@@ -26,8 +26,17 @@ fn populated() -> (TestNode, Vec<&'static str>) {
         node.run(&format!("HSET large:hash field:{number} value:{number}"));
     }
     let keys = vec![
-        "string", "empty", "list", "set", "integers", "zset", "hash", "large:list", "large:set",
-        "large:zset", "large:hash",
+        "string",
+        "empty",
+        "list",
+        "set",
+        "integers",
+        "zset",
+        "hash",
+        "large:list",
+        "large:set",
+        "large:zset",
+        "large:hash",
     ];
     (node, keys)
 }
@@ -46,13 +55,17 @@ fn what_is_dumped_comes_back() {
         let reply = node.call(&[b"RESTORE", b"copy", b"0", &payload, b"REPLACE"]);
         assert_eq!(show(&reply), "OK", "{key}");
         assert_eq!(node.run("TYPE copy"), node.run(&format!("TYPE {key}")));
-        let contents = |node: &mut TestNode, key: &str| match node.run(&format!("TYPE {key}")).as_str() {
-            "string" => node.run(&format!("GET {key}")),
-            "list" => node.run(&format!("LRANGE {key} 0 -1")),
-            "set" => node.run(&format!("SORT {key} ALPHA")),
-            "zset" => node.run(&format!("ZRANGE {key} 0 -1 WITHSCORES")),
-            _ => node.run(&format!("HLEN {key}")) + &node.run(&format!("HMGET {key} f g field:7 field:599")),
-        };
+        let contents =
+            |node: &mut TestNode, key: &str| match node.run(&format!("TYPE {key}")).as_str() {
+                "string" => node.run(&format!("GET {key}")),
+                "list" => node.run(&format!("LRANGE {key} 0 -1")),
+                "set" => node.run(&format!("SORT {key} ALPHA")),
+                "zset" => node.run(&format!("ZRANGE {key} 0 -1 WITHSCORES")),
+                _ => {
+                    node.run(&format!("HLEN {key}"))
+                        + &node.run(&format!("HMGET {key} f g field:7 field:599"))
+                }
+            };
         assert_eq!(contents(&mut node, "copy"), contents(&mut node, key), "{key}");
     }
 }
@@ -78,7 +91,11 @@ fn restoring_follows_its_options() {
         (&["-1", "REPLACE"], "-ERR Invalid TTL value, must be >= 0", "7000"),
         (&["x", "REPLACE"], "-ERR value is not an integer or out of range", "7000"),
         (&["0", "REPLACE", "IDLETIME", "10"], "OK", "-1"),
-        (&["0", "REPLACE", "FREQ", "256"], "-ERR Invalid FREQ value, must be >= 0 and <= 255", "-1"),
+        (
+            &["0", "REPLACE", "FREQ", "256"],
+            "-ERR Invalid FREQ value, must be >= 0 and <= 255",
+            "-1",
+        ),
         (&["0", "REPLACE", "FREQ", "1", "IDLETIME", "1"], "-ERR syntax error", "-1"),
         (&[&past, "ABSTTL", "REPLACE"], "OK", "-2"),
     ] {
