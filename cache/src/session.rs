@@ -551,10 +551,12 @@ impl Session {
         let outcome = if done { Outcome::Done } else { Outcome::Failed };
         self.tally.count(known.id, us, outcome);
         let flags = known.command.flags;
-        if !flags.has(Flags::SKIP_SLOWLOG) {
-            engine.slow_log.note(&engine.settings, arguments, us, began, || {
-                (self.client.origin.address.clone(), self.client.labels().name)
-            });
+        let whose = || (self.client.origin.address.clone(), self.client.labels().name);
+        if flags.has(Flags::ADMIN) || flags.has(Flags::NO_AUTH) {
+            let shown = without_secrets(known.full_name, arguments);
+            engine.slow_log.note(&engine.settings, &shown, us, began, whose);
+        } else if !flags.has(Flags::SKIP_SLOWLOG) {
+            engine.slow_log.note(&engine.settings, arguments, us, began, whose);
         }
         let event = if flags.has(Flags::FAST) { "fast-command" } else { "command" };
         engine.latency.note(&engine.settings, event, us, began);
@@ -599,6 +601,32 @@ impl Session {
         }
         self.may_wait = true;
     }
+}
+
+/// Arguments as the slow log may show them: without passwords and what they are given with.
+fn without_secrets<'a>(name: &str, arguments: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    const REDACTED: &[u8] = b"(redacted)";
+    let mut shown = arguments.to_vec();
+    match name {
+        "auth" => shown[1..].fill(REDACTED),
+        "acl|setuser" | "acl|getuser" | "acl|deluser" => shown[2..].fill(REDACTED),
+        "hello" => {
+            let is_auth = |it: &&[u8]| it.eq_ignore_ascii_case(b"auth");
+            if let Some(at) = arguments.iter().position(is_auth) {
+                shown[at + 1..].iter_mut().take(2).for_each(|it| *it = REDACTED);
+            }
+        }
+        "config|set" => {
+            for at in (2..arguments.len().saturating_sub(1)).step_by(2) {
+                let secret = ["requirepass", "masterauth", "masteruser", "tls-key-file-pass"];
+                if secret.iter().any(|it| arguments[at].eq_ignore_ascii_case(it.as_bytes())) {
+                    shown[at + 1] = REDACTED;
+                }
+            }
+        }
+        _ => {}
+    }
+    shown
 }
 
 /// Whether a command waits for `EXEC` when a transaction is open.
