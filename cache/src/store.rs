@@ -9,20 +9,27 @@
 //! Time comes in as a value with each lock. A key whose deadline has passed is never served: whoever meets it removes it, and a
 //! timing wheel ([`Store::advance`]) meets those that nobody asks for.
 
+mod accounts;
+mod arena;
+mod entry;
 pub mod eviction;
+mod expiry;
+mod index;
+mod keyspace;
+mod objects;
 mod shard;
 mod statistics;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::accounts::Accounts;
+pub use self::keyspace::Keyspace;
 use self::shard::Shard;
 pub use self::statistics::{HotKey, PrefixRatio, Pressure, Summary};
 use crate::slot::{SLOTS, Slot};
 use crate::types::{Database, Now, UnixMillis, Version};
-use crate::value::{HashView, Kind, ListView, SetView, SortedSetView, Stored, Value, View};
 
 /// How many shards a store has. Each owns an equal range of slots.
 pub const SHARDS: u16 = 16;
@@ -106,6 +113,11 @@ impl<'k> Key<'k> {
     fn shard(&self) -> usize {
         shard_of(self.slot)
     }
+}
+
+/// A key's place within its slot.
+fn hash_of(key: &[u8], seed: u64) -> u32 {
+    (xxh3_64_with_seed(key, seed) >> 32) as u32
 }
 
 fn shard_of(slot: Slot) -> usize {
@@ -211,6 +223,21 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 
+impl Cursor {
+    fn at(slot: usize, hash: u32) -> Self {
+        Self(((slot as u64) << 32) | u64::from(hash))
+    }
+
+    /// The slot, which may be none that there is: cursors come from clients.
+    fn slot(self) -> usize {
+        (self.0 >> 32) as u32 as usize
+    }
+
+    fn hash(self) -> u32 {
+        (self.0 & 0xFFFF_FFFF) as u32
+    }
+}
+
 /// Where the memory is, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -277,10 +304,8 @@ impl Counters {
 #[derive(Debug)]
 pub struct Store {
     shards: Box<[Mutex<Shard>]>,
+    accounts: Arc<Accounts>,
     hash_seed: u64,
-    limit: AtomicU64,
-    buffers: AtomicI64,
-    observed: AtomicBool,
 }
 
 impl Store {
@@ -288,55 +313,43 @@ impl Store {
     #[must_use]
     pub fn new(options: &StoreOptions) -> Self {
         crate::value::table::set_seed(options.hash_seed);
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
-            hash_seed: options.hash_seed,
-            limit: AtomicU64::new(options.limit),
-            buffers: AtomicI64::new(0),
-            observed: AtomicBool::new(false),
-        }
+        let accounts = Arc::new(Accounts::new(options.limit, options.policy));
+        let shard = |number| Mutex::new(Shard::new(number, options, Arc::clone(&accounts)));
+        let shards = (0..SHARDS).map(shard).collect();
+        Self { shards, accounts, hash_seed: options.hash_seed }
     }
 
     /// Where `bytes` belongs.
     #[must_use]
     pub fn key<'k>(&self, database: Database, bytes: &'k [u8]) -> Key<'k> {
-        let hash = xxh3_64_with_seed(bytes, self.hash_seed);
-        let hash = (hash >> 32) as u32;
-        Key { bytes, database, slot: Slot::of(bytes), hash }
+        Key { bytes, database, slot: Slot::of(bytes), hash: hash_of(bytes, self.hash_seed) }
     }
 
     /// Locks `shards`, waiting for others that hold them.
     pub fn lock(&self, shards: ShardSet, now: Now) -> Keyspace<'_> {
-        let mut guards = [const { None }; SHARDS as usize];
-        let mut rest = shards.0;
-        while rest != 0 {
-            let index = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            // A panic inside a shard stops the process (see `crate::net`), so a poisoned lock is never met twice.
-            let guard = self.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
-            guards[index] = Some(guard);
-        }
-        Keyspace { store: self, guards, now }
+        Keyspace::lock(self, shards, now)
     }
 
     /// Whether changes are kept for [`Keyspace::take_changes`]. Off while nobody observes: it costs a copy of each key.
     pub fn observe(&self, observed: bool) {
-        self.observed.store(observed, Ordering::Relaxed);
+        self.accounts.observe(observed);
     }
 
     /// By how many bytes the limit would be exceeded if `bytes` more were used; 0 while there is room. `Engine::make_room`
     /// evicts so many.
     #[must_use]
     pub fn excess(&self, bytes: usize) -> u64 {
-        let _ = bytes;
-        0
+        self.accounts.excess(bytes)
     }
 
     /// The shard that occupies most and is not among `except`; None if it is nothing that can be evicted.
     #[must_use]
     pub fn fattest(&self, except: ShardSet) -> Option<u16> {
-        let _ = except;
-        None
+        if self.accounts.policy() == Policy::NoEviction {
+            return None;
+        }
+        let others = (0..SHARDS).filter(|shard| except.0 >> shard & 1 == 0);
+        others.max_by_key(|shard| self.accounts.shard(*shard))
     }
 
     /// The most that one value may occupy, in bytes: 512 MiB, or a sixteenth of the limit if that is less.
@@ -350,324 +363,69 @@ impl Store {
         usize::try_from(most).expect("512 MiB fit into an address space")
     }
 
-    /// Sets the limit, in bytes; 0 for none. Locks nothing, as [`Store::set_policy`].
+    /// Sets the limit, in bytes; 0 for none. Locks nothing, as [`Store::set_policy`]. What exceeds it goes bit by bit, with
+    /// [`Keyspace::advance`] and with the commands that need memory.
     pub fn set_limit(&self, bytes: u64) {
-        self.limit.store(bytes, Ordering::Relaxed);
+        self.accounts.set_limit(bytes);
     }
 
     /// The limit, in bytes; 0 for none.
     pub fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+        self.accounts.limit()
     }
 
     /// Sets what gives way at the limit. Locks nothing: `CONFIG SET` may come while shards are locked.
     pub fn set_policy(&self, policy: Policy) {
-        let _ = policy;
+        self.accounts.set_policy(policy);
     }
 
     /// Counts connections' buffers against the limit: `change` is what they grew by, in bytes, negative if they shrank.
     pub fn charge_buffers(&self, change: i64) {
-        self.buffers.fetch_add(change, Ordering::Relaxed);
+        self.accounts.charge_buffers(change);
     }
 
-    /// Tells what the process really occupies, in bytes, so that the limit holds for that.
+    /// Tells what the process really occupies, in bytes, so that the limit holds for that. To be called a few times a second.
     pub fn report_resident(&self, bytes: u64) {
-        let _ = bytes;
+        self.accounts.report_resident(bytes);
     }
 
     /// Where the memory is.
     pub fn memory(&self) -> Memory {
-        Memory::default()
+        self.accounts.memory()
+    }
+
+    fn each(&self, mut visit: impl FnMut(&mut Shard)) {
+        for shard in &self.shards {
+            visit(&mut shard.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// The counters.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        let mut counters = Counters::default();
+        self.each(|shard| counters.add(&shard.statistics.counters()));
+        counters
     }
 
     /// The counters, the hottest keys and the ratios of prefixes, of all shards together.
     pub fn summary(&self) -> Summary {
-        Summary::default()
+        let mut summary = Summary::default();
+        self.each(|shard| summary.absorb(&shard.statistics));
+        summary
     }
 
     /// Sets the counters to zero.
-    pub fn reset_counters(&self) {}
+    pub fn reset_counters(&self) {
+        self.each(|shard| shard.statistics.reset_counters());
+    }
 
     /// Keys of `database`, and how many of them have a deadline. Counts shard by shard, not at one moment.
     pub fn sizes(&self, database: Database) -> (usize, usize) {
         let mut sizes = (0, 0);
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.each(|shard| {
             let (keys, volatile) = shard.sizes(database);
             sizes = (sizes.0 + keys, sizes.1 + volatile);
-        }
+        });
         sizes
-    }
-}
-
-/// Locked shards of a store, at one moment.
-///
-/// Every method that takes a key panics if the key's shard is not among them: which shards a command needs is known before.
-#[derive(Debug)]
-pub struct Keyspace<'s> {
-    store: &'s Store,
-    guards: [Option<MutexGuard<'s, Shard>>; SHARDS as usize],
-    now: Now,
-}
-
-impl Keyspace<'_> {
-    /// The moment at which this is done.
-    #[must_use]
-    pub fn now(&self) -> Now {
-        self.now
-    }
-
-    fn shard(&mut self, key: &Key<'_>) -> &mut Shard {
-        self.guards[key.shard()]
-            .as_mut()
-            .expect("the shard of every key that a command names is locked")
-    }
-
-    fn all(&mut self) -> impl Iterator<Item = &mut Shard> {
-        self.guards
-            .iter_mut()
-            .map(|guard| &mut **guard.as_mut().expect("the command locks all shards"))
-    }
-
-    /// Looks `key` up for reading: counts a hit or a miss, and notes the use.
-    pub fn get(&mut self, key: &Key<'_>) -> Option<View<'_>> {
-        self.peek(key)
-    }
-
-    /// Looks `key` up without counting or noting anything.
-    pub fn peek(&mut self, key: &Key<'_>) -> Option<View<'_>> {
-        let now = self.now.unix;
-        self.shard(key).peek(key, now)
-    }
-
-    /// As [`Keyspace::get`], for a string.
-    ///
-    /// # Errors
-    /// If the key holds another kind of value; so for the other kinds.
-    pub fn string(&mut self, key: &Key<'_>) -> Result<Option<&[u8]>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(View::String(bytes)) => Ok(Some(bytes)),
-            Some(_) => Err(WrongType),
-        }
-    }
-
-    /// As [`Keyspace::get`], for a list.
-    #[expect(clippy::missing_errors_doc, reason = "said at `string`")]
-    pub fn list(&mut self, key: &Key<'_>) -> Result<Option<ListView<'_>>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(View::List(view)) => Ok(Some(view)),
-            Some(_) => Err(WrongType),
-        }
-    }
-
-    /// As [`Keyspace::get`], for a set.
-    #[expect(clippy::missing_errors_doc, reason = "said at `string`")]
-    pub fn set_members(&mut self, key: &Key<'_>) -> Result<Option<SetView<'_>>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(View::Set(view)) => Ok(Some(view)),
-            Some(_) => Err(WrongType),
-        }
-    }
-
-    /// As [`Keyspace::get`], for a sorted set.
-    #[expect(clippy::missing_errors_doc, reason = "said at `string`")]
-    pub fn sorted_set(&mut self, key: &Key<'_>) -> Result<Option<SortedSetView<'_>>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(View::SortedSet(view)) => Ok(Some(view)),
-            Some(_) => Err(WrongType),
-        }
-    }
-
-    /// As [`Keyspace::get`], for a hash.
-    #[expect(clippy::missing_errors_doc, reason = "said at `string`")]
-    pub fn hash(&mut self, key: &Key<'_>) -> Result<Option<HashView<'_>>, WrongType> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(View::Hash(view)) => Ok(Some(view)),
-            Some(_) => Err(WrongType),
-        }
-    }
-
-    /// What kind of value `key` holds. Counts and notes nothing.
-    pub fn kind(&mut self, key: &Key<'_>) -> Option<Kind> {
-        self.peek(key).map(|view| view.kind())
-    }
-
-    /// When `key` expires, if it is there and if it ever does.
-    pub fn deadline(&mut self, key: &Key<'_>) -> Option<Option<UnixMillis>> {
-        let now = self.now.unix;
-        self.shard(key).deadline(key, now)
-    }
-
-    /// Writes a string, whatever the key held.
-    pub fn set(&mut self, key: &Key<'_>, value: &[u8], lifetime: Lifetime) {
-        self.put(key, Value::String(value.to_vec().into()), lifetime);
-    }
-
-    /// Writes a value of any kind, whatever the key held. An empty collection removes the key.
-    pub fn put(&mut self, key: &Key<'_>, value: Value, lifetime: Lifetime) {
-        let (now, observed) = (self.now.unix, self.store.observed.load(Ordering::Relaxed));
-        self.shard(key).put(key, value, lifetime, now, observed);
-    }
-
-    /// Changes the value of `key` in place. `edit` gets an empty value if the key is missing and `missing` says to create it.
-    /// Afterwards a value that is empty is removed, and one that was changed counts as written. None if the key was
-    /// missing and stays so.
-    ///
-    /// # Errors
-    /// If the key holds another kind of value.
-    pub fn edit<T: Stored, R>(
-        &mut self,
-        key: &Key<'_>,
-        missing: Missing,
-        edit: impl FnOnce(&mut T) -> R,
-    ) -> Result<Option<R>, WrongType> {
-        let (now, observed) = (self.now.unix, self.store.observed.load(Ordering::Relaxed));
-        self.shard(key).edit(key, missing, now, observed, edit)
-    }
-
-    /// Sets or removes the deadline of `key`; one that has passed removes the key. False if the key is not there.
-    pub fn set_deadline(&mut self, key: &Key<'_>, deadline: Option<UnixMillis>) -> bool {
-        let (now, observed) = (self.now.unix, self.store.observed.load(Ordering::Relaxed));
-        self.shard(key).set_deadline(key, deadline, now, observed)
-    }
-
-    /// Removes `key`. False if it is not there.
-    pub fn remove(&mut self, key: &Key<'_>) -> bool {
-        self.take(key).is_some()
-    }
-
-    /// Removes `key` and returns what it held and its deadline.
-    pub fn take(&mut self, key: &Key<'_>) -> Option<(Value, Option<UnixMillis>)> {
-        let (now, observed) = (self.now.unix, self.store.observed.load(Ordering::Relaxed));
-        self.shard(key).take(key, Cause::Deleted, now, observed)
-    }
-
-    /// Milliseconds since `key` was last used, and how often it is used on a logarithmic scale of 0 to 255.
-    pub fn usage(&mut self, key: &Key<'_>) -> Option<(u64, u8)> {
-        self.peek(key).map(|_| (0, 0))
-    }
-
-    /// Notes a use of `key` without reading it (`TOUCH`). False if it is not there.
-    pub fn touch(&mut self, key: &Key<'_>) -> bool {
-        self.get(key).is_some()
-    }
-
-    /// Bytes that `key` occupies with all that belongs to it.
-    pub fn memory_of(&mut self, key: &Key<'_>) -> Option<usize> {
-        self.peek(key).map(|_| key.bytes.len() + 64)
-    }
-
-    /// How many keys `database` holds. Needs all shards; so does everything below that takes no key.
-    pub fn len(&mut self, database: Database) -> usize {
-        self.all().map(|shard| shard.sizes(database).0).sum()
-    }
-
-    /// Keys of `database`, and how many of them have a deadline.
-    pub fn sizes(&mut self, database: Database) -> (usize, usize) {
-        let sizes = self.all().map(|shard| shard.sizes(database));
-        sizes.fold((0, 0), |all, (keys, volatile)| (all.0 + keys, all.1 + volatile))
-    }
-
-    /// The counters of all shards, which are locked here and so cannot be asked through the store.
-    pub fn counters(&mut self) -> Counters {
-        Counters::default()
-    }
-
-    /// Sets the counters of all shards to zero.
-    pub fn reset_counters(&mut self) {}
-
-    /// What all shards know about hot keys and prefixes.
-    pub fn summary(&mut self) -> Summary {
-        Summary::default()
-    }
-
-    /// Visits at least `count` keys from `cursor` on, if there are so many, and says where to go on. Keys whose deadline has
-    /// passed are not visited.
-    pub fn scan(
-        &mut self,
-        database: Database,
-        cursor: Cursor,
-        count: usize,
-        mut visit: impl FnMut(&[u8], View<'_>),
-    ) -> Cursor {
-        let now = self.now.unix;
-        let mut left = count.max(1);
-        for shard in self.all() {
-            if let Some(next) = shard.scan(database, cursor, &mut left, now, &mut visit) {
-                return next;
-            }
-        }
-        Cursor(0)
-    }
-
-    /// A key of `database` drawn by `draw`, a random number.
-    pub fn random_key(&mut self, database: Database, draw: u64) -> Option<Vec<u8>> {
-        let mut keys = Vec::new();
-        self.scan(database, Cursor(0), usize::MAX, |key, _| keys.push(key.to_vec()));
-        if keys.is_empty() {
-            return None;
-        }
-        let index = usize::try_from(draw % keys.len() as u64).expect("below a length");
-        Some(keys.swap_remove(index))
-    }
-
-    /// How many keys `slot` holds in the first database.
-    pub fn slot_len(&mut self, slot: Slot) -> usize {
-        self.slot_keys(slot, usize::MAX).len()
-    }
-
-    /// At most `count` keys of `slot` in the first database.
-    pub fn slot_keys(&mut self, slot: Slot, count: usize) -> Vec<Vec<u8>> {
-        let now = self.now.unix;
-        let shard = self.guards[shard_of(slot)].as_mut().expect("the slot's shard is locked");
-        shard.slot_keys(slot, count, now)
-    }
-
-    /// Removes all keys of `database`, or of all.
-    pub fn flush(&mut self, database: Option<Database>) {
-        let observed = self.store.observed.load(Ordering::Relaxed);
-        for shard in self.all() {
-            shard.flush(database, observed);
-        }
-    }
-
-    /// Exchanges the keys of two databases.
-    pub fn swap(&mut self, left: Database, right: Database) {
-        for shard in self.all() {
-            shard.swap(left, right);
-        }
-    }
-
-    /// Removes keys of shard number `shard` whose deadline has passed, at most `budget` of them. True if more are due: to be
-    /// called again, after others had the lock.
-    pub fn advance(&mut self, shard: u16, budget: usize) -> bool {
-        let _ = (shard, budget);
-        false
-    }
-
-    /// Removes keys of shard number `shard` by the policy until `bytes` are free or nothing is left that may go. Returns the
-    /// number of bytes that became free.
-    pub fn evict(&mut self, shard: u16, bytes: u64) -> u64 {
-        let _ = (shard, bytes);
-        0
-    }
-
-    /// What has changed since the lock was taken, in order within each shard, if the store is observed.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for guard in self.guards.iter_mut().flatten() {
-            changes.append(&mut guard.changes);
-        }
-        changes
     }
 }

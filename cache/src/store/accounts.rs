@@ -1,0 +1,262 @@
+//! The memory that all shards and connections use together, and the limit.
+//!
+//! Shards publish what they occupy when it changes, which is when they take or give back a block, not with every command. What is
+//! counted is what is taken from the allocator, not what is filled. As the process may occupy more than that (fragments,
+//! its own code), [`Accounts::report_resident`] lowers the limit that is really applied until the process keeps to what it
+//! was promised to: 1.05 times the limit, or 64 MiB above it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+use super::{Memory, Policy, SHARDS};
+
+/// Policies by the number that stands for them in an atomic.
+const POLICIES: [Policy; 8] = [
+    Policy::NoEviction,
+    Policy::AllKeysLru,
+    Policy::AllKeysLfu,
+    Policy::AllKeysRandom,
+    Policy::VolatileLru,
+    Policy::VolatileLfu,
+    Policy::VolatileRandom,
+    Policy::VolatileTtl,
+];
+
+/// What all shards know of each other.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    limit: AtomicU64,
+    /// The limit that is applied; all ones if there is none.
+    effective: AtomicU64,
+    /// Above this a shard makes room in itself before it takes another block.
+    soft: AtomicU64,
+    /// By how much the limit is lowered because the process occupies more than is counted.
+    drift: AtomicU64,
+    used: AtomicI64,
+    buffers: AtomicI64,
+    peak: AtomicI64,
+    shards: [ShardAccount; SHARDS as usize],
+    /// What gives way, by its number.
+    policy: AtomicU8,
+    /// Whether changes are kept.
+    observed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct ShardAccount {
+    data: AtomicU64,
+    overhead: AtomicU64,
+}
+
+/// What one shard occupies, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Occupied {
+    /// Cells and objects.
+    pub(super) data: usize,
+    /// Everything else.
+    pub(super) overhead: usize,
+}
+
+impl Occupied {
+    /// Both.
+    pub(super) fn sum(self) -> usize {
+        self.data + self.overhead
+    }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).expect("an address space is smaller than 2^63")
+}
+
+fn unsigned(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
+}
+
+impl Accounts {
+    pub(super) fn new(limit: u64, policy: Policy) -> Self {
+        let accounts = Self {
+            limit: AtomicU64::new(limit),
+            effective: AtomicU64::new(u64::MAX),
+            soft: AtomicU64::new(u64::MAX),
+            drift: AtomicU64::new(0),
+            used: AtomicI64::new(0),
+            buffers: AtomicI64::new(0),
+            peak: AtomicI64::new(0),
+            shards: std::array::from_fn(|_| ShardAccount::default()),
+            policy: AtomicU8::new(0),
+            observed: AtomicBool::new(false),
+        };
+        accounts.set_policy(policy);
+        accounts.apply();
+        accounts
+    }
+
+    /// Works out what follows from the limit and the drift.
+    fn apply(&self) {
+        let limit = self.limit();
+        let (effective, soft) = if limit == 0 {
+            (u64::MAX, u64::MAX)
+        } else {
+            let effective = limit - self.drift.load(Ordering::Relaxed).min(limit / 2);
+            (effective, effective - (effective / 64).min(4 << 20))
+        };
+        self.effective.store(effective, Ordering::Relaxed);
+        self.soft.store(soft, Ordering::Relaxed);
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+        self.drift.store(0, Ordering::Relaxed);
+        self.apply();
+    }
+
+    #[inline]
+    pub(super) fn policy(&self) -> Policy {
+        POLICIES[usize::from(self.policy.load(Ordering::Relaxed))]
+    }
+
+    pub(super) fn set_policy(&self, policy: Policy) {
+        let number = POLICIES.iter().position(|it| *it == policy).expect("all are listed");
+        self.policy.store(u8::try_from(number).expect("they are eight"), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn observed(&self) -> bool {
+        self.observed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn observe(&self, observed: bool) {
+        self.observed.store(observed, Ordering::Relaxed);
+    }
+
+    pub(super) fn charge_buffers(&self, change: i64) {
+        let buffers = self.buffers.fetch_add(change, Ordering::Relaxed) + change;
+        if change > 0 {
+            self.peak.fetch_max(self.used.load(Ordering::Relaxed) + buffers, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything that is counted.
+    fn total(&self) -> u64 {
+        unsigned(self.used.load(Ordering::Relaxed) + self.buffers.load(Ordering::Relaxed))
+    }
+
+    /// A shard occupies something else than before.
+    pub(super) fn publish(&self, shard: u16, before: Occupied, after: Occupied) {
+        let account = &self.shards[usize::from(shard)];
+        account.data.store(after.data as u64, Ordering::Relaxed);
+        account.overhead.store(after.overhead as u64, Ordering::Relaxed);
+        let change = signed(after.sum()) - signed(before.sum());
+        let used = self.used.fetch_add(change, Ordering::Relaxed) + change;
+        if change > 0 {
+            self.peak.fetch_max(used + self.buffers.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a shard that needs another `bytes` has to find them in itself.
+    #[inline]
+    pub(super) fn is_scarce(&self, bytes: usize) -> bool {
+        let soft = self.soft.load(Ordering::Relaxed);
+        soft != u64::MAX && self.total().saturating_add(bytes as u64) > soft
+    }
+
+    /// By how much another `bytes` exceed the limit.
+    #[inline]
+    pub(super) fn excess(&self, bytes: usize) -> u64 {
+        let effective = self.effective.load(Ordering::Relaxed);
+        if effective == u64::MAX {
+            return 0;
+        }
+        self.total().saturating_add(bytes as u64).saturating_sub(effective)
+    }
+
+    /// Whether the limit itself would be kept to: if not even so there is an excess, the process's size is why.
+    pub(super) fn is_within_limit(&self) -> bool {
+        self.total() <= self.limit()
+    }
+
+    /// What shard number `shard` occupies.
+    pub(super) fn shard(&self, shard: u16) -> u64 {
+        let account = &self.shards[usize::from(shard)];
+        account.data.load(Ordering::Relaxed) + account.overhead.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what the process occupies.
+    pub(super) fn report_resident(&self, resident: u64) {
+        let limit = self.limit();
+        if limit == 0 {
+            return;
+        }
+        // Aimed at somewhat less than what is promised, as there is time between two reports.
+        let aim = limit.saturating_add((limit / 40).max(32 << 20));
+        let drift = self.drift.load(Ordering::Relaxed);
+        let drift = if resident > aim {
+            // In steps: memory that is given back takes a while until it is no longer resident.
+            drift + (resident - aim).div_ceil(4)
+        } else {
+            drift.saturating_sub(((aim - resident) / 8).min(drift.div_ceil(8)))
+        };
+        self.drift.store(drift.min(limit / 2), Ordering::Relaxed);
+        self.apply();
+    }
+
+    pub(super) fn memory(&self) -> Memory {
+        let sum = |part: fn(&ShardAccount) -> &AtomicU64| {
+            self.shards.iter().map(|shard| part(shard).load(Ordering::Relaxed)).sum()
+        };
+        Memory {
+            used: self.total(),
+            peak: unsigned(self.peak.load(Ordering::Relaxed)),
+            data: sum(|shard| &shard.data),
+            overhead: sum(|shard| &shard.overhead),
+            buffers: unsigned(self.buffers.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_larger_than_what_is_counted_lowers_the_limit_by_steps_and_regains_it() {
+        const LIMIT: u64 = 1 << 30;
+        let accounts = Accounts::new(LIMIT, Policy::AllKeysLru);
+        let occupied = Occupied { data: 1 << 30, overhead: 0 };
+        accounts.publish(3, Occupied::default(), occupied);
+        assert_eq!(accounts.excess(0), 0);
+        accounts.report_resident(LIMIT + LIMIT / 10);
+        let first = accounts.excess(0);
+        assert!(first > 0 && first < LIMIT / 10);
+        for _ in 0..100 {
+            accounts.report_resident(LIMIT * 2);
+        }
+        assert_eq!(accounts.excess(0), LIMIT / 2, "at least half of the limit stays");
+        for _ in 0..1_000 {
+            accounts.report_resident(LIMIT / 2);
+        }
+        assert_eq!(accounts.excess(0), 0);
+    }
+
+    #[test]
+    fn what_is_published_and_charged_is_summed() {
+        let accounts = Accounts::new(0, Policy::NoEviction);
+        assert!(!accounts.is_scarce(usize::MAX / 2));
+        let occupied = Occupied { data: 100, overhead: 20 };
+        accounts.publish(0, Occupied::default(), occupied);
+        accounts.publish(15, Occupied::default(), occupied);
+        accounts.publish(0, occupied, Occupied::default());
+        accounts.charge_buffers(1_000);
+        accounts.charge_buffers(-900);
+        let memory = accounts.memory();
+        assert_eq!(
+            (memory.used, memory.data, memory.overhead, memory.buffers),
+            (220, 100, 20, 100)
+        );
+        assert_eq!(memory.peak, 1_120);
+        assert_eq!((accounts.shard(0), accounts.shard(15)), (0, 120));
+    }
+}
