@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::accounts::{Accounts, Occupied};
 use super::arena::{Arena, CELL_MAX, Class};
 use super::entry::{self, Header};
-use super::eviction::Eviction;
+use super::eviction::{Eviction, Meta};
 use super::expiry::Expiry;
 use super::index::{Index, local};
 use super::objects::Objects;
@@ -219,7 +219,7 @@ impl Shard {
             self.statistics.miss(key.database, key.hash, key.bytes, now);
             return None;
         };
-        self.note_use(handle, key.hash, now);
+        self.note_use(handle, now);
         self.statistics.hit(key.database, key.hash, key.bytes, now);
         Some(self.view(handle))
     }
@@ -228,10 +228,10 @@ impl Shard {
         self.live(key, now).map(|handle| self.view(handle))
     }
 
-    fn note_use(&mut self, handle: u32, hash: u32, now: Now) {
+    fn note_use(&mut self, handle: u32, now: Now) {
         let cell = self.arena.cell_mut(handle);
         let meta = entry::meta(cell);
-        let noted = self.eviction.on_use(hash, meta, now);
+        let noted = self.eviction.on_use(meta, now);
         if noted != meta {
             entry::set_meta(cell, noted);
         }
@@ -241,7 +241,7 @@ impl Shard {
     pub(super) fn touch(&mut self, key: &Key<'_>, now: Now) -> bool {
         let found = self.live(key, now);
         if let Some(handle) = found {
-            self.note_use(handle, key.hash, now);
+            self.note_use(handle, now);
         }
         found.is_some()
     }
@@ -253,19 +253,23 @@ impl Shard {
     }
 
     pub(super) fn set_idle(&mut self, key: &Key<'_>, idle_ms: u64, now: Now) -> bool {
-        let meta = self.eviction.with_idle(idle_ms, now);
-        self.set_meta(key, meta, now)
+        self.note(key, now, |eviction, meta| eviction.with_idle(meta, idle_ms, now))
     }
 
     pub(super) fn set_frequency(&mut self, key: &Key<'_>, frequency: u8, now: Now) -> bool {
-        let meta = self.eviction.with_frequency(frequency, now);
-        self.set_meta(key, meta, now)
+        self.note(key, now, |eviction, meta| eviction.with_frequency(meta, frequency, now))
     }
 
-    fn set_meta(&mut self, key: &Key<'_>, meta: u16, now: Now) -> bool {
+    fn note(
+        &mut self,
+        key: &Key<'_>,
+        now: Now,
+        noted: impl FnOnce(&Eviction, Meta) -> Meta,
+    ) -> bool {
         let found = self.live(key, now);
         if let Some(handle) = found {
-            entry::set_meta(self.arena.cell_mut(handle), meta);
+            let cell = self.arena.cell_mut(handle);
+            entry::set_meta(cell, noted(&self.eviction, entry::meta(cell)));
         }
         found.is_some()
     }
@@ -549,7 +553,7 @@ impl Shard {
         let place = self.place(key);
         let before = old.map(|old| Header::read(self.arena.cell(old)));
         let meta = match &before {
-            Some(before) => self.eviction.on_use(place.hash, before.meta, now),
+            Some(before) => self.eviction.on_use(before.meta, now),
             None => self.eviction.on_insert(place.hash, self.entries(), now),
         };
         let version = self.next_version(now);

@@ -1,7 +1,7 @@
 //! What is done when memory is scarce: entries give way by the policy, and sparse blocks are emptied.
 
 use super::{Cause, Class, DATABASE_COUNT, Now, Shard, entry};
-use crate::store::eviction::{Candidate, SAMPLE};
+use crate::store::eviction::{Candidate, SAMPLE, SAMPLE_MAX};
 use crate::store::index::{SHARD_SLOTS, local};
 use crate::store::statistics::next_random;
 use crate::store::{Policy, Pressure};
@@ -129,25 +129,34 @@ impl Shard {
 
     /// Has one entry give way, other than `kept`. Returns the bytes that became free; None if there is none that may.
     fn evict_one(&mut self, kept: Option<u32>, pressure: Pressure, now: Now) -> Option<usize> {
-        let mut handles = Vec::with_capacity(SAMPLE);
-        if self.eviction.is_volatile_only() {
-            self.sample_volatile(&mut handles);
-        } else {
-            self.sample_any(&mut handles);
-        }
-        handles.retain(|handle| Some(*handle) != kept);
-        let candidates: Vec<_> = handles.iter().map(|handle| self.candidate(*handle)).collect();
-        if candidates.is_empty() {
-            return None;
-        }
-        let chosen = self.eviction.choose(&candidates, now);
+        let mut handles = Vec::with_capacity(SAMPLE_MAX);
+        let mut candidates = Vec::with_capacity(SAMPLE_MAX);
+        let chosen = loop {
+            let known = handles.len();
+            let wanted = known + SAMPLE;
+            if self.eviction.is_volatile_only() {
+                self.sample_volatile(&mut handles, wanted);
+            } else {
+                self.sample_any(&mut handles, wanted);
+            }
+            let more = handles.len() == wanted && wanted < SAMPLE_MAX;
+            handles.retain(|handle| Some(*handle) != kept);
+            let new = handles.get(known..).unwrap_or_default();
+            candidates.extend(new.iter().map(|handle| self.candidate(*handle)));
+            if candidates.is_empty() {
+                return None;
+            }
+            if let Some(chosen) = self.eviction.choose(&candidates, more, now) {
+                break chosen;
+            }
+        };
         let (handle, candidate) = (handles[chosen], candidates[chosen]);
         self.with_key(handle, |shard, key| match candidate.deadline {
             Some(deadline) if deadline <= now.unix => shard.expire(key, handle, deadline, now),
             _ => {
                 shard.remove_entry(shard.place(key), handle);
                 shard.next_version(now);
-                shard.eviction.on_evict(key.hash, candidate.meta, now);
+                shard.eviction.on_evict(key.hash, candidate.meta);
                 shard.statistics.evicted(key.database, key.hash, pressure);
                 shard.changed(key, Cause::Evicted);
             }
@@ -167,7 +176,7 @@ impl Shard {
     }
 
     /// Neighbours in the order of the hashes from a random place: as good as drawn one by one.
-    fn sample_any(&mut self, handles: &mut Vec<u32>) {
+    fn sample_any(&mut self, handles: &mut Vec<u32>, wanted: usize) {
         let Some(count) = u64::try_from(self.entries()).ok().filter(|count| *count > 0) else {
             return;
         };
@@ -178,10 +187,10 @@ impl Shard {
             draw -= self.indexes[database].len() as u64;
             database = (database + 1) % DATABASE_COUNT;
         }
-        self.sample_index(database, handles, SAMPLE, |_, _| true);
+        self.sample_index(database, handles, wanted, |_, _| true);
     }
 
-    /// Visits at most `count` neighbours that `is_wanted` from a random place on, once around.
+    /// Adds neighbours that `is_wanted` from a random place on, once around, until there are `count`.
     fn sample_index(
         &mut self,
         database: usize,
@@ -211,15 +220,15 @@ impl Shard {
         }
     }
 
-    fn sample_volatile(&mut self, handles: &mut Vec<u32>) {
+    fn sample_volatile(&mut self, handles: &mut Vec<u32>, wanted: usize) {
         if self.volatile.iter().all(|count| *count == 0) {
             return;
         }
         if self.policy == Policy::VolatileTtl {
-            self.expiry.nearest(SAMPLE, handles);
+            self.expiry.nearest(wanted, handles);
         } else {
             let draw = next_random(&mut self.random);
-            self.expiry.sample(draw, SAMPLE, handles);
+            self.expiry.sample(draw, wanted, handles);
         }
         let is_volatile = |shard: &Self, handle: u32| {
             shard.arena.is_live(handle) && entry::deadline(shard.arena.cell(handle)).is_some()
@@ -227,7 +236,7 @@ impl Shard {
         handles.retain(|handle| is_volatile(self, *handle));
         for database in 0..DATABASE_COUNT {
             if handles.is_empty() && self.volatile[database] > 0 {
-                self.sample_index(database, handles, SAMPLE, is_volatile);
+                self.sample_index(database, handles, wanted, is_volatile);
             }
         }
     }
