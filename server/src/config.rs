@@ -108,6 +108,30 @@ pub struct Settings {
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_ADMIN_LISTEN", value_name = "HOST:PORT"))]
     pub admin_listen: Option<String>,
 
+    /// Where to serve the cache to Redis's clients, or `none` [default: 127.0.0.1:6379]
+    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_CACHE_LISTEN", value_name = "HOST:PORT"))]
+    pub cache_listen: Option<String>,
+
+    /// The most memory for the cache: bytes, or with kb, mb, gb; 0 for no limit [default: 0]
+    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_CACHE_MAXMEMORY", value_name = "SIZE"))]
+    pub cache_maxmemory: Option<String>,
+
+    /// What gives way at that limit, under Redis's names: noeviction, allkeys-lru, volatile-ttl … [default: noeviction]
+    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_CACHE_POLICY", value_name = "POLICY"))]
+    pub cache_policy: Option<String>,
+
+    /// The password of the cache's default user; better in the environment [default: none]
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            env = "LATTICE_CACHE_REQUIREPASS",
+            value_name = "PASSWORD",
+            hide_env_values = true
+        )
+    )]
+    pub cache_requirepass: Option<String>,
+
     /// Serve everybody who can reach this node, without authentication and encryption [default: loopback only]
     #[cfg_attr(
         feature = "cli",
@@ -177,8 +201,23 @@ pub struct Config {
     pub snapshot_count: u64,
     /// Where health and metrics are served; `None` for nowhere.
     pub admin_listen: Option<Url>,
+    /// The cache; `None` for none.
+    pub cache: Option<CacheConfig>,
     /// Whether addresses that others can reach are allowed.
     pub insecure_no_auth: bool,
+}
+
+/// How the cache is set up.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Where it serves Redis's clients.
+    pub listen: Url,
+    /// The most memory that it uses, in bytes; 0 for no limit.
+    pub maxmemory: u64,
+    /// What gives way at the limit.
+    pub policy: Policy,
+    /// The default user's password.
+    pub password: Option<String>,
 }
 
 /// Why settings cannot be used.
@@ -244,7 +283,7 @@ pub enum ConfigError {
 }
 
 /// The keys of a configuration file.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 19] = [
     "name",
     "data-dir",
     "listen-client-urls",
@@ -258,6 +297,10 @@ const KEYS: [&str; 15] = [
     "election-timeout",
     "snapshot-count",
     "admin-listen",
+    "cache-listen",
+    "cache-maxmemory",
+    "cache-policy",
+    "cache-requirepass",
     "insecure-no-auth",
     "log-format",
 ];
@@ -309,6 +352,10 @@ impl Settings {
             election_timeout: self.election_timeout.or(lower.election_timeout),
             snapshot_count: self.snapshot_count.or(lower.snapshot_count),
             admin_listen: self.admin_listen.or(lower.admin_listen),
+            cache_listen: self.cache_listen.or(lower.cache_listen),
+            cache_maxmemory: self.cache_maxmemory.or(lower.cache_maxmemory),
+            cache_policy: self.cache_policy.or(lower.cache_policy),
+            cache_requirepass: self.cache_requirepass.or(lower.cache_requirepass),
             insecure_no_auth: self.insecure_no_auth.or(lower.insecure_no_auth),
             log_format: self.log_format.or(lower.log_format),
         }

@@ -37,7 +37,7 @@ pub(crate) enum Cache {
 
 /// Where a command finds the cache, and how it shows results.
 #[derive(Debug, Args)]
-struct Common {
+pub(crate) struct Common {
     /// The node to ask
     #[arg(long, env = "LATTICE_CACHE", value_name = "HOST:PORT", default_value = "127.0.0.1:6379")]
     server: String,

@@ -23,7 +23,7 @@ pub(crate) enum Ring {
 }
 
 #[derive(Debug, Args)]
-struct Source {
+pub(crate) struct Source {
     /// Instead of asking a node: a member of a cluster that is only thought of. Once for each, in the order of joining
     #[arg(long = "member", value_name = "NAME[,WEIGHT[,ZONE]]")]
     members: Vec<Member>,

@@ -1,0 +1,182 @@
+//! Our server against Debian's `redis-server`: the same random commands to both, replies compared byte for byte.
+//!
+//! A short run is part of the tests. A campaign: `LATTICE_FUZZ_COMMANDS=1000000 LATTICE_FUZZ_SEED=7 cargo test --release -p
+//! distributed-cache --test it differential -- --nocapture`. What may differ is listed in `known_difference`, each with its
+//! reason; anything else fails the test, with the seed and the commands that led there.
+
+mod commands;
+mod grammar;
+mod peer;
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng as _;
+
+use self::commands::{COMMANDS, Order};
+use self::grammar::{Call, Template, below};
+use self::peer::{Ours, Redis, Wire, Value};
+
+/// Commands that are sent before their replies are read.
+const BATCH: usize = 50;
+
+/// Unexplained differences that are shown before the run gives up.
+const SHOWN_MAX: usize = 25;
+
+#[test]
+fn replies_are_redis_s() {
+    let Some(redis) = Redis::start() else { return };
+    let ours = Ours::start();
+    let number = |name: &str, otherwise: u64| {
+        std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+    };
+    let (seed, total) = (number("LATTICE_FUZZ_SEED", 1), number("LATTICE_FUZZ_COMMANDS", 20_000));
+    for protocol in [2, 3] {
+        let mut run = Run {
+            random: ChaCha8Rng::seed_from_u64(seed + protocol),
+            theirs: redis.connect(),
+            ours: ours.connect(),
+            templates: COMMANDS.iter().map(|(order, line)| (*order, Template::parse(line))).collect(),
+            explained: BTreeMap::new(),
+            unexplained: Vec::new(),
+            recent: Vec::new(),
+        };
+        run.both(&[call("HELLO"), vec![protocol.to_string().into_bytes()]].concat());
+        run.both(&call("FLUSHALL"));
+        let mut sent = 0;
+        while sent < total / 2 && run.unexplained.len() < SHOWN_MAX {
+            run.batch();
+            sent += BATCH as u64;
+        }
+        eprintln!("RESP{protocol}, seed {seed}: {sent} commands, explained differences: {:?}", run.explained);
+        assert!(
+            run.unexplained.is_empty(),
+            "{} unexplained differences with seed {seed}:\n{}",
+            run.unexplained.len(),
+            run.unexplained.join("\n")
+        );
+    }
+}
+
+fn call(words: &str) -> Call {
+    words.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+}
+
+struct Run {
+    random: ChaCha8Rng,
+    theirs: Wire,
+    ours: Wire,
+    templates: Vec<(Order, Template)>,
+    explained: BTreeMap<&'static str, u64>,
+    unexplained: Vec<String>,
+    /// The last commands, to tell what led to a difference.
+    recent: Vec<String>,
+}
+
+impl Run {
+    fn both(&mut self, call: &Call) {
+        self.theirs.send(std::slice::from_ref(call));
+        self.ours.send(std::slice::from_ref(call));
+        self.theirs.receive();
+        self.ours.receive();
+    }
+
+    fn batch(&mut self) {
+        let mut batch = Vec::new();
+        let mut orders = Vec::new();
+        for _ in 0..BATCH {
+            let index = below(&mut self.random, self.templates.len() as u32) as usize;
+            let (order, template) = &self.templates[index];
+            batch.push(template.draw(&mut self.random));
+            orders.push(*order);
+        }
+        self.theirs.send(&batch);
+        self.ours.send(&batch);
+        let mut diverged = false;
+        for (call, order) in batch.iter().zip(orders) {
+            let theirs = self.theirs.receive();
+            let ours = self.ours.receive();
+            self.recent.push(shown(call));
+            if same(order, &theirs, &ours) {
+                continue;
+            }
+            if let Some(reason) = known_difference(call, &theirs, &ours) {
+                *self.explained.entry(reason).or_default() += 1;
+                continue;
+            }
+            if !diverged {
+                let from = self.recent.len().saturating_sub(12);
+                self.unexplained.push(format!(
+                    "--- {}\n  redis: {theirs:?}\n  ours:  {ours:?}\n  before: {}",
+                    shown(call),
+                    self.recent[from..].join(" ; ")
+                ));
+            }
+            diverged = true;
+        }
+        if diverged {
+            // Whatever the cause, both begin again from the same state.
+            for words in ["DISCARD", "SELECT 0", "FLUSHALL"] {
+                self.both(&call(words));
+            }
+            self.recent.clear();
+        }
+    }
+}
+
+fn shown(call: &Call) -> String {
+    let words = call.iter().map(|word| {
+        let text = String::from_utf8_lossy(&word[..word.len().min(24)]).into_owned();
+        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            format!("{text:?}")
+        } else {
+            text
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn same(order: Order, theirs: &Value, ours: &Value) -> bool {
+    if theirs == ours {
+        return true;
+    }
+    match order {
+        Order::Exact => false,
+        Order::Any => sorted(theirs) == sorted(ours),
+        Order::Pairs => pairs(theirs) == pairs(ours),
+        Order::Near => match (theirs.as_integer(), ours.as_integer()) {
+            (Some(theirs), Some(ours)) => theirs > 0 && ours > 0 && theirs.abs_diff(ours) <= 1_000,
+            _ => false,
+        },
+        Order::Scan => match (theirs.as_array(), ours.as_array()) {
+            (Some([cursor, theirs]), Some([other, ours])) => {
+                cursor == other && (sorted(theirs) == sorted(ours) || pairs(theirs) == pairs(ours))
+            }
+            _ => false,
+        },
+    }
+}
+
+/// The elements in an order that both share; None if it has none. An array inside a transaction's is compared as it is.
+fn sorted(value: &Value) -> Option<Vec<Value>> {
+    let mut elements = value.as_array()?.to_vec();
+    elements.sort();
+    Some(elements)
+}
+
+fn pairs(value: &Value) -> Option<Vec<Vec<Value>>> {
+    let mut pairs: Vec<_> = value.as_array()?.chunks(2).map(<[Value]>::to_vec).collect();
+    pairs.sort();
+    Some(pairs)
+}
+
+/// Why a reply may differ from redis-server 7.0.15's: the reason, if there is a good one.
+fn known_difference(call: &Call, theirs: &Value, ours: &Value) -> Option<&'static str> {
+    let name = String::from_utf8_lossy(&call[0]).to_uppercase();
+    let _ = ours;
+    if matches!(theirs, Value::Array(_)) && name == "EXEC" {
+        return Some("EXEC: replies without order inside a transaction");
+    }
+    None
+}
