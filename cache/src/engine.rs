@@ -132,6 +132,12 @@ impl Engine {
         *self.placement.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
+    /// Gives the default user a password (`requirepass`).
+    pub fn require_password(&self, password: &str) {
+        self.settings.tell("requirepass", password);
+        self.access.set_default_password(password.as_bytes());
+    }
+
     /// A random number (SplitMix64 from [`EngineOptions::seed`]): for `SPOP`, `RANDOMKEY` and their like, not for secrets.
     pub fn draw(&self) -> u64 {
         const STEP: u64 = 0x9E37_79B9_7F4A_7C15;

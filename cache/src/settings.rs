@@ -247,6 +247,12 @@ impl Value {
     }
 }
 
+/// The policy of this name, as `maxmemory-policy` has it.
+#[must_use]
+pub fn policy_of(name: &str) -> Option<Policy> {
+    POLICIES.iter().find(|(known, _)| *known == name).map(|(_, policy)| *policy)
+}
+
 /// A number of bytes: `100`, `100b`, `1k` (1000), `1kb` (1024), and so for `m` and `g`.
 #[must_use]
 pub fn parse_memory(text: &str) -> Option<i64> {

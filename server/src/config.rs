@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use distributed_cache::settings::{parse_memory, policy_of};
+use distributed_cache::store::Policy;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
@@ -397,7 +399,16 @@ impl Config {
             heartbeat: Duration::from_millis(settings.heartbeat_interval.unwrap_or(100)),
             election_timeout: Duration::from_millis(settings.election_timeout.unwrap_or(1000)),
             snapshot_count: settings.snapshot_count.unwrap_or(10_000),
-            admin_listen: admin(settings.admin_listen.as_deref().unwrap_or("127.0.0.1:8080"))?,
+            admin_listen: address(
+                "admin-listen",
+                settings.admin_listen.as_deref().unwrap_or("127.0.0.1:8080"),
+            )?,
+            cache: cache(
+                settings.cache_listen.as_deref(),
+                settings.cache_maxmemory.as_deref(),
+                settings.cache_policy.as_deref(),
+                settings.cache_requirepass,
+            )?,
             insecure_no_auth: settings.insecure_no_auth.unwrap_or(false),
             name,
         };
@@ -517,15 +528,39 @@ fn urls(
         .collect()
 }
 
-fn admin(text: &str) -> Result<Option<Url>, ConfigError> {
+/// An address, or `none`.
+fn address(setting: &'static str, text: &str) -> Result<Option<Url>, ConfigError> {
     if text == "none" {
         return Ok(None);
     }
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     match with_scheme.parse() {
         Ok(url) => Ok(Some(url)),
-        Err(error) => Err(ConfigError::Url { setting: "admin-listen", error }),
+        Err(error) => Err(ConfigError::Url { setting, error }),
     }
+}
+
+fn cache(
+    listen: Option<&str>,
+    maxmemory: Option<&str>,
+    policy: Option<&str>,
+    password: Option<String>,
+) -> Result<Option<CacheConfig>, ConfigError> {
+    let listen = address("cache-listen", listen.unwrap_or("127.0.0.1:6379"))?;
+    let Some(listen) = listen else { return Ok(None) };
+    let value = |setting, reason| ConfigError::Value { setting, reason };
+    let maxmemory = maxmemory.unwrap_or("0");
+    let bytes = parse_memory(maxmemory).and_then(|bytes| u64::try_from(bytes).ok());
+    let maxmemory = bytes.ok_or_else(|| {
+        value("cache-maxmemory", format!("`{maxmemory}` is no size: write 100mb, or 2gb"))
+    })?;
+    let policy = policy.unwrap_or("noeviction");
+    let policy = policy_of(policy)
+        .ok_or_else(|| value("cache-policy", format!("`{policy}` is none of Redis's policies")))?;
+    if password.as_ref().is_some_and(String::is_empty) {
+        return Err(value("cache-requirepass", "an empty password is none: leave it out".into()));
+    }
+    Ok(Some(CacheConfig { listen, maxmemory, policy, password }))
 }
 
 /// The addresses that `url` stands for, refused if others could reach them and nobody said that this is meant.

@@ -24,6 +24,7 @@
 mod accept;
 mod api;
 mod authority;
+mod cache;
 pub mod client;
 pub mod config;
 pub mod founders;

@@ -5,12 +5,13 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use distributed_cache::net::{BindError, RunningServer};
 use lattice_journal::{Disk, MemoryDisk, RealDisk};
 use lattice_kv::{KvMachine, KvReader, Limits, MemberAttributes, Operation};
 use raft_consensus::driver::{Consistency, NodeOptions, Raft, Status};
@@ -30,6 +31,7 @@ use tonic_health::ServingStatus;
 use crate::accept::{Accepted, connections, connections_max};
 use crate::api::admin;
 use crate::api::etcd::{self, DECODE_MAX, EtcdApi, RangeReads};
+use crate::cache;
 use crate::config::{ClusterState, Config, ConfigError, guard};
 use crate::founders::Founders;
 use crate::metrics::Metrics;
@@ -80,6 +82,7 @@ pub struct Node {
     client_urls: Vec<Url>,
     peer_urls: Vec<Url>,
     admin_url: Option<Url>,
+    cache: Option<RunningServer>,
     stopping: watch::Sender<bool>,
     client_tasks: tokio::sync::Mutex<JoinSet<()>>,
     client_thread: RuntimeThread,
@@ -138,6 +141,9 @@ pub enum StartError {
     /// The data directory is in use, or another node's, or cannot be written.
     #[error(transparent)]
     Data(#[from] IdentityError),
+    /// The cache cannot listen, or its threads cannot be started.
+    #[error("the cache does not start (--cache-listen)")]
+    Cache(#[from] BindError),
     /// Raft does not start: the log or a snapshot is damaged …
     #[error(transparent)]
     Raft(#[from] raft_consensus::driver::StartError),
@@ -224,6 +230,9 @@ impl Node {
         let client_urls = listeners.client_urls()?;
         let peer_urls = listeners.peer_urls()?;
         let admin_url = listeners.admin_url()?;
+        let cache = config.cache.as_ref();
+        let cache =
+            cache.map(|cache| cache::bind(cache, &config.name, config.insecure_no_auth)).transpose()?;
         let (stopping, stop) = watch::channel(false);
 
         let peer_thread = RuntimeThread::start("lattice-peer")?;
@@ -267,6 +276,8 @@ impl Node {
         client_thread
             .handle()
             .spawn(publish(Arc::clone(&shared), attributes(&config, &advertised)));
+        let cache = cache.map(distributed_cache::net::Server::start).transpose()?;
+        let cache_address = cache.as_ref().and_then(RunningServer::local_addr);
         tracing::info!(
             name = config.name,
             member = format_args!("{:x}", id.0),
@@ -274,6 +285,7 @@ impl Node {
             clients = %join(&client_urls),
             peers = %join(&peer_urls),
             admin = %admin_url.as_ref().map_or_else(|| "none".into(), ToString::to_string),
+            cache = %cache_address.map_or_else(|| "none".into(), |address| address.to_string()),
             "node started"
         );
         Ok(Self {
@@ -281,6 +293,7 @@ impl Node {
             client_urls,
             peer_urls,
             admin_url,
+            cache,
             stopping,
             client_tasks: client_tasks.into(),
             client_thread,
@@ -313,6 +326,12 @@ impl Node {
         self.admin_url.as_ref()
     }
 
+    /// Where it serves the cache, if anywhere.
+    #[must_use]
+    pub fn cache_address(&self) -> Option<SocketAddr> {
+        self.cache.as_ref().and_then(RunningServer::local_addr)
+    }
+
     /// How Raft stands on this node.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -335,8 +354,15 @@ impl Node {
     pub async fn shutdown(self) {
         self.shared.draining.store(true, Ordering::Relaxed);
         let _nobody_serves = self.stopping.send(true);
+        // Its threads wait half a second for their connections; what they tell of is logged by them.
+        let cache = self.cache.map(|cache| tokio::task::spawn_blocking(move || cache.stop()));
         drain(self.client_tasks.into_inner(), DRAIN_TIMEOUT).await;
         self.client_thread.stop().await;
+        if let Some(cache) = cache
+            && let Ok(Err(error)) = cache.await
+        {
+            tracing::warn!(%error, "the cache did not stop as it should");
+        }
         if tokio::time::timeout(RAFT_TIMEOUT, self.shared.raft.shutdown()).await.is_err() {
             tracing::warn!("Raft did not stop within {RAFT_TIMEOUT:?}; leaving it behind");
         }

@@ -78,6 +78,7 @@ impl Cluster {
         let settings = Settings {
             name: Some(name.clone()),
             admin_listen: Some("none".into()),
+            cache_listen: Some("none".into()),
             ..Settings::default()
         };
         let mut config = Config::new(settings)?;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use lattice::config::LogFormat;
+use lattice::config::{CacheConfig, LogFormat};
 use lattice::founders::Founders;
 use lattice::url::Url;
 use lattice::{Config, Listeners, Node, Settings};
@@ -90,6 +91,8 @@ async fn start(directory: &Path, count: u16) -> anyhow::Result<Vec<Node>> {
         let mut config = Config::new(Settings { name: Some(name.clone()), ..Settings::default() })?;
         config.founders = founders.clone();
         config.data_dir = Some(directory.join(&name));
+        // One cache: those of several nodes do not know each other yet.
+        config.cache = config.cache.take().filter(|_| nodes.is_empty()).map(usual_or_free_cache);
         let node = Node::start_on(config, listeners)
             .await
             .with_context(|| format!("{name} does not start"))?;
@@ -159,6 +162,15 @@ fn usual_or_free(number: u16) -> io::Result<Listeners> {
     }
 }
 
+/// The cache on its usual port, or on a free one if somebody, perhaps a Redis, has that.
+fn usual_or_free_cache(mut cache: CacheConfig) -> CacheConfig {
+    let usual = cache.listen.resolve();
+    if !usual.is_ok_and(|addresses| TcpListener::bind(addresses.as_slice()).is_ok()) {
+        cache.listen = Url::of(([127, 0, 0, 1], 0).into());
+    }
+    cache
+}
+
 fn addresses(listeners: &Listeners) -> io::Result<BTreeMap<String, String>> {
     let mut addresses = Addresses::new();
     for (port, urls) in [("client", listeners.client_urls()?), ("peer", listeners.peer_urls()?)] {
@@ -182,6 +194,10 @@ fn welcome(nodes: &[Node], directory: &Path, temporary: bool) -> String {
             if is_leader { "  (leader)" } else { "" }
         ));
     }
+    let cache = nodes.iter().find_map(Node::cache_address);
+    if let Some(cache) = cache {
+        text.push_str(&format!("\n  The cache, on n1 alone: {cache}\n"));
+    }
     let endpoints: Vec<String> = nodes.iter().map(|node| first(node.client_urls())).collect();
     let endpoints = endpoints.join(",");
     let admin =
@@ -193,10 +209,16 @@ fn welcome(nodes: &[Node], directory: &Path, temporary: bool) -> String {
          \x20 lattice kv get greeting\n\
          \x20 lattice cluster status\n\
          \x20 etcdctl --endpoints={endpoints} get greeting\n\
-         \x20 curl {admin}/readyz?verbose\n\n\
+         \x20 curl {admin}/readyz?verbose\n\
+         {}\n\
          Ctrl-C stops it.\n",
         directory.display(),
         if temporary { ", removed at the end; --data-dir keeps it" } else { "" },
+        cache.map_or_else(String::new, |cache| format!(
+            "\x20 redis-cli -p {} set greeting hello ex 60\n\
+             \x20 lattice cache --server {cache} stats\n",
+            cache.port()
+        )),
     ));
     text
 }

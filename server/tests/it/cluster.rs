@@ -37,6 +37,7 @@ impl Cluster {
             config.listen_client = listeners.client_urls().unwrap();
             config.listen_peer = listeners.peer_urls().unwrap();
             config.admin_listen = listeners.admin_url().unwrap();
+            config.cache = None;
             cluster.nodes.push(Some(Node::start_on(config.clone(), listeners).await.unwrap()));
             cluster.configs.push(config);
         }

@@ -32,7 +32,7 @@ impl Served {
     /// `command` is the program, or another one that becomes it.
     fn spawn(mut command: Command, data_dir: &Path, admin: &str) -> Self {
         let mut child = command
-            .args(["serve", "--log-format=json", "--admin-listen", admin])
+            .args(["serve", "--log-format=json", "--admin-listen", admin, "--cache-listen=none"])
             .args(["--listen-client-urls=http://127.0.0.1:0"])
             .args(["--listen-peer-urls=http://127.0.0.1:0"])
             .args(["--heartbeat-interval=50", "--election-timeout=300"])

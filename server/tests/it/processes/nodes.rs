@@ -62,6 +62,7 @@ impl Processes {
                 format!("--listen-peer-urls={peer}"),
                 format!("--initial-cluster={list}"),
                 "--admin-listen=none".into(),
+                "--cache-listen=none".into(),
             ];
             let log = Arc::default();
             Served { data_dir, client, peer, wrapper: Vec::new(), args, child: None, log }
