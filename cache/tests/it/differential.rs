@@ -9,14 +9,13 @@ mod grammar;
 mod peer;
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng as _;
 
 use self::commands::{COMMANDS, Order};
 use self::grammar::{Call, Template, below};
-use self::peer::{Ours, Redis, Wire, Value};
+use self::peer::{Ours, Redis, Value, Wire};
 
 /// Commands that are sent before their replies are read.
 const BATCH: usize = 50;
@@ -37,7 +36,10 @@ fn replies_are_redis_s() {
             random: ChaCha8Rng::seed_from_u64(seed + protocol),
             theirs: redis.connect(),
             ours: ours.connect(),
-            templates: COMMANDS.iter().map(|(order, line)| (*order, Template::parse(line))).collect(),
+            templates: COMMANDS
+                .iter()
+                .map(|(order, line)| (*order, Template::parse(line)))
+                .collect(),
             explained: BTreeMap::new(),
             unexplained: Vec::new(),
             recent: Vec::new(),
@@ -49,7 +51,10 @@ fn replies_are_redis_s() {
             run.batch();
             sent += BATCH as u64;
         }
-        eprintln!("RESP{protocol}, seed {seed}: {sent} commands, explained differences: {:?}", run.explained);
+        eprintln!(
+            "RESP{protocol}, seed {seed}: {sent} commands, explained differences: {:?}",
+            run.explained
+        );
         assert!(
             run.unexplained.is_empty(),
             "{} unexplained differences with seed {seed}:\n{}",
@@ -101,7 +106,7 @@ impl Run {
             if same(order, &theirs, &ours) {
                 continue;
             }
-            if let Some(reason) = known_difference(call, &theirs, &ours) {
+            if let Some(reason) = known_difference(call, &theirs) {
                 *self.explained.entry(reason).or_default() += 1;
                 continue;
             }
@@ -172,9 +177,8 @@ fn pairs(value: &Value) -> Option<Vec<Vec<Value>>> {
 }
 
 /// Why a reply may differ from redis-server 7.0.15's: the reason, if there is a good one.
-fn known_difference(call: &Call, theirs: &Value, ours: &Value) -> Option<&'static str> {
+fn known_difference(call: &Call, theirs: &Value) -> Option<&'static str> {
     let name = String::from_utf8_lossy(&call[0]).to_uppercase();
-    let _ = ours;
     if matches!(theirs, Value::Array(_)) && name == "EXEC" {
         return Some("EXEC: replies without order inside a transaction");
     }

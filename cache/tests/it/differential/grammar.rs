@@ -113,17 +113,23 @@ fn pick<'a>(random: &mut impl Rng, of: &[&'a str]) -> &'a str {
 /// not. One argument in a hundred is nonsense.
 fn argument(name: &str, random: &mut impl Rng) -> Vec<u8> {
     if below(random, 100) == 0 {
-        let nonsense = ["", "x", "-1", "0", "99999999999999999999", "1.5", "nan", " 1", "\u{0}\r\n"];
+        let nonsense =
+            ["", "x", "-1", "0", "99999999999999999999", "1.5", "nan", " 1", "\u{0}\r\n"];
         return pick(random, &nonsense).into();
     }
     let number = |random: &mut _, bound| below(random, bound).to_string();
     let text = match name {
         "s" | "h" | "l" | "t" | "z" | "i" | "p" => {
-            let kind =
-                if below(random, 12) == 0 { pick(random, &["s", "h", "l", "t", "z", "i"]) } else { name };
+            let kind = if below(random, 12) == 0 {
+                pick(random, &["s", "h", "l", "t", "z", "i"])
+            } else {
+                name
+            };
             format!("{kind}{}", below(random, 4))
         }
-        "k" => format!("{}{}", pick(random, &["s", "h", "l", "t", "z", "i", "p"]), below(random, 4)),
+        "k" => {
+            format!("{}{}", pick(random, &["s", "h", "l", "t", "z", "i", "p"]), below(random, 4))
+        }
         "new" => format!("n{}", below(random, 3)),
         "v" => value(random),
         "f" => format!("f{}", below(random, 12)),
@@ -137,23 +143,42 @@ fn argument(name: &str, random: &mut impl Rng) -> Vec<u8> {
         "bit" => number(random, 200),
         "int" => pick(
             random,
-            &["0", "1", "-1", "7", "100", "9223372036854775807", "-9223372036854775808", "12345678901"],
+            &[
+                "0",
+                "1",
+                "-1",
+                "7",
+                "100",
+                "9223372036854775807",
+                "-9223372036854775808",
+                "12345678901",
+            ],
         )
         .to_owned(),
-        "float" => pick(random, &["0", "1.5", "-2.25", "3", "1e3", "0.1", "1e17", "-0.5", "inf", "2.5e-5"])
-            .to_owned(),
+        "float" => {
+            pick(random, &["0", "1.5", "-2.25", "3", "1e3", "0.1", "1e17", "-0.5", "inf", "2.5e-5"])
+                .to_owned()
+        }
         "score" => pick(
             random,
             &["0", "1", "2", "3", "-1", "1.5", "2.25", "1e3", "-inf", "+inf", "0.1", "1e17", "3.0"],
         )
         .to_owned(),
-        "edge" => pick(random, &["-inf", "+inf", "(1", "1", "(2", "3", "0", "(1e3", "1.5", "(-1"]).to_owned(),
+        "edge" => pick(random, &["-inf", "+inf", "(1", "1", "(2", "3", "0", "(1e3", "1.5", "(-1"])
+            .to_owned(),
         "lex" => pick(random, &["-", "+", "[m1", "(m1", "[m5", "(m7", "[", "(a", "[zz"]).to_owned(),
+        // Far enough away that both servers see it alike.
+        "ms" => pick(random, &["100000", "5000000", "0", "-5"]).to_owned(),
         "ttl" => pick(random, &["100", "1000", "5000", "100000", "0", "-5"]).to_owned(),
         "at" => pick(random, &["4102444800", "4102444801", "33177117420"]).to_owned(),
         "atms" => pick(random, &["4102444800000", "4102444800123", "33177117420000"]).to_owned(),
-        "pattern" => pick(random, &["*", "s*", "?1", "[hl]*", "m[0-5]", "f?", "*1*", "\\*", "[^s]*", "n*"]).to_owned(),
-        "field_type" => pick(random, &["u8", "i8", "u1", "i5", "u63", "i64", "u16", "i13"]).to_owned(),
+        "pattern" => {
+            pick(random, &["*", "s*", "?1", "[hl]*", "m[0-5]", "f?", "*1*", "\\*", "[^s]*", "n*"])
+                .to_owned()
+        }
+        "field_type" => {
+            pick(random, &["u8", "i8", "u1", "i5", "u63", "i64", "u16", "i13"]).to_owned()
+        }
         "offset" => pick(random, &["0", "7", "8", "100", "#0", "#1", "#3"]).to_owned(),
         other => panic!("no argument {other}"),
     };

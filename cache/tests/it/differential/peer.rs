@@ -3,7 +3,13 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use distributed_cache::engine::{Engine, EngineOptions};
+use distributed_cache::net::clock::SystemClock;
+use distributed_cache::net::{RunningServer, Server, ServerOptions};
+use distributed_cache::store::StoreOptions;
 
 use super::grammar::Call;
 
@@ -24,7 +30,9 @@ impl std::fmt::Debug for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Line(line) => f.write_str(line),
-            Self::Bulk(_, bytes) => write!(f, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)])),
+            Self::Bulk(_, bytes) => {
+                write!(f, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]))
+            }
             Self::Array(elements) => f.debug_list().entries(elements).finish(),
             Self::Map(elements) => f.debug_set().entries(elements).finish(),
         }
@@ -105,14 +113,24 @@ impl Redis {
     pub(crate) fn start() -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args([
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
         let child = match child {
             Ok(child) => child,
             Err(error) => {
-                let required = std::env::var("LATTICE_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
+                let required =
+                    std::env::var("LATTICE_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
                 assert!(!required, "redis-server is needed (Debian: redis-server): {error}");
                 eprintln!("skipped: redis-server cannot be started: {error}");
                 return None;
@@ -135,5 +153,25 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _status = self.child.wait();
+    }
+}
+
+/// Our server, in this process.
+pub(crate) struct Ours {
+    server: RunningServer,
+}
+
+impl Ours {
+    pub(crate) fn start() -> Self {
+        let clock = Arc::new(SystemClock::new());
+        let options = EngineOptions { store: StoreOptions::default(), cluster: false, seed: 1 };
+        let engine = Arc::new(Engine::new(options, clock.clone()));
+        let listen = vec![([127, 0, 0, 1], 0).into()];
+        let options = ServerOptions { listen, clock: Some(clock), ..ServerOptions::default() };
+        Self { server: Server::bind(options, engine).unwrap().start().unwrap() }
+    }
+
+    pub(crate) fn connect(&self) -> Wire {
+        Wire::to(self.server.local_addr().unwrap().port())
     }
 }
