@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng as _;
 
 use self::commands::{COMMANDS, Order};
-use self::grammar::{Call, Template, below};
+use self::grammar::{Call, Template, index};
 use self::peer::{Ours, Redis, Value, Wire};
 
 /// Commands that are sent before their replies are read.
@@ -91,7 +91,7 @@ impl Run {
         let mut batch = Vec::new();
         let mut orders = Vec::new();
         for _ in 0..BATCH {
-            let index = below(&mut self.random, self.templates.len() as u32) as usize;
+            let index = index(&mut self.random, self.templates.len());
             let (order, template) = &self.templates[index];
             batch.push(template.draw(&mut self.random));
             orders.push(*order);

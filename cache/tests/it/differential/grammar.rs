@@ -12,7 +12,7 @@ pub(crate) type Call = Vec<Vec<u8>>;
 enum Part {
     Word(String),
     Draw(String),
-    Group { choices: Vec<Vec<Part>>, optional: bool, repeated: bool },
+    Group { choices: Vec<Vec<Self>>, optional: bool, repeated: bool },
 }
 
 /// A parsed line.
@@ -24,7 +24,7 @@ impl Template {
         let mut tokens = Vec::new();
         let mut word = String::new();
         for c in line.chars() {
-            if " []{}|+".contains(c) && !(c == '+' && !word.is_empty()) {
+            if " []{}|".contains(c) || (c == '+' && word.is_empty()) {
                 if !word.is_empty() {
                     tokens.push(std::mem::take(&mut word));
                 }
@@ -93,7 +93,7 @@ fn draw_all(parts: &[Part], random: &mut impl Rng, call: &mut Call) {
                 }
                 let times = if *repeated { 1 + below(random, 4) } else { 1 };
                 for _ in 0..times {
-                    let choice = below(random, choices.len() as u32) as usize;
+                    let choice = index(random, choices.len());
                     draw_all(&choices[choice], random, call);
                 }
             }
@@ -101,12 +101,19 @@ fn draw_all(parts: &[Part], random: &mut impl Rng, call: &mut Call) {
     }
 }
 
+/// A random index of something of `length` elements.
+pub(crate) fn index(random: &mut impl Rng, length: usize) -> usize {
+    let length = u32::try_from(length).unwrap();
+    usize::try_from(below(random, length)).unwrap()
+}
+
+/// A random number below `bound`.
 pub(crate) fn below(random: &mut impl Rng, bound: u32) -> u32 {
-    ((u64::from(random.next_u32()) * u64::from(bound)) >> 32) as u32
+    u32::try_from((u64::from(random.next_u32()) * u64::from(bound)) >> 32).unwrap()
 }
 
 fn pick<'a>(random: &mut impl Rng, of: &[&'a str]) -> &'a str {
-    of[below(random, of.len() as u32) as usize]
+    of[index(random, of.len())]
 }
 
 /// Draws an argument. Keys have a type by their first letter, so that most commands meet the type they want; one in twelve does

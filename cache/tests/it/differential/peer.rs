@@ -1,5 +1,7 @@
 //! The two servers, and a connection to one of them.
 
+#![expect(clippy::disallowed_methods, reason = "a real peer, over real sockets, in real time")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
