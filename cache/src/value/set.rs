@@ -12,7 +12,7 @@ use std::ops::Deref;
 use self::integers::{Integers, are_integers};
 use super::packed::{self, Elements, Selection, below};
 use super::small_bytes::{SmallBytes, allocated};
-use super::table::{self, Member as _, Place, Table};
+use super::table::{self, Place, Table};
 use super::{Kind, Stored, Value};
 use crate::command::parse_integer;
 use crate::decimal::Buffer;

@@ -34,9 +34,9 @@ pub(super) fn hrandfield(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Resu
     let reply = &mut ctx.reply;
     let Some(hash) = hash else {
         if sample.is_some() {
-            reply.array(0)
+            reply.array(0);
         } else {
-            reply.null()
+            reply.null();
         }
         return Ok(());
     };

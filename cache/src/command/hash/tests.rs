@@ -168,9 +168,8 @@ fn a_scan_returns_fields_that_fit_the_pattern() {
 #[test]
 fn a_field_is_gone_at_its_deadline() {
     let (at, at_seconds) = (START_MS + 5_000, START_MS / 1_000 + 9);
-    story(
-        &format!(
-            r#"
+    story(&format!(
+        r#"
         HSET h a 1 b 2 c 3 d 4 => 4
         HEXPIRE h 2 FIELDS 2 a x => [1, -2]
         HPEXPIRE h 3500 FIELDS 1 b => [1]
@@ -181,7 +180,7 @@ fn a_field_is_gone_at_its_deadline() {
         HPEXPIRETIME h FIELDS 1 c => [{at}]
         HEXPIRETIME h FIELDS 1 d => [{at_seconds}]
         wait 1999
-        HGETALL h              => ["a", "1", "b", "2", "c", "3", "d", "4"]
+        HLEN h                 => 4
         wait 1
         HGET h a               => nil
         HLEN h                 => 3
@@ -196,16 +195,9 @@ fn a_field_is_gone_at_its_deadline() {
         HPERSIST h FIELDS 4 c d a x => [1, 1, -2, -2]
         HPERSIST h FIELDS 1 c  => [-1]
         wait 100000
-        HKEYS h                => ["c", "d"]
+        HLEN h                 => 2
         "#
-        )
-        .replace("[\"c\", \"d\"]\n", "SORTED\n")
-        .replace("HKEYS h                => SORTED", "HLEN h => 2")
-        .replace(
-            "HGETALL h              => [\"a\", \"1\", \"b\", \"2\", \"c\", \"3\", \"d\", \"4\"]",
-            "HLEN h => 4",
-        ),
-    );
+    ));
 }
 
 #[test]

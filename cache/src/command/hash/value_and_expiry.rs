@@ -90,6 +90,9 @@ pub(super) fn hgetex(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(
     Ok(())
 }
 
+/// Fields with their values, as they stand among the arguments.
+type Pairs<'r, 'a> = &'r [[&'a [u8]; 2]];
+
 /// What stands between the key and the fields of `HSETEX`.
 #[derive(Clone, Copy, Debug)]
 struct Options {
@@ -104,7 +107,7 @@ impl Options {
         arguments: &'r [&'a [u8]],
         now: UnixMillis,
         name: &'static str,
-    ) -> Result<(Self, &'r [[&'a [u8]; 2]]), Failure> {
+    ) -> Result<(Self, Pairs<'r, 'a>), Failure> {
         let mut options = Self { life: Lifetime::Forever, all_there: None };
         let mut rest = arguments.iter();
         while let Some(option) = rest.next() {
@@ -146,7 +149,7 @@ impl Options {
 fn read_pairs<'r, 'a>(
     arguments: &'r [&'a [u8]],
     name: &'static str,
-) -> Result<&'r [[&'a [u8]; 2]], Failure> {
+) -> Result<Pairs<'r, 'a>, Failure> {
     let [number, pairs @ ..] = arguments else { return Err(Failure::Arity(name)) };
     if pairs.len() < 2 {
         return Err(Failure::Arity(name));

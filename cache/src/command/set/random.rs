@@ -40,9 +40,9 @@ pub(super) fn spop(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(),
     })?;
     let Some(emptied) = edited else {
         if count.is_some() {
-            ctx.reply.set(0)
+            ctx.reply.set(0);
         } else {
-            ctx.reply.null()
+            ctx.reply.null();
         }
         return Ok(());
     };
