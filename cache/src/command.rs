@@ -224,10 +224,13 @@ impl Flags {
     pub const NO_ASYNC_LOADING: Self = Self(1 << 19);
 
     /// May be called without keys though it takes some.
-    pub const NO_MANDATORY_KEYS: Self = Self(1 << 20);
+    pub const NO_MANDATORY_KEYS: Self = Self(1 << 22);
 
     /// Looks at keys that no argument names: all shards are locked.
     pub const ALL_SHARDS: Self = Self(1 << 20);
+
+    /// May need memory in some cases: room is made before it begins, and it refuses by itself if there is none.
+    pub const MAKES_ROOM: Self = Self(1 << 21);
 
     /// Both.
     #[must_use]

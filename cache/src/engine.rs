@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::access::AccessControl;
 use crate::blocking::Waiters;
 use crate::clients::Clients;
+use crate::command::script::Scripts;
 use crate::latency::LatencyMonitor;
 use crate::pubsub::Channels;
 use crate::ring::table::SlotTable;
@@ -80,6 +81,8 @@ pub struct Engine {
     pub latency: LatencyMonitor,
     /// What `INFO` counts.
     pub totals: Totals,
+    /// Scripts that were recognised.
+    pub scripts: Scripts,
     /// When the engine was made.
     pub started: Now,
     /// What it was made with.
@@ -111,6 +114,7 @@ impl Engine {
             slow_log: SlowLog::default(),
             latency: LatencyMonitor::default(),
             totals: Totals::default(),
+            scripts: Scripts::default(),
             started,
             placement: Mutex::new(Arc::new(alone())),
             expires_actively: AtomicBool::new(true),

@@ -355,9 +355,9 @@ impl Session {
         }
         let flags = if executes { command.flags.and(transaction.flags) } else { command.flags };
         let needs_memory = flags.has(Flags::DENYOOM) || (transaction.is_open && is_queued(known));
-        if needs_memory {
+        if needs_memory || flags.has(Flags::MAKES_ROOM) {
             let bytes: usize = arguments.iter().map(|argument| argument.len()).sum();
-            if !engine.make_room(bytes, now) {
+            if !engine.make_room(bytes, now) && needs_memory {
                 return Err(Failure::Text(
                     "OOM command not allowed when used memory > 'maxmemory'.".into(),
                 ));

@@ -151,7 +151,7 @@ pub static TABLE: &[Row] = &[
     kept("jemalloc-bg-thread", Kind::Bool, "yes"),
     // Nothing is persisted.
     kept("save", Kind::Checked(save_points), ""),
-    kept("appendonly", Kind::Word(&["no"]), "no"),
+    kept("appendonly", Kind::Checked(never), "no"),
     kept("appendfsync", Kind::Word(&["everysec", "always", "no"]), "everysec"),
     kept("dir", Kind::Text, "/"),
     kept("dbfilename", Kind::Text, "dump.rdb"),
@@ -274,6 +274,15 @@ fn save_points(text: &str) -> Result<String, &'static str> {
         return Err("Invalid save parameters");
     }
     Ok(words.join(" "))
+}
+
+/// A switch that cannot be on.
+fn never(text: &str) -> Result<String, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "no" => Ok("no".to_owned()),
+        "yes" => Err("nothing is persisted: this cache keeps its data in memory alone"),
+        _ => Err("argument must be 'yes' or 'no'"),
+    }
 }
 
 fn memory_or_percent(text: &str) -> Result<String, &'static str> {
