@@ -102,13 +102,13 @@ impl Extended {
         (0..scale.abs()).for_each(|_| scaled.scale(10, 0));
         match quotient(number, one, negative) {
             Self::Infinite(_) => None,
-            finite => Some(finite),
+            finite @ Self::Finite { .. } => Some(finite),
         }
     }
 
     /// The sum. None if it is infinite, or no number.
     #[must_use]
-    pub fn add(self, other: Self) -> Option<Self> {
+    pub fn plus(self, other: Self) -> Option<Self> {
         let (Self::Finite { mantissa: left, .. }, Self::Finite { mantissa: right, .. }) =
             (self, other)
         else {
@@ -139,7 +139,7 @@ impl Extended {
         let sum = if negative == against { mantissa + addend } else { mantissa - addend };
         match rounded(sum, exponent - 62, false, negative) {
             Self::Infinite(_) => None,
-            finite => Some(finite),
+            finite @ Self::Finite { .. } => Some(finite),
         }
     }
 
@@ -242,9 +242,9 @@ fn quotient(mut number: Natural, mut divisor: Natural, negative: bool) -> Extend
     let gap = number.bits() - divisor.bits();
     let amount = u32::try_from(gap.unsigned_abs()).expect("both come from short texts");
     if gap < 0 {
-        number.shift(amount)
+        number.shift(amount);
     } else {
-        divisor.shift(amount)
+        divisor.shift(amount);
     }
     let mut bits = 0u128;
     const BITS: i64 = 68;
@@ -360,7 +360,7 @@ mod tests {
 
     fn sum(left: &str, right: &str) -> Option<String> {
         let (left, right) = (Extended::parse(left.as_bytes())?, Extended::parse(right.as_bytes())?);
-        left.add(right).map(|sum| sum.to_string())
+        left.plus(right).map(|sum| sum.to_string())
     }
 
     /// What redis-server 7.0.15 answers on x86-64.

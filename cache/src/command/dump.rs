@@ -60,7 +60,8 @@ fn restore(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure
         return Err(Failure::Text("BUSYKEY Target key name already exists.".into()));
     }
     let ttl = u64::try_from(integer(arguments[2])?)
-        .map_err(|_| Failure::err("Invalid TTL value, must be >= 0"))?;
+        .ok()
+        .ok_or_else(|| Failure::err("Invalid TTL value, must be >= 0"))?;
     let now = ctx.now.unix;
     let value = format::read(arguments[3], now).map_err(|damage| {
         Failure::err(match damage {

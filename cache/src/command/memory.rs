@@ -1,6 +1,6 @@
 //! `MEMORY`: where the memory is.
 
-use super::{Command, Context, Failure, Flags, Group, Keys, integer, is_option};
+use super::{Command, Context, Failure, Flags, Group, Keys, help, integer, is_option};
 
 fn usage(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     match &arguments[3..] {

@@ -1,6 +1,6 @@
 //! `OBJECT`: what is known about a key beside its value.
 
-use crate::command::{Command, Context, Failure, Flags, Group, Keys};
+use crate::command::{Command, Context, Failure, Flags, Group, Keys, help};
 use crate::store::Policy;
 
 const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
@@ -67,6 +67,11 @@ pub(super) const SUBCOMMANDS: &[Command] = &[
         Group::Generic,
         "4.0.0",
         "Returns how often a key is used, on a logarithmic scale of 0 to 255.",
+    ),
+    Command::new("help", 2, Keys::None, Flags::LOADING.and(Flags::STALE), help).docs(
+        Group::Generic,
+        "6.2.0",
+        "Tells about the subcommands.",
     ),
     Command::new("idletime", 3, SECOND, Flags::READONLY, idletime).docs(
         Group::Generic,

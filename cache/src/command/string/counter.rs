@@ -55,7 +55,8 @@ pub(super) fn incrbyfloat(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Res
         None => Extended::ZERO,
     };
     let by = Extended::parse(arguments[2]).ok_or(Failure::NotFloat)?;
-    let sum = old.add(by).ok_or_else(|| Failure::err("increment would produce NaN or Infinity"))?;
+    let sum =
+        old.plus(by).ok_or_else(|| Failure::err("increment would produce NaN or Infinity"))?;
     let text = sum.to_string();
     ctx.keys.set(&key, text.as_bytes(), Lifetime::Keep);
     ctx.notify(b'$', "incrbyfloat", &key);

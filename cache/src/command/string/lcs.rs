@@ -5,6 +5,7 @@
 //! Of several longest subsequences the one is told that Redis finds: walking back from the ends, a tie goes to the second string.
 
 use crate::command::{Context, Failure, integer, is_option};
+use crate::value::View;
 
 /// The most room for the table, in bytes.
 const TABLE_MAX: u64 = 128 << 20;
@@ -50,10 +51,11 @@ pub(super) fn lcs(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), 
     let mut strings = [Vec::new(), Vec::new()];
     for (string, argument) in strings.iter_mut().zip(&arguments[1..3]) {
         let key = ctx.key(argument);
-        let bytes = ctx.keys.string(&key);
-        let bytes =
-            bytes.map_err(|_| Failure::err("The specified keys must contain string values"))?;
-        *string = bytes.unwrap_or_default().to_vec();
+        *string = match ctx.keys.get(&key) {
+            None => Vec::new(),
+            Some(View::String(bytes)) => bytes.to_vec(),
+            Some(_) => return Err(Failure::err("The specified keys must contain string values")),
+        };
     }
     let options = Options::read(&arguments[3..])?;
     let [left, right] = &strings;

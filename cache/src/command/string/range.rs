@@ -61,7 +61,8 @@ fn slice(start: i64, end: i64, length: usize) -> Range<usize> {
 pub(super) fn setrange(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let key = ctx.key(arguments[1]);
     let offset = integer(arguments[2])?;
-    let offset = usize::try_from(offset).map_err(|_| Failure::err("offset is out of range"))?;
+    let offset =
+        usize::try_from(offset).ok().ok_or_else(|| Failure::err("offset is out of range"))?;
     let part = arguments[3];
     if part.is_empty() {
         let length = ctx.keys.string(&key)?.map_or(0, <[u8]>::len);
