@@ -3,7 +3,7 @@
 //! Redis adds in C's `long double`, which on its usual machines is the 80-bit extended format, and shows 17 digits behind the
 //! point. Both can be seen by clients (0.1 + 0.2 is 0.3, yet 3000 + 0.2 is 3000.19999999999999996), so [`Extended`] computes
 //! just that, in integers: 64 bits of mantissa, each step rounded to the nearest and to even in a tie. It differs from the C
-//! library in two corners: hexadecimal is not read, and there are no denormal numbers (they show as 0 in either case).
+//! library in one corner: there are no denormal numbers (they show as 0 in either case).
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -42,6 +42,9 @@ const EXPONENT_MAX: i64 = 16_384;
 /// Below ten to the power of this everything is nothing.
 const DECIMAL_MIN: i64 = -4_951;
 
+/// Two to the power of more than this is not computed: it is out of range whatever it is multiplied with.
+const SCALE_MAX: i64 = 50_000;
+
 /// A number in the 80-bit extended format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extended {
@@ -77,30 +80,29 @@ impl Extended {
         if unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity") {
             return Some(Self::Infinite(negative));
         }
-        let end = unsigned.iter().position(|byte| matches!(byte, b'e' | b'E'));
-        let (number, power) = unsigned.split_at(end.unwrap_or(unsigned.len()));
-        let mut scale = if power.is_empty() { 0 } else { read_power(&power[1..])? };
-        let point = number.iter().position(|byte| *byte == b'.');
-        let (whole, fraction) = number.split_at(point.unwrap_or(number.len()));
-        let fraction = fraction.get(1..).unwrap_or_default();
-        let digits = || whole.iter().chain(fraction);
-        if digits().next().is_none() || !digits().all(u8::is_ascii_digit) {
-            return None;
-        }
-        scale -= i64::try_from(fraction.len()).expect("the text is short");
-        let mut number = Natural::default();
-        digits().for_each(|digit| number.scale(10, u32::from(digit - b'0')));
-        if number.is_zero() {
+        let number = match unsigned {
+            [b'0', b'x' | b'X', rest @ ..] => Positional::read(rest, 16, b"pP")?,
+            _ => Positional::read(unsigned, 10, b"eE")?,
+        };
+        let Positional { mut digits, base, mut scale } = number;
+        if digits.is_zero() {
             return Some(Self::Finite { negative, mantissa: 0, exponent: 0 });
         }
-        let magnitude = scale + i64::try_from(digits().count()).expect("the text is short");
-        if !(DECIMAL_MIN..=-DECIMAL_MIN).contains(&magnitude) {
+        if base == 16 {
+            scale = scale.clamp(-SCALE_MAX, SCALE_MAX);
+        } else if !(DECIMAL_MIN..=-DECIMAL_MIN).contains(&(scale + digits.bits() * 3 / 10)) {
             return None;
         }
         let mut one = Natural::from(1);
-        let scaled = if scale < 0 { &mut one } else { &mut number };
-        (0..scale.abs()).for_each(|_| scaled.scale(10, 0));
-        match quotient(number, one, negative) {
+        let scaled = if scale < 0 { &mut one } else { &mut digits };
+        let power = u32::try_from(scale.unsigned_abs()).expect("bounded above");
+        if base == 16 {
+            scaled.shift(power);
+        } else {
+            scaled.scale_by_power_of_ten(power);
+        }
+        match quotient(digits, one, negative) {
+            Self::Finite { exponent, .. } if exponent + 64 < -EXPONENT_MAX - 64 => None,
             Self::Infinite(_) => None,
             finite @ Self::Finite { .. } => Some(finite),
         }
@@ -179,6 +181,35 @@ impl fmt::Display for Extended {
             f.write_str(format!("{fraction:017}").trim_end_matches('0'))?;
         }
         Ok(())
+    }
+}
+
+/// A number as it is written: digits, and how often they are to be multiplied, by ten if they are decimal, by two if not.
+struct Positional {
+    digits: Natural,
+    base: u32,
+    scale: i64,
+}
+
+impl Positional {
+    /// Reads digits of `base` with a point somewhere, and an exponent behind one of `marks`.
+    fn read(text: &[u8], base: u32, marks: &[u8]) -> Option<Self> {
+        let end = text.iter().position(|byte| marks.contains(byte));
+        let (number, power) = text.split_at(end.unwrap_or(text.len()));
+        let power = if power.is_empty() { 0 } else { read_power(&power[1..])? };
+        let point = number.iter().position(|byte| *byte == b'.');
+        let (whole, fraction) = number.split_at(point.unwrap_or(number.len()));
+        let fraction = fraction.get(1..).unwrap_or_default();
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let mut digits = Natural::default();
+        for digit in whole.iter().chain(fraction) {
+            digits.scale(base, char::from(*digit).to_digit(base)?);
+        }
+        let behind_point = i64::try_from(fraction.len()).expect("the text is short");
+        let scale = power - behind_point * if base == 16 { 4 } else { 1 };
+        Some(Self { digits, base, scale })
     }
 }
 
@@ -304,6 +335,11 @@ impl Natural {
         }
     }
 
+    fn scale_by_power_of_ten(&mut self, power: u32) {
+        (0..power / 9).for_each(|_| self.scale(1_000_000_000, 0));
+        self.scale(10u32.pow(power % 9), 0);
+    }
+
     fn shift(&mut self, bits: u32) {
         if self.is_zero() {
             return;
@@ -384,6 +420,8 @@ mod tests {
             ("+5", "1", "6"),
             (".5", "1.", "1.5"),
             ("-10.5", "0.25", "-10.25"),
+            ("0x10", "0X1.8p3", "28"),
+            ("0x.8p-1", "0", "0.25"),
         ] {
             assert_eq!(sum(left, right).as_deref(), Some(expected), "{left} + {right}");
         }
@@ -411,6 +449,10 @@ mod tests {
             "1e-5000",
             "--1",
             "1e99999999999999999999",
+            "0x",
+            "0xg",
+            "0x1p99999",
+            "0x1p-99999",
         ] {
             assert_eq!(Extended::parse(text.as_bytes()), None, "{text}");
         }

@@ -46,8 +46,10 @@ fn keys(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
 }
 
 fn scan(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
-    let cursor = std::str::from_utf8(arguments[1]).ok().filter(|text| !text.starts_with('+'));
-    let cursor = cursor.and_then(|text| text.parse().ok()).map(Cursor);
+    // No digits at all are read as 0, as Redis does.
+    let text = if arguments[1].is_empty() { b"0" } else { arguments[1] };
+    let digits = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'));
+    let cursor = digits.and_then(|text| text.parse().ok()).map(Cursor);
     let cursor = cursor.ok_or_else(|| Failure::err("invalid cursor"))?;
     let (mut pattern, mut count, mut kind): (&[u8], _, Option<&[u8]>) = (b"*", 10, None);
     let mut rest = arguments[2..].iter();

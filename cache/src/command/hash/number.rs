@@ -41,7 +41,7 @@ pub(super) fn hincrbyfloat(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Re
             None => Extended::ZERO,
         };
         let sum = value
-            .add(by)
+            .plus(by)
             .ok_or_else(|| Failure::err("increment would produce NaN or Infinity"))?
             .to_string();
         hash.set(field, sum.as_bytes(), Lifetime::Keep);
