@@ -390,17 +390,4 @@ fn send(subscribers: &BTreeMap<ClientId, Arc<Client>>, parts: &[&[u8]]) -> usize
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_classes_are_all_but_misses_and_new_keys() {
-        let all = Classes::parse("A");
-        for letter in b"g$lshzxetd" {
-            assert!(all.has(Classes::of(*letter)), "{letter}");
-        }
-        for letter in b"KEmn" {
-            assert!(!all.has(Classes::of(*letter)), "{letter}");
-        }
-    }
-}
+mod tests;

@@ -692,3 +692,6 @@ fn unknown_command(arguments: &[&[u8]]) -> Failure {
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
+
+#[cfg(test)]
+mod tests;

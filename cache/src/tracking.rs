@@ -386,3 +386,6 @@ impl Tracker {
         target.outbox.put(&message);
     }
 }
+
+#[cfg(test)]
+mod tests;

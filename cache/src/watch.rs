@@ -109,3 +109,6 @@ fn mark<'w>(keys: impl IntoIterator<Item = &'w Watchers>, is_changed: impl Fn(bo
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,6 +128,13 @@ pub(crate) fn run(engine: &Engine, session: &mut Session, line: &str) -> String 
     show(&call(engine, session, &arguments))
 }
 
+/// What others have sent to a client since it was last asked; as text.
+pub(crate) fn received(session: &mut Session) -> String {
+    let mut out = Vec::new();
+    session.outbox().drain_into(&mut out);
+    show(&out)
+}
+
 /// The words of a line: quotes hold words with spaces, with `\xHH`, `\n`, `\r`, `\t`, `\\` and `\"` inside.
 pub(crate) fn words(line: &str) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
