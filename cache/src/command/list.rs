@@ -11,6 +11,7 @@ mod tests;
 
 use std::ops::Range;
 
+pub(super) use self::blocking::keys_and_timeout;
 use super::{Command, Failure, Flags, Group, Keys, is_option, parse_integer};
 use crate::engine::Engine;
 use crate::store::Key;

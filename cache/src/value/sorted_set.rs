@@ -26,8 +26,9 @@ const LISTPACK: (usize, usize) = (128, 64);
 /// The most bytes of the packed form: what the store keeps among its small values.
 const PACKED: usize = 3072;
 
-/// The order of members. Scores that are both zero are equal, whatever their sign.
-fn compare(left: (f64, &[u8]), right: (f64, &[u8])) -> Ordering {
+/// The order of members, each a score and a name. Scores that are both zero are equal, whatever their sign.
+#[must_use]
+pub fn compare(left: (f64, &[u8]), right: (f64, &[u8])) -> Ordering {
     left.0.partial_cmp(&right.0).unwrap_or(Ordering::Equal).then_with(|| left.1.cmp(right.1))
 }
 
