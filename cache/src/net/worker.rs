@@ -144,11 +144,7 @@ impl Shared {
 
     /// The longest argument: a value may not take more than a sixteenth of the memory there is.
     pub(super) fn bulk_max(&self) -> usize {
-        let most = setting(&self.engine.settings.proto_max_bulk_len);
-        match self.engine.store.limit() {
-            0 => most,
-            limit => most.min(usize::try_from(limit / 16).unwrap_or(usize::MAX)),
-        }
+        setting(&self.engine.settings.proto_max_bulk_len).min(self.engine.store.value_limit())
     }
 
     /// The largest request that may be under way on one connection, in bytes.
@@ -347,7 +343,6 @@ impl Worker {
         if self.index > 0 {
             return;
         }
-        engine.totals.sample(now);
         if let Some(bytes) = resident_bytes() {
             engine.store.report_resident(bytes);
         }

@@ -1,6 +1,8 @@
 //! A cache node that shows what it can do, and then serves.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod demonstration;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use distributed_cache::net::tls::{ClientCertificate, TlsOptions};
 use distributed_cache::net::{BindError, RunningServer, Server, ServerOptions, UnixSocket};
 use distributed_cache::settings::{POLICIES, parse_memory};
 use distributed_cache::store::{Policy, StoreOptions};
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -76,16 +79,21 @@ fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     start_log();
     abort_on_panic();
-    refuse_exposure(&flags)?;
+    let places = Places::of(&flags)?;
     let clock = Arc::new(SystemClock::new());
     let engine = Arc::new(Engine::new(engine_options(&flags, &clock), clock.clone()));
     if let Some(password) = &flags.requirepass {
-        engine.access.set_default_password(password.as_bytes());
-        engine.settings.tell("requirepass", password);
+        engine.require_password(password);
     }
-    let server = serve(&flags, &engine, clock)?;
-    print_address(&server);
-    wait_for_signal()?;
+    let stop = Arc::new(Notify::new());
+    let ring = Arc::clone(&stop);
+    engine.on_stop(Box::new(move || ring.notify_one()));
+    let server = serve(&flags, &places, &engine, clock)?;
+    if !flags.no_demo {
+        demonstration::run(&engine)?;
+    }
+    print_addresses(&server, &flags);
+    wait_for_end(&stop)?;
     server.stop().context("a worker could not serve")
 }
 
@@ -104,19 +112,40 @@ fn abort_on_panic() {
     }));
 }
 
-/// Everything is open on this machine alone; further out it takes a password and TLS, or the word of the operator.
-fn refuse_exposure(flags: &Flags) -> anyhow::Result<()> {
-    let Some(address) = flags.listen.filter(|address| !address.ip().is_loopback()) else {
-        return Ok(());
-    };
-    if flags.insecure_no_auth {
-        tracing::warn!(%address, "whoever reaches this address can read and change everything");
-        return Ok(());
+/// Where to listen.
+#[derive(Debug, PartialEq, Eq)]
+struct Places {
+    /// In the clear.
+    plain: SocketAddr,
+    /// With TLS.
+    tls: Option<SocketAddr>,
+}
+
+impl Places {
+    /// In the clear this machine alone is served; others with TLS and a password, or on the word of the operator.
+    fn of(flags: &Flags) -> anyhow::Result<Self> {
+        let wanted = flags.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+        let tls = flags.tls_port.map(|port| SocketAddr::new(wanted.ip(), port));
+        if wanted.ip().is_loopback() {
+            return Ok(Self { plain: wanted, tls });
+        }
+        if flags.insecure_no_auth {
+            tracing::warn!(address = %wanted, "whoever reaches this address can listen in, and more");
+            return Ok(Self { plain: wanted, tls });
+        }
+        if tls.is_none() || flags.requirepass.is_none() {
+            bail!(
+                "{wanted} can be reached from elsewhere: give --requirepass and --tls-port with its files, \
+                 or accept the risk with --insecure-no-auth"
+            )
+        }
+        let plain = match wanted {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port())),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, wanted.port())),
+        };
+        tracing::info!(%plain, "in the clear, this machine alone is served");
+        Ok(Self { plain, tls })
     }
-    bail!(
-        "{address} can be reached from elsewhere, in the clear: serve others with --tls-port and --requirepass, \
-         or accept the risk with --insecure-no-auth"
-    )
 }
 
 fn engine_options(flags: &Flags, clock: &SystemClock) -> EngineOptions {
@@ -140,14 +169,15 @@ fn secret_seed(clock: &SystemClock) -> u64 {
 
 fn serve(
     flags: &Flags,
+    places: &Places,
     engine: &Arc<Engine>,
     clock: Arc<SystemClock>,
 ) -> anyhow::Result<RunningServer> {
-    let mut options = server_options(flags)?;
+    let mut options = server_options(flags, places)?;
     options.clock = Some(clock);
     let server = match Server::bind(options.clone(), Arc::clone(engine)) {
         Err(BindError::AddressInUse { address, .. })
-            if flags.listen.is_none() && address.port() == DEFAULT_PORT =>
+            if flags.listen.is_none() && address == places.plain =>
         {
             tracing::info!("port {DEFAULT_PORT} is taken (a Redis?): taking a free one");
             options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
@@ -158,10 +188,9 @@ fn serve(
     Ok(server?.start()?)
 }
 
-fn server_options(flags: &Flags) -> anyhow::Result<ServerOptions> {
-    let listen = flags.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+fn server_options(flags: &Flags, places: &Places) -> anyhow::Result<ServerOptions> {
     let mut options = ServerOptions {
-        listen: vec![listen],
+        listen: vec![places.plain],
         threads: flags.threads.map(usize::from),
         unix_socket: flags
             .unixsocket
@@ -169,30 +198,40 @@ fn server_options(flags: &Flags) -> anyhow::Result<ServerOptions> {
             .map(|path| UnixSocket { path, mode: flags.unixsocketperm }),
         ..ServerOptions::default()
     };
-    if let Some(port) = flags.tls_port {
+    if let Some(address) = places.tls {
         let tls = TlsOptions {
             certificates: flags.tls_cert_file.clone().context("--tls-cert-file is needed")?,
             key: flags.tls_key_file.clone().context("--tls-key-file is needed")?,
             client_authorities: flags.tls_ca_cert_file.clone(),
             client_certificate: flags.tls_auth_clients,
         };
-        options.listen_tls = Some((SocketAddr::from((listen.ip(), port)), tls));
+        options.listen_tls = Some((address, tls));
     }
     Ok(options)
 }
 
 #[expect(clippy::print_stdout, reason = "a program tells whoever started it where it is")]
-fn print_address(server: &RunningServer) {
+fn print_addresses(server: &RunningServer, flags: &Flags) {
     if let Some(address) = server.local_addr() {
-        println!("Serving on {address}. Try: redis-cli -p {}", address.port());
+        let port = address.port();
+        println!("Serving on {address}. It speaks the Redis protocol; in another terminal try");
+        println!("  redis-cli -p {port} set greeting hello ex 60");
+        println!("  redis-cli -p {port} ttl greeting");
+        println!("  redis-cli -p {port} info stats");
+        println!("  redis-cli -p {port} --bigkeys");
+        println!("  redis-benchmark -p {port} -t set,get -P 16 -q");
     }
     if let Some(address) = server.tls_addr() {
-        println!("Serving with TLS on {address}.");
+        println!("With TLS on {address}.");
     }
+    if let Some(path) = &flags.unixsocket {
+        println!("On this machine also at {}.", path.display());
+    }
+    println!("Ctrl-C ends it; what it holds is gone then.");
 }
 
-/// Waits until somebody wants the program to end.
-fn wait_for_signal() -> anyhow::Result<()> {
+/// Waits until somebody wants the program to end: a signal, or `SHUTDOWN`.
+fn wait_for_end(stop: &Notify) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate =
@@ -200,6 +239,7 @@ fn wait_for_signal() -> anyhow::Result<()> {
         tokio::select! {
             result = tokio::signal::ctrl_c() => result?,
             _ = terminate.recv() => {}
+            () = stop.notified() => {}
         }
         Ok(())
     })
@@ -250,12 +290,23 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_others_is_refused_unless_the_operator_insists() {
-        let flags =
-            |words: &[&str]| Flags::parse_from(std::iter::once(&"distributed-cache").chain(words));
-        assert!(refuse_exposure(&flags(&["--listen", "127.0.0.1:0"])).is_ok());
-        assert!(refuse_exposure(&flags(&["--listen", "[::1]:0"])).is_ok());
-        assert!(refuse_exposure(&flags(&["--listen", "0.0.0.0:0"])).is_err());
-        assert!(refuse_exposure(&flags(&["--listen", "0.0.0.0:0", "--insecure-no-auth"])).is_ok());
+    fn in_the_clear_this_machine_alone_is_served_unless_the_operator_insists() {
+        let places = |words: &[&str]| {
+            let words = std::iter::once(&"distributed-cache").chain(words);
+            Places::of(&Flags::parse_from(words))
+        };
+        let tls = ["--tls-port", "6380", "--tls-cert-file", "c", "--tls-key-file", "k"];
+        let open = ["--listen", "0.0.0.0:7000"];
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+
+        assert!(places(&["--listen", "[::1]:0"]).is_ok());
+        assert!(places(&open).is_err());
+        assert!(places(&[&open[..], &tls].concat()).is_err());
+        assert!(places(&[&open[..], &["--requirepass", "secret"]].concat()).is_err());
+        let safe = places(&[&open[..], &tls, &["--requirepass", "secret"]].concat()).unwrap();
+        assert_eq!(safe.plain, address("127.0.0.1:7000"));
+        assert_eq!(safe.tls, Some(address("0.0.0.0:6380")));
+        let risky = places(&[&open[..], &["--insecure-no-auth"]].concat()).unwrap();
+        assert_eq!(risky.plain, address("0.0.0.0:7000"));
     }
 }
