@@ -307,8 +307,14 @@ impl Session {
         arguments: &[&[u8]],
         now: Now,
     ) -> Result<&'static Known, Failure> {
-        let known =
-            resolve(arguments).map_err(|failure| self.refuse(engine, arguments, failure))?;
+        let known = resolve(arguments).map_err(|failure| {
+            if let Failure::Arity(name) = failure
+                && let Some(known) = crate::access::category::find_command(name.as_bytes())
+            {
+                self.tally.count(known.id, 0, Outcome::Rejected);
+            }
+            self.refuse(engine, arguments, failure)
+        })?;
         if let Err(failure) = self.check(engine, known, arguments, now) {
             self.tally.count(known.id, 0, Outcome::Rejected);
             return Err(self.refuse(engine, arguments, failure));

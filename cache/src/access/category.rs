@@ -113,3 +113,15 @@ pub fn each_command(mut visit: impl FnMut(&'static Known)) {
         known.subcommands.values().for_each(&mut visit);
     }
 }
+
+/// The command of this full name: `name`, or `container|name`.
+#[must_use]
+pub fn find_command(name: &[u8]) -> Option<&'static Known> {
+    let mut parts = name.split(|byte| *byte == b'|');
+    let known = TABLE.find(parts.next()?)?;
+    match (parts.next(), parts.next()) {
+        (None, _) => Some(known),
+        (Some(subcommand), None) => known.find(subcommand),
+        (Some(_), Some(_)) => None,
+    }
+}

@@ -3,7 +3,7 @@
 //! A user has one at the root, and more in parentheses; a command is allowed if any of them allows all of it. Commands are a set of
 //! bits by number, kept beside the rules as they were given, which is what `ACL LIST` shows.
 
-use super::category::{CATEGORIES, belongs, each_command};
+use super::category::{CATEGORIES, belongs, each_command, find_command as find};
 use super::{Denied, RuleError};
 use crate::command::key_spec::{self, Access};
 use crate::command::{CommandId, Flags, Known, TABLE};
@@ -350,17 +350,6 @@ impl Selector {
         }
         parts.push(self.commands_shown().into_bytes());
         parts.join(&b' ')
-    }
-}
-
-/// The command `name`, or `container|name`.
-pub(super) fn find(name: &[u8]) -> Option<&'static Known> {
-    let mut parts = name.split(|byte| *byte == b'|');
-    let known = TABLE.find(parts.next()?)?;
-    match (parts.next(), parts.next()) {
-        (None, _) => Some(known),
-        (Some(subcommand), None) => known.find(subcommand),
-        (Some(_), Some(_)) => None,
     }
 }
 

@@ -325,3 +325,162 @@ fn dry_run(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::{TestNode, run, story};
+
+    #[test]
+    fn a_password_closes_the_door_for_whoever_comes_next() {
+        let mut node = TestNode::new();
+        assert_eq!(node.run("CONFIG SET requirepass secret"), "OK");
+        let mut stranger = node.connect();
+        let engine = std::sync::Arc::clone(&node.engine);
+        let mut ask = |line: &str| run(&engine, &mut stranger, line);
+        assert_eq!(ask("GET a"), "-NOAUTH Authentication required.");
+        let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
+        assert_eq!(ask("AUTH wrong"), wrong);
+        assert_eq!(ask("AUTH nobody secret"), wrong);
+        assert_eq!(ask("HELLO 2 AUTH default wrong"), wrong);
+        assert_eq!(ask("AUTH secret"), "OK");
+        assert_eq!(ask("GET a"), "nil");
+        assert!(node.run("ACL LOG 1").contains("\"reason\", \"auth\""));
+    }
+
+    #[test]
+    fn without_a_password_auth_says_so() {
+        let mut node = TestNode::new();
+        assert!(node.run("AUTH x").starts_with("-ERR AUTH <password> called without any password"));
+        node.story("AUTH default anything => OK");
+    }
+
+    #[test]
+    fn users_are_made_changed_shown_and_deleted() {
+        story(
+            "
+            ACL SETUSER ann => OK
+            ACL LIST => [\"user ann off sanitize-payload resetchannels -@all\", \"user default on nopass sanitize-payload ~* &* +@all\"]
+            ACL SETUSER ann on nopass ~a:* %R~b:* &news +@string -set => OK
+            ACL GETUSER ann => [\"flags\", [\"on\", \"nopass\", \"sanitize-payload\"], \"passwords\", [], \"commands\", \"-@all +@string -set\", \"keys\", \"~a:* %R~b:*\", \"channels\", \"&news\", \"selectors\", []]
+            ACL SETUSER ann (+set ~c:*) => OK
+            ACL SETUSER ann (+del ~d) (+get => -ERR Unmatched parenthesis in acl selector starting at '(+get'.
+            ACL USERS => [\"ann\", \"default\"]
+            ACL GETUSER bob => nil
+            ACL DELUSER ann bob => 1
+            ACL DELUSER default => -ERR The 'default' user cannot be removed
+            ACL WHOAMI => \"default\"
+            ",
+        );
+    }
+
+    #[test]
+    fn wrong_rules_change_nothing_and_say_why() {
+        let mut node = TestNode::new();
+        for (rule, why) in [
+            ("+nothing", "Unknown command or category name in ACL"),
+            ("+@nothing", "Unknown command or category name in ACL"),
+            ("+config|get|a", "Allowing first-arg of a subcommand is not supported"),
+            ("+config|", "Syntax error"),
+            ("%X~a", "Syntax error"),
+            ("nonsense", "Syntax error"),
+            ("<pass", "The password you are trying to remove from the user does not exist"),
+            ("#123", "The password hash must be exactly 64 characters"),
+        ] {
+            let reply = node.run(&format!("ACL SETUSER ann on {rule}"));
+            let start = format!("-ERR Error in ACL SETUSER modifier '{rule}': {why}");
+            assert!(reply.starts_with(&start), "{reply}");
+        }
+        assert_eq!(node.run("ACL GETUSER ann"), "nil");
+        let reply = node.run("ACL SETUSER ann allkeys ~a");
+        assert!(reply.contains("Adding a pattern after the * pattern"), "{reply}");
+    }
+
+    #[test]
+    fn commands_keys_and_channels_are_refused_one_by_one() {
+        let mut node = TestNode::new();
+        node.run(
+            "ACL SETUSER ann on >pw ~a:* %R~r:* %W~w:* +get +set +copy +config|get +select|1 &news",
+        );
+        node.story(
+            "
+            AUTH ann pw => OK
+            SET a:1 x => OK
+            GET a:1 => \"x\"
+            GET b => -NOPERM No permissions to access a key
+            GET r:1 => nil
+            SET r:1 x => -NOPERM No permissions to access a key
+            SET w:1 x => OK
+            SET w:1 x GET => -NOPERM No permissions to access a key
+            GET w:1 => -NOPERM No permissions to access a key
+            COPY r:1 w:2 => 0
+            COPY w:1 r:2 => -NOPERM No permissions to access a key
+            DEL a:1 => -NOPERM User ann has no permissions to run the 'del' command
+            CONFIG SET maxmemory 1 => -NOPERM User ann has no permissions to run the 'config|set' command
+            CONFIG GET maxmemory => [\"maxmemory\", \"0\"]
+            SELECT 0 => -NOPERM User ann has no permissions to run the 'select' command
+            SELECT 1 => OK
+            AUTH default x => OK
+            ACL DRYRUN ann GET b => \"User ann has no permissions to access the \\'b\\' key\"
+            ACL DRYRUN ann GET a:1 => OK
+            ACL DRYRUN ann NOTHING => -ERR Command 'NOTHING' not found
+            ACL DRYRUN ann GET => -ERR wrong number of arguments for 'get' command
+            ACL DRYRUN nobody GET a => -ERR User 'nobody' not found
+            ",
+        );
+        let log = node.run("ACL LOG");
+        assert!(log.contains("\"count\", 2") && log.contains("\"reason\", \"key\""), "{log}");
+        node.story("ACL LOG RESET => OK\nACL LOG => []");
+    }
+
+    #[test]
+    fn a_selector_allows_what_the_root_does_not() {
+        let mut node = TestNode::new();
+        node.run("ACL SETUSER ann on nopass +get ~a (+set ~b) (+@read allkeys)");
+        node.story(
+            "
+            AUTH ann x => OK
+            GET a => nil
+            SET b 1 => OK
+            SET a 1 => -NOPERM No permissions to access a key
+            STRLEN anything => 0
+            ",
+        );
+    }
+
+    #[test]
+    fn a_change_holds_from_the_next_command_and_a_deleted_user_is_out() {
+        let mut node = TestNode::new();
+        node.run("ACL SETUSER ann on nopass allkeys allcommands allchannels");
+        let mut other = node.connect();
+        let engine = std::sync::Arc::clone(&node.engine);
+        assert_eq!(run(&engine, &mut other, "AUTH ann x"), "OK");
+        assert_eq!(run(&engine, &mut other, "SET a 1"), "OK");
+        node.run("ACL SETUSER ann -set");
+        assert!(run(&engine, &mut other, "SET a 1").starts_with("-NOPERM"));
+        assert_eq!(run(&engine, &mut other, "GET a"), "\"1\"");
+        node.run("ACL DELUSER ann");
+        assert!(other.client.is_doomed());
+        assert!(run(&engine, &mut other, "GET a").starts_with("-NOPERM"));
+    }
+
+    #[test]
+    fn generated_passwords_have_the_length_asked_for_and_differ() {
+        let mut node = TestNode::new();
+        let (one, two) = (node.run("ACL GENPASS"), node.run("ACL GENPASS"));
+        assert_eq!(one.len(), 64 + 2);
+        assert_ne!(one, two);
+        assert_eq!(node.run("ACL GENPASS 5").len(), 2 + 2);
+        assert!(node.run("ACL GENPASS 4097").starts_with("-ERR ACL GENPASS argument"));
+        assert!(node.run("ACL GENPASS 0").starts_with("-ERR ACL GENPASS argument"));
+    }
+
+    #[test]
+    fn categories_hold_what_redis_says() {
+        let mut node = TestNode::new();
+        assert!(node.run("ACL CAT").starts_with("[\"keyspace\", \"read\""));
+        assert!(node.run("ACL CAT dangerous").contains("\"flushall\""));
+        assert!(node.run("ACL CAT connection").contains("\"auth\""));
+        assert!(!node.run("ACL CAT read").contains("\"set\""));
+        node.story("ACL CAT nothing => -ERR Unknown category 'nothing'");
+    }
+}

@@ -121,3 +121,47 @@ fn reset_statistics(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failur
 fn rewrite(_: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
     Err(Failure::err("The server is running without a config file"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::{TestNode, story};
+
+    #[test]
+    fn settings_are_read_by_patterns_and_changed_together() {
+        story(
+            "
+            CONFIG GET maxmemory => [\"maxmemory\", \"0\"]
+            CONFIG GET MAXMEMORY maxmemory-pol* => [\"maxmemory\", \"0\", \"maxmemory-policy\", \"noeviction\"]
+            CONFIG GET slaveof => [\"slaveof\", \"\"]
+            CONFIG GET nothing => []
+            CONFIG SET maxmemory 1gb timeout 5 => OK
+            CONFIG GET maxmemory timeout => [\"maxmemory\", \"1073741824\", \"timeout\", \"5\"]
+            CONFIG SET timeout 9 maxclients none => -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument couldn't be parsed into an integer
+            CONFIG GET timeout => [\"timeout\", \"5\"]
+            CONFIG SET timeout => -ERR wrong number of arguments for 'config|set' command
+            CONFIG SET timeout 1 maxclients => -ERR syntax error
+            CONFIG REWRITE => -ERR The server is running without a config file
+            ",
+        );
+    }
+
+    #[test]
+    fn a_change_takes_effect_at_once() {
+        let mut node = TestNode::new();
+        node.run("CONFIG SET maxmemory 12345678");
+        assert_eq!(node.engine.store.limit(), 12_345_678);
+        node.run("CONFIG SET requirepass x");
+        assert!(!node.engine.access.is_open());
+        node.run("CONFIG SET requirepass \"\"");
+        assert!(node.engine.access.is_open());
+    }
+
+    #[test]
+    fn resetting_counts_from_zero() {
+        let mut node = TestNode::new();
+        node.run("GET a");
+        assert!(node.run("INFO commandstats").contains("cmdstat_get:calls=1"));
+        node.run("CONFIG RESETSTAT");
+        assert!(!node.run("INFO commandstats").contains("cmdstat_get"));
+    }
+}

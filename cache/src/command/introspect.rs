@@ -7,7 +7,9 @@ mod tips;
 
 use super::key_spec::{KeySpec, Place, specs_of, words_of};
 use super::{Command, Context, Failure, Flags, Group, Keys, Known, TABLE, help, is_option};
-use crate::access::category::{CATEGORIES, belongs, categories_of, each_command};
+use crate::access::category::{
+    CATEGORIES, belongs, categories_of, each_command, find_command as find,
+};
 use crate::glob;
 use crate::resp::Reply;
 use crate::session::resolve;
@@ -177,14 +179,6 @@ fn count(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A command, or `container|subcommand`.
-fn find(name: &[u8]) -> Option<&'static Known> {
-    match name.iter().position(|byte| *byte == b'|') {
-        None => TABLE.find(name),
-        Some(bar) => TABLE.find(&name[..bar])?.find(&name[bar + 1..]),
-    }
-}
-
 fn info(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let names = &arguments[2..];
     if names.is_empty() {
@@ -322,4 +316,49 @@ fn get_keys_and_flags(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<
         flags.iter().for_each(|flag| ctx.reply.simple(flag));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::{TestNode, story};
+
+    #[test]
+    fn keys_are_found_in_whole_commands() {
+        story(
+            "
+            COMMAND GETKEYS SET a 1 => [\"a\"]
+            COMMAND GETKEYS MSET a 1 b 2 => [\"a\", \"b\"]
+            COMMAND GETKEYS EVAL script 2 a b c => [\"a\", \"b\"]
+            COMMAND GETKEYS EVAL script 0 => []
+            COMMAND GETKEYS PING => -ERR The command has no key arguments
+            COMMAND GETKEYS NOTHING a => -ERR Invalid command specified
+            COMMAND GETKEYS GET a b => -ERR Invalid number of arguments specified for command
+            COMMAND GETKEYSANDFLAGS SET a 1 => [[\"a\", [OW, update]]]
+            COMMAND GETKEYSANDFLAGS SET a 1 GET => [[\"a\", [RW, access, update]]]
+            COMMAND GETKEYSANDFLAGS COPY a b => [[\"a\", [RO, access]], [\"b\", [OW, update]]]
+            ",
+        );
+    }
+
+    #[test]
+    fn a_command_is_described_in_ten_parts() {
+        story(
+            "
+            COMMAND INFO get nothing => [[\"get\", 2, [readonly, fast], 1, 1, 1, [@read, @string, @fast], [], [[\"flags\", [RO, access], \"begin_search\", [\"type\", \"index\", \"spec\", [\"index\", 1]], \"find_keys\", [\"type\", \"range\", \"spec\", [\"lastkey\", 0, \"keystep\", 1, \"limit\", 0]]]], []], nil]
+            COMMAND LIST FILTERBY PATTERN config|re* => [\"config|resetstat\", \"config|rewrite\"]
+            COMMAND LIST FILTERBY NOTHING x => -ERR syntax error
+            ",
+        );
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        let mut node = TestNode::new();
+        assert!(node.run("COMMAND DOCS get").contains("\"group\", \"string\""));
+        each_command(|known| {
+            assert!(!known.command.summary.is_empty(), "{} has no summary", known.full_name);
+            assert!(!known.command.summary.contains('\n'), "{} in one line", known.full_name);
+        });
+    }
 }

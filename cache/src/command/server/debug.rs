@@ -88,3 +88,43 @@ fn object(ctx: &mut Context<'_, '_>, key: &[u8]) -> Result<(), Failure> {
     ));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::{TestNode, call};
+    use crate::session::Next;
+
+    #[test]
+    fn sleep_lets_one_client_wait_and_no_other() {
+        let mut node = TestNode::new();
+        let mut sleeper = node.connect();
+        let mut out = Vec::new();
+        let now = node.engine.clock.now();
+        let arguments: [&[u8]; 3] = [b"DEBUG", b"SLEEP", b"0.5"];
+        let (next, _) = sleeper.execute(&node.engine, &arguments, now, &mut out);
+        assert_eq!(next, Next::Wait(Some(now.monotonic_us + 500_000)));
+        assert!(out.is_empty());
+        assert_eq!(call(&node.engine, &mut node.session, &[b"PING"]), b"+PONG\r\n");
+        node.clock.advance_ms(500);
+        let (next, _) = sleeper.wait_is_over(&node.engine, node.engine.clock.now(), &mut out);
+        assert_eq!((next, &out[..]), (Next::Continue, &b"+OK\r\n"[..]));
+    }
+
+    #[test]
+    fn expiry_by_itself_can_be_switched_off_and_reads_stay_exact() {
+        let mut node = TestNode::new();
+        node.story(
+            "
+            DEBUG SET-ACTIVE-EXPIRE 0 => OK
+            SET a 1 PX 10 => OK
+            wait 20
+            GET a => nil
+            DEBUG SET-ACTIVE-EXPIRE 1 => OK
+            DEBUG OBJECT nothing => -ERR no such key
+            DEBUG NOTHING => -ERR unknown subcommand or wrong number of arguments for 'NOTHING'. Try DEBUG HELP.
+            DEBUG SLEEP x => -ERR value is not a valid float
+            DEBUG SLEEP -1 => -ERR value is not a valid float
+            ",
+        );
+    }
+}

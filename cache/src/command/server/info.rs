@@ -428,3 +428,59 @@ fn prefixes(page: &mut Page<'_, '_, '_>) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::TestNode;
+
+    #[test]
+    fn sections_are_chosen_by_name_and_shown_once() {
+        let mut node = TestNode::new();
+        let default = node.run("INFO");
+        for title in ["# Server", "# Clients", "# Memory", "# Stats", "# Replication", "# Keyspace"]
+        {
+            assert_eq!(default.matches(title).count(), 1, "{title}");
+        }
+        assert!(!default.contains("# Commandstats") && !default.contains("# Hotkeys"));
+        assert!(default.contains("loading:0\\r\\n") && default.contains("role:master\\r\\n"));
+        let some = node.run("INFO memory CPU memory");
+        assert_eq!(some.matches("# ").count(), 2, "{some}");
+        assert!(node.run("INFO all").contains("# Commandstats"));
+        assert!(node.run("INFO everything").contains("# Modules"));
+        assert!(node.run("INFO hotkeys prefixes").contains("# Prefixes"));
+        assert_eq!(node.run("INFO nothing"), "\"\"");
+    }
+
+    #[test]
+    fn databases_with_keys_have_a_line() {
+        let mut node = TestNode::new();
+        node.run("SET a 1");
+        node.run("SET b 1 EX 100");
+        assert!(node.run("INFO keyspace").contains("db0:keys=2,expires=1,avg_ttl=0"));
+    }
+
+    #[test]
+    fn within_a_transaction_info_works_too() {
+        let mut node = TestNode::new();
+        node.run("MULTI");
+        node.run("SET a 1");
+        node.run("INFO stats keyspace");
+        node.run("CONFIG RESETSTAT");
+        assert!(node.run("EXEC").contains("db0:keys=1"));
+    }
+
+    #[test]
+    fn errors_are_counted_by_code() {
+        let mut node = TestNode::new();
+        node.run("SET a x");
+        node.run("INCR a");
+        node.run("GET");
+        let stats = node.run("INFO errorstats commandstats");
+        assert!(stats.contains("errorstat_ERR:count=2"), "{stats}");
+        assert!(
+            stats.contains("cmdstat_incr:calls=1") && stats.contains("failed_calls=1"),
+            "{stats}"
+        );
+        assert!(stats.contains("rejected_calls=1"), "{stats}");
+    }
+}

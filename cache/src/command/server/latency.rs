@@ -170,3 +170,44 @@ fn histogram(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::TestNode;
+
+    #[test]
+    fn spikes_are_listed_drawn_and_forgotten() {
+        let mut node = TestNode::new();
+        node.run("CONFIG SET latency-monitor-threshold 10");
+        for us in [20_000, 90_000, 40_000] {
+            let now = crate::engine::Clock::now(&*node.clock);
+            node.engine.latency.note(&node.engine.settings, "command", us, now);
+            node.clock.advance_ms(1000);
+        }
+        node.story(
+            "
+            LATENCY HISTORY command => [[1700000000, 20], [1700000001, 90], [1700000002, 40]]
+            LATENCY HISTORY nothing => []
+            LATENCY LATEST => [[\"command\", 1700000002, 40, 90]]
+            LATENCY GRAPH nothing => -ERR No samples available for event 'nothing'
+            ",
+        );
+        assert!(node.run("LATENCY GRAPH command").contains("high 90 ms, low 20 ms"));
+        assert!(node.run("LATENCY DOCTOR").contains("command: 3 spikes, 50 ms on average"));
+        node.story("LATENCY RESET nothing => 0\nLATENCY RESET => 1\nLATENCY LATEST => []");
+    }
+
+    #[test]
+    fn durations_are_cumulated_by_command() {
+        let mut node = TestNode::new();
+        node.run("SET a 1");
+        node.run("GET a");
+        node.story(
+            "
+            LATENCY HISTOGRAM get nothing => [\"get\", [\"calls\", 1, \"histogram_usec\", [1, 1]]]
+            CONFIG SET latency-tracking no => OK
+            LATENCY HISTOGRAM get => []
+            ",
+        );
+    }
+}

@@ -65,3 +65,28 @@ fn reset(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
     ctx.reply.ok();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::TestNode;
+
+    #[test]
+    fn slow_commands_are_listed_with_their_client() {
+        let mut node = TestNode::new();
+        node.run("CLIENT SETNAME me");
+        node.run("CONFIG SET slowlog-log-slower-than 0");
+        node.run("GET a");
+        node.run("CONFIG SET slowlog-log-slower-than -1");
+        let log = node.run("SLOWLOG GET 2");
+        assert!(log.contains("[\"GET\", \"a\"], \"127.0.0.1:1000\", \"me\"]"), "{log}");
+        node.story(
+            "
+            SLOWLOG GET -2 => -ERR count should be greater than or equal to -1
+            SLOWLOG RESET => OK
+            SLOWLOG LEN => 0
+            SLOWLOG GET -1 => []
+            ",
+        );
+        assert!(node.run("SLOWLOG HELP").starts_with("[SLOWLOG <subcommand>"));
+    }
+}
