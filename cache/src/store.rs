@@ -16,6 +16,8 @@ pub mod eviction;
 mod expiry;
 mod index;
 mod keyspace;
+#[cfg(test)]
+mod model;
 mod objects;
 mod shard;
 mod statistics;

@@ -255,7 +255,7 @@ impl Keyspace<'_> {
         count: usize,
         mut visit: impl FnMut(&[u8], View<'_>),
     ) -> Cursor {
-        let now = self.now.unix;
+        let now = self.now;
         let mut left = count.max(1);
         for shard in self.all() {
             if let Some(next) = shard.scan(database, cursor, &mut left, now, &mut visit) {
@@ -267,14 +267,13 @@ impl Keyspace<'_> {
 
     /// A key of `database` drawn by `draw`, a random number: each key with the same probability.
     pub fn random_key(&mut self, database: Database, draw: u64) -> Option<Vec<u8>> {
-        /// How often a key whose deadline has passed is drawn before there seem to be no others.
-        const DRAWS: usize = 100;
-        let now = self.now.unix;
-        let len = self.len(database) as u64;
+        let now = self.now;
         let mut state = draw;
         let mut draw = draw;
-        for _ in 0..if len == 0 { 0 } else { DRAWS } {
-            let mut number = usize::try_from(draw % len).expect("below a length");
+        // A key that has expired is removed when it is drawn, so this ends.
+        loop {
+            let len = self.len(database) as u64;
+            let mut number = usize::try_from(draw.checked_rem(len)?).expect("below a length");
             for shard in self.all() {
                 let (keys, _) = shard.sizes(database);
                 if number < keys {
@@ -287,9 +286,6 @@ impl Keyspace<'_> {
             }
             draw = next_random(&mut state);
         }
-        let mut found = None;
-        self.scan(database, Cursor(0), 1, |key, _| found = Some(key.to_vec()));
-        found
     }
 
     /// How many keys `slot` holds in the first database.
@@ -299,7 +295,7 @@ impl Keyspace<'_> {
 
     /// At most `count` keys of `slot` in the first database.
     pub fn slot_keys(&mut self, slot: Slot, count: usize) -> Vec<Vec<u8>> {
-        let now = self.now.unix;
+        let now = self.now;
         self.shard_of(slot).slot_keys(slot, count, now)
     }
 

@@ -556,7 +556,6 @@ impl Shard {
             Some(before) => self.eviction.on_use(before.meta, now),
             None => self.eviction.on_insert(place.hash, self.entries(), now),
         };
-        let version = self.next_version(now);
         let number;
         let (object, key_in_object, body) = match body {
             Body::Packed(bytes) => (false, false, bytes),
@@ -574,7 +573,7 @@ impl Shard {
             parts: parts.is_some(),
             epoch: before.is_some_and(|before| before.epoch),
             deadline,
-            version: self.keeps_versions.then_some(version),
+            version: self.keeps_versions.then_some(Version(0)),
         };
         let key_bytes = if key_in_object { &[] } else { key.bytes };
         let class = Class::of(header.size(key_bytes.len(), body.len()));
@@ -588,6 +587,8 @@ impl Shard {
             self.free_object(old);
             // The element that there is comes in time, unless there is none or the new moment is earlier.
             let filed = if before.parts { None } else { before.deadline };
+            let version = self.next_version(now);
+            header.version = header.version.map(|_| version);
             header.write(self.arena.cell_mut(old), key_bytes, body);
             if let Some(due) = due
                 && filed.is_none_or(|filed| due < filed)
@@ -603,6 +604,9 @@ impl Shard {
         // Making room may move the old cell.
         let old = if self.make_room_for(class, old, now) { self.find(key, place) } else { old };
         header.epoch = false;
+        // Those that gave way came before.
+        let version = self.next_version(now);
+        header.version = header.version.map(|_| version);
         let new = self.arena.allocate(class);
         header.write(self.arena.cell_mut(new), key_bytes, body);
         match old {
@@ -703,9 +707,7 @@ impl Shard {
         let parts = self.parts_due(handle);
         let object = entry::object(self.arena.cell(handle)).expect("the value is an object");
         let place = self.place(key);
-        let version = self.next_version(now);
-        let version = before.version.map(|_| version);
-        let after = Header { deadline, version, epoch: false, ..before };
+        let mut after = Header { deadline, epoch: false, ..before };
         let key_bytes = if before.key_in_object { &[] } else { key.bytes };
         let size = after.size(key_bytes.len(), size_of::<u32>());
         // A key that only just fitted may not fit with a deadline: cells are larger than that bound.
@@ -713,13 +715,15 @@ impl Shard {
         let moved = self.make_room_for(class, Some(handle), now);
         let handle = if moved { self.find(key, place) } else { Some(handle) };
         let handle = handle.expect("the entry itself does not give way");
+        let version = self.next_version(now);
+        after.version = before.version.map(|_| version);
         let new = self.arena.allocate(class);
         after.write(self.arena.cell_mut(new), key_bytes, &object.to_le_bytes());
         self.index_mut(place.database).replace(place.slot, place.hash, handle, new);
         self.arena.free(handle);
         let volatile = &mut self.volatile[usize::from(place.database)];
-        *volatile = *volatile + usize::from(deadline.is_some())
-            - usize::from(before.deadline.is_some());
+        *volatile =
+            *volatile + usize::from(deadline.is_some()) - usize::from(before.deadline.is_some());
         if let Some(due) = earlier(deadline, parts) {
             self.file(new, due, now);
         }
@@ -751,11 +755,7 @@ impl Shard {
     }
 
     /// Removes `key` and returns what it held, and its deadline.
-    pub(super) fn take(
-        &mut self,
-        key: &Key<'_>,
-        now: Now,
-    ) -> Option<(Value, Option<UnixMillis>)> {
+    pub(super) fn take(&mut self, key: &Key<'_>, now: Now) -> Option<(Value, Option<UnixMillis>)> {
         let handle = self.live(key, now)?;
         let cell = self.arena.cell(handle);
         let deadline = entry::deadline(cell);

@@ -93,7 +93,7 @@ impl Shard {
     /// emptied. True if there is more to evict.
     pub(super) fn tidy(&mut self, now: Now) -> bool {
         /// Idle bytes that are no reason to move anything.
-        const FINE: usize = 256 * 1024;
+        const FINE: usize = 32 * 1024;
         if self.arena.idle_bytes() > FINE && self.arena.idle_bytes() * 4 > self.arena.heap_bytes() {
             self.empty_a_block(None, now);
         }

@@ -4,11 +4,16 @@ use super::{DATABASE_COUNT, Now, Shard, View, entry};
 use crate::slot::Slot;
 use crate::store::Cursor;
 use crate::store::index::{SHARD_SLOTS, local};
-use crate::types::{Database, UnixMillis};
+use crate::types::Database;
 
 impl Shard {
-    fn is_due(&self, handle: u32, now: UnixMillis) -> bool {
-        entry::deadline(self.arena.cell(handle)).is_some_and(|deadline| deadline <= now)
+    fn is_due(&self, handle: u32, now: Now) -> bool {
+        entry::deadline(self.arena.cell(handle)).is_some_and(|deadline| deadline <= now.unix)
+    }
+
+    /// Whether parts of the value are due, so that it must not be lent out as it is.
+    fn has_due_parts(&self, handle: u32, now: Now) -> bool {
+        self.parts_due(handle).is_some_and(|due| due <= now.unix)
     }
 
     /// How many keys a database has, and how many of them have a deadline.
@@ -18,13 +23,13 @@ impl Shard {
     }
 
     /// Visits keys from `cursor` on until `left` is used up, and then says where to go on. All keys of one hash are visited in one
-    /// call.
+    /// call. A value that has just lost its last part counts as visited.
     pub(in crate::store) fn scan(
-        &self,
+        &mut self,
         database: Database,
         cursor: Cursor,
         left: &mut usize,
-        now: UnixMillis,
+        now: Now,
         visit: &mut impl FnMut(&[u8], View<'_>),
     ) -> Option<Cursor> {
         let first = usize::from(self.number) * SHARD_SLOTS;
@@ -35,18 +40,31 @@ impl Shard {
             Some(_) => return None,
         };
         let (mut next, mut last) = (None, None);
+        let mut with_due_parts = Vec::new();
         self.index(self.physical(database)).walk(slot, hash, |slot, hash, handle| {
             if *left == 0 && last != Some((slot, hash)) {
                 next = Some(Cursor::at(first + slot, hash));
                 return false;
             }
             last = Some((slot, hash));
-            if !self.is_due(handle, now) {
-                *left = left.saturating_sub(1);
+            if self.is_due(handle, now) {
+                return true;
+            }
+            *left = left.saturating_sub(1);
+            if self.has_due_parts(handle, now) {
+                with_due_parts.push(handle);
+            } else {
                 visit(self.key_of(handle), self.view(handle));
             }
             true
         });
+        for handle in with_due_parts {
+            self.with_key(handle, |shard, key| {
+                if let Some(view) = shard.peek(key, now) {
+                    visit(key.bytes, view);
+                }
+            });
+        }
         next
     }
 
@@ -56,12 +74,7 @@ impl Shard {
     }
 
     /// At most `count` keys of a slot in the first database.
-    pub(in crate::store) fn slot_keys(
-        &self,
-        slot: Slot,
-        count: usize,
-        now: UnixMillis,
-    ) -> Vec<Vec<u8>> {
+    pub(in crate::store) fn slot_keys(&self, slot: Slot, count: usize, now: Now) -> Vec<Vec<u8>> {
         let mut keys = Vec::new();
         if count == 0 {
             return keys;
@@ -75,15 +88,15 @@ impl Shard {
         keys
     }
 
-    /// Key number `number` in the order of slots and hashes, unless its deadline has passed.
+    /// Key number `number` in the order of slots and hashes, unless it has just expired.
     pub(in crate::store) fn nth(
-        &self,
+        &mut self,
         database: Database,
         number: usize,
-        now: UnixMillis,
+        now: Now,
     ) -> Option<Vec<u8>> {
         let handle = self.index(self.physical(database)).nth(number)?;
-        (!self.is_due(handle, now)).then(|| self.key_of(handle).to_vec())
+        self.with_key(handle, |shard, key| shard.live(key, now).map(|_| key.bytes.to_vec()))
     }
 
     /// Removes all keys of a database, or of all. Whoever calls leaves the change behind.
