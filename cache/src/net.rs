@@ -19,6 +19,7 @@ mod buffers;
 pub mod clock;
 mod connection;
 mod listen;
+mod process;
 pub mod tls;
 mod worker;
 

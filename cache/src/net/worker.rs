@@ -86,6 +86,10 @@ impl Shared {
     ) {
         let settings = &self.engine.settings;
         settings.tell("io-threads", &self.workers.to_string());
+        self.engine.totals.note_process(|process| {
+            super::process::learn_once(process, self.workers);
+            super::process::learn_again(process, resident_bytes());
+        });
         if let Some(address) = address {
             settings.tell("bind", &address.ip().to_string());
             settings.tell("port", &address.port().to_string());
@@ -343,8 +347,12 @@ impl Worker {
         if self.index > 0 {
             return;
         }
-        if let Some(bytes) = resident_bytes() {
+        let resident = resident_bytes();
+        if let Some(bytes) = resident {
             engine.store.report_resident(bytes);
+        }
+        if tick.is_multiple_of(TICKS_A_SECOND) {
+            engine.totals.note_process(|process| super::process::learn_again(process, resident));
         }
         if let (true, Some(clock)) = (tick.is_multiple_of(TICKS_A_SECOND), &self.shared.clock) {
             clock.follow_wall();
