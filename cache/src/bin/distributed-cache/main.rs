@@ -2,6 +2,7 @@
 
 mod demonstration;
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,10 +90,11 @@ fn main() -> anyhow::Result<()> {
     let ring = Arc::clone(&stop);
     engine.on_stop(Box::new(move || ring.notify_one()));
     let server = serve(&flags, &places, &engine, clock)?;
-    if !flags.no_demo {
-        demonstration::run(&engine)?;
+    match tell(&server, &engine, &flags) {
+        // Nobody reads on: no reason not to serve.
+        Err(error) if is_broken_pipe(&error) => {}
+        told => told?,
     }
-    print_addresses(&server, &flags);
     wait_for_end(&stop)?;
     server.stop().context("a worker could not serve")
 }
@@ -210,24 +212,37 @@ fn server_options(flags: &Flags, places: &Places) -> anyhow::Result<ServerOption
     Ok(options)
 }
 
-#[expect(clippy::print_stdout, reason = "a program tells whoever started it where it is")]
-fn print_addresses(server: &RunningServer, flags: &Flags) {
+/// Tells whoever started the program what it can do, and where it is.
+fn tell(server: &RunningServer, engine: &Engine, flags: &Flags) -> anyhow::Result<()> {
+    let out = &mut std::io::stdout().lock();
+    if !flags.no_demo {
+        demonstration::run(engine, out)?;
+    }
     if let Some(address) = server.local_addr() {
         let port = address.port();
-        println!("Serving on {address}. It speaks the Redis protocol; in another terminal try");
-        println!("  redis-cli -p {port} set greeting hello ex 60");
-        println!("  redis-cli -p {port} ttl greeting");
-        println!("  redis-cli -p {port} info stats");
-        println!("  redis-cli -p {port} --bigkeys");
-        println!("  redis-benchmark -p {port} -t set,get -P 16 -q");
+        writeln!(
+            out,
+            "Serving on {address}. It speaks the Redis protocol; in another terminal try"
+        )?;
+        writeln!(out, "  redis-cli -p {port} set greeting hello ex 60")?;
+        writeln!(out, "  redis-cli -p {port} ttl greeting")?;
+        writeln!(out, "  redis-cli -p {port} info stats")?;
+        writeln!(out, "  redis-cli -p {port} --bigkeys")?;
+        writeln!(out, "  redis-benchmark -p {port} -t set,get -P 16 -q")?;
     }
     if let Some(address) = server.tls_addr() {
-        println!("With TLS on {address}.");
+        writeln!(out, "With TLS on {address}.")?;
     }
     if let Some(path) = &flags.unixsocket {
-        println!("On this machine also at {}.", path.display());
+        writeln!(out, "On this machine also at {}.", path.display())?;
     }
-    println!("Ctrl-C ends it; what it holds is gone then.");
+    writeln!(out, "Ctrl-C ends it; what it holds is gone then.")?;
+    Ok(out.flush()?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Waits until somebody wants the program to end: a signal, or `SHUTDOWN`.
