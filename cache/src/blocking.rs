@@ -357,3 +357,6 @@ impl Registry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
