@@ -1,5 +1,6 @@
 //! The HyperLogLog family: how many different elements there were, in 12 KiB and within 0.81 %.
 
+mod debug;
 mod sketch;
 #[cfg(test)]
 mod tests;
@@ -173,9 +174,22 @@ pub(super) const COMMANDS: &[Command] = &[
             "2.8.9",
             "Estimates how many different elements were added to HyperLogLogs.",
         ),
+    Command::new(
+        "pfdebug",
+        3,
+        Keys::Range { first: 2, last: 2, step: 1 },
+        GROW.and(Flags::ADMIN),
+        debug::pfdebug,
+    )
+    .docs(Group::HyperLogLog, "2.8.9", "Looks into a HyperLogLog, for tests."),
     Command::new("pfmerge", -2, Keys::EVERY, GROW, pfmerge).docs(
         Group::HyperLogLog,
         "2.8.9",
         "Merges HyperLogLogs into the first one.",
+    ),
+    Command::new("pfselftest", 1, Keys::None, Flags::ADMIN, debug::pfselftest).docs(
+        Group::HyperLogLog,
+        "2.8.9",
+        "Checks that HyperLogLogs estimate as well as they should.",
     ),
 ];

@@ -103,6 +103,11 @@ pub(super) const COMMANDS: &[Command] = &[Command::new("memory", -2, Keys::None,
             "4.0.0",
             "Says what stands out about the use of memory.",
         ),
+        Command::new("help", 2, Keys::None, Flags::LOADING.and(Flags::STALE), help).docs(
+            Group::Server,
+            "4.0.0",
+            "Tells about the subcommands.",
+        ),
         Command::new("malloc-stats", 2, Keys::None, Flags(0), malloc_stats).docs(
             Group::Server,
             "4.0.0",

@@ -39,6 +39,25 @@ fn the_bytes_are_redis_s() {
 }
 
 #[test]
+fn a_sketch_can_be_looked_into() {
+    story(
+        "
+        PFADD a x              => 1
+        PFDEBUG ENCODING a     => sparse
+        PFDEBUG DECODE a       => \"Z:16374 v:2,1 z:9\"
+        PFDEBUG TODENSE a      => 1
+        PFDEBUG TODENSE a      => 0
+        PFDEBUG ENCODING a     => dense
+        PFDEBUG DECODE a       => -ERR HLL encoding is not sparse
+        PFDEBUG ENCODING none  => -ERR The specified key does not exist
+        PFDEBUG OTHER a        => -ERR Unknown PFDEBUG subcommand 'OTHER'
+        PFCOUNT a              => 1
+        PFSELFTEST             => OK
+        ",
+    );
+}
+
+#[test]
 fn the_estimate_stays_within_three_standard_errors() {
     let mut bytes = sketch::empty();
     for number in 1..=100_000u32 {
