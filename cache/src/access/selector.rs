@@ -353,9 +353,9 @@ impl Selector {
     }
 }
 
-/// `RW~pattern`, in any order and either alone.
+/// `RW~pattern`, in any order and either alone. Redis takes a missing pattern for an empty one.
 fn permission(rest: &[u8]) -> Option<(&[u8], Access)> {
-    let tilde = rest.iter().position(|byte| *byte == b'~')?;
+    let tilde = rest.iter().position(|byte| *byte == b'~').unwrap_or(rest.len());
     let mut access = Access::NONE;
     for letter in &rest[..tilde] {
         match letter.to_ascii_uppercase() {
@@ -364,7 +364,7 @@ fn permission(rest: &[u8]) -> Option<(&[u8], Access)> {
             _ => return None,
         }
     }
-    (access != Access::NONE).then_some((&rest[tilde + 1..], access))
+    (access != Access::NONE).then(|| (rest.get(tilde + 1..).unwrap_or_default(), access))
 }
 
 pub(super) fn has_spaces(text: &[u8]) -> bool {

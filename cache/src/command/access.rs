@@ -236,8 +236,8 @@ fn who_am_i(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
 
 fn no_file(_: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
     Err(Failure::err(
-        "This instance is not configured to use an ACL file: users live in memory, and are made \
-         with ACL SETUSER",
+        "This Redis instance is not configured to use an ACL file. Users live in memory, and are \
+         made with ACL SETUSER",
     ))
 }
 
@@ -410,6 +410,7 @@ mod tests {
             GET r:1 => nil
             SET r:1 x => -NOPERM No permissions to access a key
             SET w:1 x => OK
+            SET w:1 get => OK
             SET w:1 x GET => -NOPERM No permissions to access a key
             GET w:1 => -NOPERM No permissions to access a key
             COPY r:1 w:2 => 0

@@ -64,8 +64,13 @@ fn set(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let pairs: Vec<(&str, &str)> =
         texts.chunks_exact(2).map(|pair| (pair[0].as_ref(), pair[1].as_ref())).collect();
     let refused = |error: crate::settings::SettingError| Failure::Text(error.to_string().into());
-    for row in ctx.engine.settings.set(&pairs).map_err(refused)? {
+    let rows = ctx.engine.settings.set(&pairs).map_err(refused)?;
+    for (row, pair) in rows.into_iter().zip(arguments.chunks_exact(2)) {
         take_effect(ctx.engine, row);
+        if row.name == "requirepass" {
+            // As it came: a password need not be text.
+            ctx.engine.access.set_default_password(pair[1]);
+        }
     }
     ctx.reply.ok();
     Ok(())

@@ -24,10 +24,10 @@ pub(super) const COMMANDS: &[Command] = &[Command::new("command", -1, Keys::None
 const SUBCOMMANDS: &[Command] = &[
     sub("count", 2, count, "2.8.13", "Returns how many commands there are."),
     sub("docs", -2, docs, "7.0.0", "Returns what commands do, in words."),
-    sub("getkeys", -3, get_keys, "2.8.13", "Extracts the keys from a whole command."),
+    sub("getkeys", -4, get_keys, "2.8.13", "Extracts the keys from a whole command."),
     sub(
         "getkeysandflags",
-        -3,
+        -4,
         get_keys_and_flags,
         "7.0.0",
         "Extracts keys, and what becomes of them.",
@@ -47,7 +47,8 @@ const fn sub(
     Command::new(name, arity, Keys::None, ANY_TIME, run).docs(Group::Server, since, summary)
 }
 
-const FLAG_NAMES: [(Flags, &str); 18] = [
+/// Flags as `COMMAND` names them. As in Redis, it does not tell that a command may replicate.
+const FLAG_NAMES: [(Flags, &str); 17] = [
     (Flags::WRITE, "write"),
     (Flags::READONLY, "readonly"),
     (Flags::DENYOOM, "denyoom"),
@@ -61,7 +62,6 @@ const FLAG_NAMES: [(Flags, &str); 18] = [
     (Flags::SKIP_SLOWLOG, "skip_slowlog"),
     (Flags::FAST, "fast"),
     (Flags::NO_AUTH, "no_auth"),
-    (Flags::MAY_REPLICATE, "may_replicate"),
     (Flags::ALLOW_BUSY, "allow_busy"),
     (Flags::NO_ASYNC_LOADING, "no_async_loading"),
     (Flags::NO_MULTI, "no_multi"),

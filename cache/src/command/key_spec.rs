@@ -266,10 +266,13 @@ pub fn words_of(known: &Known, arguments: &[&[u8]], index: usize) -> KeySpec {
     let spec = covered.or(specs.last()).copied();
     let mut spec = spec.unwrap_or(somewhere(CHANGE));
     if spec.flags.ends_with("variable_flags") {
-        let has = |word: &str| arguments[2..].iter().any(|it| super::is_option(it, word));
+        let has = |from: usize, word: &str| {
+            arguments.iter().skip(from).any(|argument| super::is_option(argument, word))
+        };
         spec.flags = match known.full_name {
-            "set" if !has("GET") => OVERWRITE,
-            "bitfield" if !has("SET") && !has("INCRBY") => READ,
+            // The value comes before the options, and may be called like one.
+            "set" if !has(3, "GET") => OVERWRITE,
+            "bitfield" if !has(2, "SET") && !has(2, "INCRBY") => READ,
             _ => CHANGE,
         };
     }
