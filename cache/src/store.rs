@@ -354,13 +354,15 @@ impl Store {
         others.max_by_key(|shard| self.accounts.shard(*shard))
     }
 
-    /// The most that one value may occupy, in bytes: 512 MiB, or a sixteenth of the limit if that is less.
+    /// The most that one value may occupy, in bytes: 512 MiB, or a sixteenth of the limit if that is less; but never less than
+    /// 1 MiB, so that the limit can still be talked about however low it was set.
     #[must_use]
     pub fn value_limit(&self) -> usize {
         const MOST: u64 = 512 << 20;
+        const LEAST: u64 = 1 << 20;
         let most = match self.limit() {
             0 => MOST,
-            limit => MOST.min(limit / 16),
+            limit => (limit / 16).clamp(LEAST, MOST),
         };
         usize::try_from(most).expect("512 MiB fit into an address space")
     }
