@@ -158,6 +158,8 @@ impl Mark {
     pub const PAUSED: Self = Self(1 << 10);
     /// It closes after the reply that is under way.
     pub const CLOSING: Self = Self(1 << 11);
+    /// It is about to be gone, or is.
+    pub const LEAVING: Self = Self(Self::KILLED.0 | Self::GONE.0 | Self::CLOSING.0);
     /// `READONLY`.
     pub const READONLY: Self = Self(1 << 12);
 }
@@ -253,7 +255,7 @@ impl Client {
         }
     }
 
-    /// Whether it is marked so.
+    /// Whether it is marked so; with any of them, for several.
     #[must_use]
     pub fn is(&self, mark: Mark) -> bool {
         self.marks.load(Ordering::Acquire) & mark.0 != 0

@@ -291,6 +291,9 @@ impl Session {
             return Ok(());
         }
         let mut keys = self.lock(engine, known.command, arguments, now);
+        if self.client.is(Mark::NO_TOUCH) {
+            keys.set_touches(false);
+        }
         let reply = Reply::new(out, self.protocol);
         let result = self.run(engine, known, arguments, &mut keys, reply, now);
         engine.settle(&mut keys, Some(self.client.id));

@@ -353,7 +353,7 @@ impl Tracker {
     fn send(&self, content: &[u8]) {
         let target = match &self.redirect {
             None => &self.client,
-            Some(target) if !target.is(Mark::GONE) => target,
+            Some(target) if !target.is(Mark::LEAVING) => target,
             Some(target) => {
                 self.client.mark(Mark::BROKEN_REDIRECT, true);
                 if self.client.protocol() == Protocol::Resp3 {

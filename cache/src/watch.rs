@@ -83,6 +83,8 @@ impl Watches {
                         mark([watchers], |existed| exists || existed);
                     }
                 }
+                // What was not there when its watch began, or had expired, has not changed by being reclaimed.
+                Cause::Expired => mark(of_database.get(&change.key), |existed| existed),
                 // All others are about one key.
                 _ => mark(of_database.get(&change.key), |_| true),
             }

@@ -1,6 +1,7 @@
 //! What a connection chooses for itself: `PING`, `ECHO`, `SELECT`, `HELLO`, `RESET`, `QUIT`.
 
 use super::{Command, Context, Failure, Flags, Group, Keys, integer, is_option, parse_integer};
+use crate::clients::Mark;
 use crate::resp::Protocol;
 use crate::session::Next;
 use crate::types::{DATABASES, Database};
@@ -94,6 +95,7 @@ fn select(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure>
 
 fn quit(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
     ctx.session.next = Next::Close;
+    ctx.session.client.mark(Mark::CLOSING, true);
     ctx.reply.ok();
     Ok(())
 }

@@ -24,7 +24,7 @@ fn del(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
 fn exists(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let found = arguments[1..].iter().filter(|argument| {
         let key = ctx.key(argument);
-        ctx.keys.get(&key).is_some()
+        ctx.keys.examine(&key).is_some()
     });
     let found = found.count();
     ctx.reply.count(found);

@@ -254,6 +254,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.output.capacity() == 0 {
             self.output = self.worker.pool.lend();
         }
+        // What `CLIENT LIST` tells of the buffers is what they hold before the first of these requests.
+        self.client().set_buffers(self.input.len() - self.taken, self.unsent());
         let bulk_max = self.worker.shared.bulk_max();
         let Self { worker, session, parser, input, taken, output, phase, timer, now, .. } = self;
         let engine = &*worker.shared.engine;

@@ -234,3 +234,22 @@ fn one_who_does_not_read_is_doomed_and_costs_nobody_anything() {
     assert_eq!(reader.client.outbox.len(), 0);
     assert_eq!(received(&mut reader), "");
 }
+
+#[test]
+fn reads_of_a_client_that_does_not_touch_are_no_uses() {
+    TestNode::new().story(
+        "SET k 1 => OK\n\
+         wait 5000\n\
+         EXISTS k => 1\n\
+         OBJECT IDLETIME k => 5\n\
+         CLIENT NO-TOUCH ON => OK\n\
+         GET k => \"1\"\n\
+         OBJECT IDLETIME k => 5\n\
+         TOUCH k => 1\n\
+         OBJECT IDLETIME k => 0\n\
+         wait 5000\n\
+         CLIENT NO-TOUCH OFF => OK\n\
+         GET k => \"1\"\n\
+         OBJECT IDLETIME k => 0\n",
+    );
+}

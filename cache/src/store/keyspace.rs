@@ -20,6 +20,7 @@ pub struct Keyspace<'s> {
     store: &'s Store,
     guards: [Option<MutexGuard<'s, Shard>>; SHARDS as usize],
     now: Now,
+    touches: bool,
 }
 
 impl<'s> Keyspace<'s> {
@@ -35,7 +36,7 @@ impl<'s> Keyspace<'s> {
             guard.follow(policy);
             guards[index] = Some(guard);
         }
-        Self { store, guards, now }
+        Self { store, guards, now, touches: true }
     }
 }
 
@@ -60,8 +61,19 @@ impl Keyspace<'_> {
 
     /// Looks `key` up for reading: counts a hit or a miss, and notes the use.
     pub fn get(&mut self, key: &Key<'_>) -> Option<View<'_>> {
+        let (now, touches) = (self.now, self.touches);
+        self.shard(key).get(key, now, touches)
+    }
+
+    /// As [`Keyspace::get`], but it is no use: what `EXISTS` does.
+    pub fn examine(&mut self, key: &Key<'_>) -> Option<View<'_>> {
         let now = self.now;
-        self.shard(key).get(key, now)
+        self.shard(key).get(key, now, false)
+    }
+
+    /// Sets whether lookups are noted as uses (`CLIENT NO-TOUCH`). At first they are.
+    pub fn set_touches(&mut self, touches: bool) {
+        self.touches = touches;
     }
 
     /// Looks `key` up without counting or noting anything.

@@ -214,12 +214,15 @@ impl Shard {
 
     /// Looks `key` up, notes the use, and counts a hit or a miss.
     #[inline]
-    pub(super) fn get(&mut self, key: &Key<'_>, now: Now) -> Option<View<'_>> {
+    /// Looks a key up and counts that; `touches` says whether it is noted as a use.
+    pub(super) fn get(&mut self, key: &Key<'_>, now: Now, touches: bool) -> Option<View<'_>> {
         let Some(handle) = self.live(key, now) else {
             self.statistics.miss(key.database, key.hash, key.bytes, now);
             return None;
         };
-        self.note_use(handle, now);
+        if touches {
+            self.note_use(handle, now);
+        }
         self.statistics.hit(key.database, key.hash, key.bytes, now);
         Some(self.view(handle))
     }

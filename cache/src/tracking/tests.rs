@@ -150,7 +150,10 @@ fn optin_and_optout_select_reads() {
         run(&engine, &mut reader, line);
     }
     node.story("MSET {t}k 1 {t}a 1 {t}b 1 => OK");
-    assert_eq!(received(&mut reader), ">[\"invalidate\", [\"{t}a\"]] >[\"invalidate\", [\"{t}b\"]]");
+    assert_eq!(
+        received(&mut reader),
+        ">[\"invalidate\", [\"{t}a\"]] >[\"invalidate\", [\"{t}b\"]]"
+    );
     assert!(
         run(&engine, &mut reader, "CLIENT CACHING NO")
             .starts_with("-ERR CLIENT CACHING NO is only")

@@ -253,3 +253,12 @@ fn blocking_commands_do_not_wait_within_a_transaction() {
     node.story("MULTI => OK\nBLPOP l 0 => QUEUED\nRPUSH l a => QUEUED\nBLPOP l 0 => QUEUED");
     assert_eq!(node.run("EXEC"), "[nil, 1, [\"l\", \"a\"]]");
 }
+
+#[test]
+fn a_stale_key_that_an_exchange_brings_counts_as_not_there() {
+    let mut node = TestNode::new();
+    node.story("SELECT 1 => OK\nSET k 1 PX 10 => OK\nSELECT 0 => OK\nwait 10");
+    node.story("WATCH k => OK\nMULTI => OK\nPING => QUEUED");
+    flush_or_swap(&node, |keys| keys.swap(Database(0), Database(1)));
+    assert_eq!(node.run("EXEC"), "[PONG]");
+}

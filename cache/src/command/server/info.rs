@@ -163,6 +163,7 @@ fn clients(page: &mut Page<'_, '_, '_>) {
     let most = |bytes: fn(&crate::clients::Client) -> usize| {
         all.iter().map(|client| bytes(client)).max().unwrap_or(0)
     };
+    let held_back = all.iter().filter(|client| client.is(Mark::PAUSED)).count();
     let subscribed = all.iter().filter(|client| client.subscriptions() > 0).count();
     let tracking = all.iter().filter(|client| client.is(Mark::TRACKING)).count();
     page.head("Clients");
@@ -171,7 +172,7 @@ fn clients(page: &mut Page<'_, '_, '_>) {
     page.line("maxclients", engine.settings.maxclients.load(Ordering::Relaxed));
     page.line("client_recent_max_input_buffer", most(|client| client.input_bytes()));
     page.line("client_recent_max_output_buffer", most(|client| client.output_bytes()));
-    page.line("blocked_clients", engine.waiters.len());
+    page.line("blocked_clients", engine.waiters.len() + held_back);
     page.line("tracking_clients", tracking);
     page.line("pubsub_clients", subscribed);
     page.line("watching_clients", all.iter().filter(|client| client.watched() > 0).count());
