@@ -3,15 +3,20 @@
 use super::{Failure, integer, is_option};
 use crate::glob;
 
-/// A cursor in an argument: decimal digits; nothing at all is 0, as in Redis.
+/// A cursor in an argument: decimal digits, with a sign if need be, as C's `strtoul` reads them. Nothing at all is 0, and a
+/// negative number counts from the top.
 pub(super) fn read_cursor(text: &[u8]) -> Result<u64, Failure> {
-    let text = text.strip_prefix(b"+").filter(|rest| !rest.is_empty()).unwrap_or(text);
-    text.iter()
-        .try_fold(0u64, |cursor, byte| {
-            let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-            cursor.checked_mul(10)?.checked_add(digit)
-        })
-        .ok_or_else(|| Failure::err("invalid cursor"))
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] if !digits.is_empty() => (true, digits),
+        [b'+', digits @ ..] if !digits.is_empty() => (false, digits),
+        digits => (false, digits),
+    };
+    let cursor = digits.iter().try_fold(0u64, |cursor, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        cursor.checked_mul(10)?.checked_add(digit)
+    });
+    let cursor = cursor.ok_or_else(|| Failure::err("invalid cursor"))?;
+    Ok(if negative { cursor.wrapping_neg() } else { cursor })
 }
 
 /// The options of a scan over the elements of one key.
@@ -68,7 +73,9 @@ mod tests {
             ("18446744073709551615", Some(u64::MAX)),
             ("18446744073709551616", None),
             ("+", None),
-            ("-1", None),
+            ("-1", Some(u64::MAX)),
+            ("-", None),
+            ("--1", None),
             (" 1", None),
             ("1 ", None),
             ("x", None),

@@ -344,3 +344,85 @@ fn a_large_hash_answers_as_a_small_one_does() {
     }
     assert_eq!(node.run("EXISTS h"), "0");
 }
+
+/// Lets every shard's wheel do its work, as the server does a few hundred times a second.
+fn advance(node: &TestNode) {
+    for shard in 0..crate::store::SHARDS {
+        while node.engine.advance(shard, 100) {}
+    }
+}
+
+#[test]
+fn a_field_that_nobody_asks_for_is_removed_and_told_of() {
+    let mut node = TestNode::new();
+    node.run("CONFIG SET notify-keyspace-events KEA");
+    let mut listener = node.connect();
+    crate::command::testing::run(&node.engine, &mut listener, "PSUBSCRIBE __keyevent@0__:*");
+    node.run("HSET h a 1 b 2");
+    node.run("HPEXPIRE h 50 FIELDS 1 a");
+    node.run("HPEXPIRE h 90 FIELDS 1 b");
+    let events = || {
+        let mut out = Vec::new();
+        listener.outbox().drain_into(&mut out);
+        let text = crate::command::testing::show(&out);
+        let events = text.split("__keyevent@0__:").skip(1).filter(|it| !it.starts_with('*'));
+        let names = events.map(|it| it.split('"').next().unwrap_or_default().to_owned());
+        names.collect::<Vec<String>>()
+    };
+    assert_eq!(events(), ["hset", "hexpire", "hexpire"]);
+    node.clock.advance_ms(49);
+    advance(&node);
+    assert!(events().is_empty());
+    node.clock.advance_ms(21);
+    advance(&node);
+    assert_eq!(events(), ["hexpired"]);
+    node.clock.advance_ms(40);
+    advance(&node);
+    assert_eq!(events(), ["hexpired", "del"]);
+    assert_eq!(node.run("DBSIZE"), "0");
+}
+
+#[test]
+fn no_field_is_ever_served_at_or_after_its_deadline() {
+    let mut node = TestNode::new();
+    let mut random = 1u64;
+    let mut draw = |limit: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % limit
+    };
+    let mut model = std::collections::BTreeMap::<(u64, u64), u64>::new();
+    let mut now = 0;
+    for step in 0..4_000 {
+        let (key, field, life) = (draw(4), draw(40), 1 + draw(60));
+        match draw(4) {
+            0 => {
+                node.run(&format!("HSETEX h{key} PX {life} FIELDS 1 f{field} v"));
+                model.insert((key, field), now + life);
+            }
+            1 => {
+                let reply = node.run(&format!("HPEXPIRE h{key} {life} FIELDS 1 f{field}"));
+                let there = model.contains_key(&(key, field));
+                assert_eq!(reply, if there { "[1]" } else { "[-2]" });
+                model.entry((key, field)).and_modify(|at| *at = now + life);
+            }
+            2 => {
+                let there = model.contains_key(&(key, field));
+                let reply = node.run(&format!("HGET h{key} f{field}"));
+                assert_eq!(reply, if there { "\"v\"" } else { "nil" }, "step {step}");
+            }
+            _ => {
+                let there = model.keys().filter(|it| it.0 == key).count();
+                assert_eq!(node.run(&format!("HLEN h{key}")), there.to_string(), "step {step}");
+                let exists = i32::from(there > 0).to_string();
+                assert_eq!(node.run(&format!("EXISTS h{key}")), exists);
+            }
+        }
+        let passed = draw(4);
+        node.clock.advance_ms(passed);
+        now += passed;
+        model.retain(|_, at| *at > now);
+        if step % 7 == 0 {
+            advance(&node);
+        }
+    }
+}
