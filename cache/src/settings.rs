@@ -273,7 +273,7 @@ pub fn parse_memory(text: &str) -> Option<i64> {
 
 fn parse_output_limits(text: &str) -> Result<Vec<(OutputClass, [i64; 3])>, &'static str> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    if words.is_empty() || words.len() % 4 != 0 {
+    if words.is_empty() || !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.");
     }
     words

@@ -170,7 +170,7 @@ fn delete_user(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Fai
     let deleted = ctx.engine.access.delete(names);
     for client in ctx.engine.clients.all() {
         let user = client.labels().user;
-        if names.iter().any(|name| *name == user.as_bytes()) {
+        if names.contains(&user.as_bytes()) {
             disconnect(ctx, &client);
         }
     }
@@ -193,7 +193,7 @@ fn get_user(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failur
     reply.array(passwords.len());
     passwords.iter().for_each(|hash| reply.bulk(hash.as_bytes()));
     let (root, others) = selectors.split_first().expect("a user has a root selector");
-    let mut show = |reply: &mut crate::resp::Reply<'_>, it: &crate::access::SelectorShown| {
+    let show = |reply: &mut crate::resp::Reply<'_>, it: &crate::access::SelectorShown| {
         reply.bulk(b"commands");
         reply.bulk(it.commands.as_bytes());
         reply.bulk(b"keys");

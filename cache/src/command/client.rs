@@ -6,6 +6,7 @@ mod tracking;
 use super::{Command, Context, Failure, Flags, Group, Keys, help, integer, is_option};
 use crate::clients::{Class, Client, Labels, Mark, Pause};
 use crate::session::Replies;
+use crate::totals::Counter;
 use crate::types::ClientId;
 
 const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::NOSCRIPT);
@@ -276,6 +277,11 @@ fn unblock(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Done {
         }
     };
     let id = ClientId(u64::try_from(integer(arguments[2])?).unwrap_or(0));
-    ctx.reply.integer(i64::from(ctx.engine.waiters.unblock(id, is_error)));
+    let unblocked = ctx.engine.waiters.unblock(id, is_error);
+    if unblocked && is_error {
+        ctx.session.tally.add(Counter::Errors, 1);
+        ctx.engine.totals.note_error("UNBLOCKED");
+    }
+    ctx.reply.integer(i64::from(unblocked));
     Ok(())
 }

@@ -304,7 +304,6 @@ fn get_keys(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failur
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::clients::{Origin, Outbox};
     use crate::command::testing::{TestClock, TestNode, run, story};
     use crate::engine::{Engine, EngineOptions};

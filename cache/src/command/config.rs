@@ -57,7 +57,7 @@ fn get(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
 
 fn set(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let arguments = &arguments[2..];
-    if arguments.len() % 2 != 0 {
+    if !arguments.len().is_multiple_of(2) {
         return Err(Failure::Syntax);
     }
     let texts: Vec<_> = arguments.iter().map(|text| String::from_utf8_lossy(text)).collect();

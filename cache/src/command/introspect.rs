@@ -246,7 +246,7 @@ fn docs(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
 fn list(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let mut names = Vec::new();
     match *arguments {
-        [_, _] => names.extend(TABLE.iter().map(|known| known.full_name)),
+        [_, _] => each_command(|known| names.push(known.full_name)),
         [_, _, word, kind, what] if is_option(word, "FILTERBY") => {
             if is_option(kind, "ACLCAT") {
                 let category = CATEGORIES.iter().find(|category| is_option(what, category));

@@ -270,7 +270,7 @@ fn percentiles(text: &str) -> Result<String, &'static str> {
 fn save_points(text: &str) -> Result<String, &'static str> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let good = |word: &&str| word.parse::<u32>().is_ok();
-    if words.len() % 2 != 0 || !words.iter().all(good) {
+    if !words.len().is_multiple_of(2) || !words.iter().all(good) {
         return Err("Invalid save parameters");
     }
     Ok(words.join(" "))
