@@ -4,3 +4,4 @@ mod limits;
 mod node;
 mod serving;
 mod tls;
+mod waiting;

@@ -94,7 +94,9 @@ impl<S: Read + Write> Client<S> {
         self.stream.read_until(b'\n', &mut line).unwrap();
         assert!(line.ends_with(b"\r\n"), "the connection ended within {}", line.escape_ascii());
         line.truncate(line.len() - 2);
-        let Some(length) = line.strip_prefix(b"$") else { return line };
+        let Some(length) = line.strip_prefix(b"$").filter(|length| *length != b"-1") else {
+            return line;
+        };
         let length: usize = std::str::from_utf8(length).unwrap().parse().unwrap();
         let mut bytes = vec![0; length + 2];
         self.stream.read_exact(&mut bytes).unwrap();
