@@ -32,6 +32,11 @@ pub fn compare(left: (f64, &[u8]), right: (f64, &[u8])) -> Ordering {
     left.0.partial_cmp(&right.0).unwrap_or(Ordering::Equal).then_with(|| left.1.cmp(right.1))
 }
 
+/// A score as Redis keeps it in a small set, where whole numbers are integers: zero has no sign there.
+fn without_sign(score: f64) -> f64 {
+    score + 0.0
+}
+
 /// An end of a range of scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoreBound {
@@ -375,12 +380,11 @@ impl SortedSet {
                 let Some(score) = decide(old).filter(|score| old != Some(*score)) else { return };
                 assert!(!score.is_nan(), "a score is a number");
                 self.changed = true;
+                let outgrows = found.len >= LISTPACK.0 || member.len() > LISTPACK.1;
+                let score = if outgrows && old.is_none() { score } else { without_sign(score) };
                 if let Some((_, from, to)) = found.place {
                     run.drain(from..to);
-                } else if found.len >= LISTPACK.0
-                    || member.len() > LISTPACK.1
-                    || run.len() + packed::pair_bytes(member) > PACKED
-                {
+                } else if outgrows || run.len() + packed::pair_bytes(member) > PACKED {
                     let mut large = Box::new(Large::of_run(run));
                     large.insert(member, score);
                     self.form = Form::Large(large);
@@ -394,6 +398,7 @@ impl SortedSet {
                 let Some(score) = decide(old).filter(|score| old != Some(*score)) else { return };
                 assert!(!score.is_nan(), "a score is a number");
                 self.changed = true;
+                let score = if large.beyond_listpack { score } else { without_sign(score) };
                 match id {
                     None => large.insert(member, score),
                     Some(id) => {

@@ -53,7 +53,7 @@ fn scores_and_ranks_are_read() {
         ZSCORE z c                => "3.5"
         ZSCORE z x                => nil
         ZSCORE none x             => nil
-        ZSCORE z n                => "-0"
+        ZSCORE z n                => "0"
         ZMSCORE z a x c           => ["1", nil, "3.5"]
         ZMSCORE none a            => [nil]
         ZRANK z a                 => 1
