@@ -263,8 +263,8 @@ impl Channels {
     #[must_use]
     pub fn names(&self, scope: Scope, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         let registry = self.read();
-        let fits = |name: &&Box<[u8]>| pattern.is_none_or(|it| glob::matches(it, name));
-        registry.names(scope).keys().filter(fits).cloned().collect()
+        let names = registry.names(scope).keys();
+        names.filter(|name| pattern.is_none_or(|it| glob::matches(it, name))).cloned().collect()
     }
 
     /// How many clients subscribe to `name`.
