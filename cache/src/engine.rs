@@ -19,7 +19,7 @@ use crate::pubsub::Channels;
 use crate::ring::table::SlotTable;
 use crate::settings::Settings;
 use crate::slow_log::SlowLog;
-use crate::store::{Key, Keyspace, ShardSet, Store, StoreOptions};
+use crate::store::{Change, Key, Keyspace, ShardSet, Store, StoreOptions};
 use crate::totals::Totals;
 use crate::tracking::Tracking;
 use crate::types::{ClientId, Now};
@@ -194,13 +194,28 @@ impl Engine {
     /// it was. Serving a blocked client changes keys in turn, so this goes on until nothing has changed; each round serves at least
     /// one of them.
     pub fn settle(&self, keys: &mut Keyspace<'_>, by: Option<ClientId>) {
+        self.settle_after(Vec::new(), keys, by);
+    }
+
+    /// As [`Engine::settle`], where `told` has changed before, and those who have read it have been told.
+    pub(crate) fn settle_after(
+        &self,
+        mut told: Vec<Change>,
+        keys: &mut Keyspace<'_>,
+        by: Option<ClientId>,
+    ) {
         loop {
-            let changes = keys.take_changes();
+            let mut changes = keys.take_changes();
+            self.tracking.tell_readers(&changes, by);
+            if !told.is_empty() {
+                told.append(&mut changes);
+                changes = std::mem::take(&mut told);
+            }
             if changes.is_empty() {
                 return;
             }
             self.watches.note(&self.store, keys, &changes);
-            self.tracking.note(&changes, by);
+            self.tracking.broadcast(&changes, by);
             self.store.charge_buffers(self.tracking.take_charge());
             self.channels.note(&changes);
             self.waiters.note(self, keys, &changes);

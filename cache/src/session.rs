@@ -586,6 +586,8 @@ impl Session {
         now: Now,
     ) {
         self.may_wait = false;
+        let by = Some(self.client.id);
+        let mut told = Vec::new();
         for queued in queue {
             let arguments: Vec<&[u8]> = queued.arguments.iter().map(|it| &**it).collect();
             let from = reply.len();
@@ -600,6 +602,12 @@ impl Session {
                 engine.clock.now(),
                 result.is_ok(),
             );
+            // What a command reads after another one has changed it is not stale.
+            if engine.tracking.is_used() {
+                let changes = keys.take_changes();
+                engine.tracking.tell_readers(&changes, by);
+                told.extend(changes);
+            }
             reply.set_protocol(self.protocol);
             if let Err(failure) = result {
                 reply.truncate(from);
@@ -609,6 +617,7 @@ impl Session {
             }
         }
         self.may_wait = true;
+        engine.settle_after(told, keys, by);
     }
 }
 

@@ -253,9 +253,9 @@ impl Tracking {
         }
     }
 
-    /// Tells clients that keys they have read were changed, by the client `by` if it was one. The keys' shards are still locked.
-    pub fn note(&self, changes: &[Change], by: Option<ClientId>) {
-        if !self.is_used() {
+    /// Tells clients in the default mode that keys they have read were changed, by the client `by` if it was one. The keys' shards are still locked.
+    pub fn tell_readers(&self, changes: &[Change], by: Option<ClientId>) {
+        if changes.is_empty() || !self.is_used() {
             return;
         }
         let mut table = self.lock();
@@ -276,6 +276,14 @@ impl Tracking {
                 tracker.send(&content);
             }
         }
+    }
+
+    /// Tells clients in broadcast mode of changes below their prefixes. The keys' shards are still locked.
+    pub fn broadcast(&self, changes: &[Change], by: Option<ClientId>) {
+        if !self.is_used() {
+            return;
+        }
+        let table = self.lock();
         if !table.prefixes.is_empty() {
             table.broadcast(changes, by);
         }

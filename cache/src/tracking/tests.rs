@@ -297,3 +297,15 @@ fn keys_read_before_broadcast_are_not_told_twice() {
     node.run("SET k 1");
     assert_eq!(received(&mut reader), K);
 }
+
+#[test]
+fn what_a_transaction_reads_after_it_was_changed_is_not_stale() {
+    let (mut node, mut reader) = tracked("");
+    let engine = node.engine.clone();
+    for line in ["MULTI", "SET k 1", "GET k"] {
+        run(&engine, &mut reader, line);
+    }
+    assert_eq!(run(&engine, &mut reader, "EXEC"), "[OK, \"1\"]");
+    node.run("SET k 2");
+    assert_eq!(received(&mut reader), K);
+}
