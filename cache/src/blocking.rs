@@ -178,7 +178,7 @@ impl Waiters {
 
     /// Whether anybody waits.
     pub fn is_used(&self) -> bool {
-        self.len() > 0
+        !self.is_empty()
     }
 
     /// How many wait (`blocked_clients`).
@@ -188,7 +188,7 @@ impl Waiters {
 
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
-        !self.is_used()
+        self.len() == 0
     }
 
     /// Whether this client waits.

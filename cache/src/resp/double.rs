@@ -45,7 +45,8 @@ pub fn format_double(value: f64) -> String {
 pub fn parse_double(text: &[u8]) -> Option<f64> {
     let value = parse_any(text)?;
     let overflown = value.is_infinite() && !text.iter().any(|it| matches!(it, b'i' | b'I'));
-    (!overflown && !(value == 0.0 && has_nonzero_digit(text))).then_some(value)
+    let underflown = value == 0.0 && has_nonzero_digit(text);
+    (!overflown && !underflown).then_some(value)
 }
 
 /// As [`parse_double`], for the ends of a range: what is too large is infinite and what is too small is zero.

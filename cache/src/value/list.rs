@@ -200,6 +200,12 @@ impl List {
         self.view().len()
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.view().is_empty()
+    }
+
     /// Makes it large, if a run that is `growth` bytes longer would be too long.
     fn make_room(&mut self, growth: usize) {
         if let Form::Packed(run) = &mut self.form

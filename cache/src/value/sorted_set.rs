@@ -367,6 +367,12 @@ impl SortedSet {
         self.view().len()
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.view().is_empty()
+    }
+
     /// Sets the score of a member to what `decide` makes of its present one, None if it is not there; nothing happens if that is
     /// None. A score that is the same counts as no change.
     ///

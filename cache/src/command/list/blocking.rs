@@ -73,7 +73,7 @@ fn pop_first(
 pub(super) fn blmpop(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let keys = ManyPop::read(&arguments[2..])?.keys;
     attempt_or_wait(ctx, arguments, keys, Kind::List, arguments[1], try_blmpop, |it| {
-        it.null_array()
+        it.null_array();
     })
 }
 

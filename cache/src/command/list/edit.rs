@@ -4,8 +4,8 @@ use super::read::index_of;
 use super::{count_of, range_of};
 use crate::command::{Context, Failure, integer, is_option};
 use crate::store::{Key, Missing};
+use crate::value::List;
 use crate::value::list::End;
-use crate::value::{List, Stored as _};
 
 pub(super) fn lset(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let key = ctx.key(arguments[1]);

@@ -7,7 +7,7 @@ use crate::resp::Reply;
 use crate::store::{Keyspace, Missing};
 use crate::types::Database;
 use crate::value::list::End;
-use crate::value::{Kind, List, Stored as _};
+use crate::value::{Kind, List};
 
 /// From which end of a list to which end of another one.
 #[derive(Clone, Copy)]

@@ -6,8 +6,8 @@ use crate::engine::Engine;
 use crate::resp::Reply;
 use crate::store::{Key, Keyspace, Missing, WrongType};
 use crate::types::Database;
+use crate::value::List;
 use crate::value::list::End;
-use crate::value::{List, Stored as _};
 
 pub(super) fn lpop(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     pop(ctx, arguments, End::Front)

@@ -46,10 +46,8 @@ impl Options {
         if self.only_new && self.only_present {
             return Err(Failure::err("XX and NX options at the same time are not compatible"));
         }
-        if (self.greater && self.only_new)
-            || (self.less && self.only_new)
-            || (self.greater && self.less)
-        {
+        let conditions = [self.only_new, self.greater, self.less];
+        if conditions.into_iter().filter(|it| *it).count() > 1 {
             return Err(Failure::err(
                 "GT, LT, and/or NX options at the same time are not compatible",
             ));
@@ -98,7 +96,7 @@ fn add(
     mut options: Options,
 ) -> Result<(), Failure> {
     let pairs = options.read(&arguments[2..]);
-    if pairs.is_empty() || pairs.len() % 2 != 0 {
+    if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
         return Err(Failure::Syntax);
     }
     options.check(pairs.len() / 2)?;

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::resp::{Protocol, Reply};
 use crate::store::{Key, Keyspace, Missing, WrongType};
 use crate::types::Database;
-use crate::value::{SortedSet, Stored as _};
+use crate::value::SortedSet;
 
 /// Which members go first.
 #[derive(Clone, Copy, PartialEq, Eq)]

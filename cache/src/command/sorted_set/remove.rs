@@ -6,7 +6,7 @@ use super::{name_bounds, score_bounds};
 use crate::command::list::range_of;
 use crate::command::{Context, Failure, integer};
 use crate::store::Missing;
-use crate::value::{SortedSet, SortedSetView, Stored as _};
+use crate::value::{SortedSet, SortedSetView};
 
 pub(super) fn zrem(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     remove(ctx, arguments[1], "zrem", |set| {
