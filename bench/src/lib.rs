@@ -1,4 +1,5 @@
-//! What the measuring programs share: numbers drawn at random, traces of lookups, markdown tables.
+//! What the measuring programs share: servers, numbers drawn at random, traces of lookups, markdown tables.
 
+pub mod server;
 pub mod table;
 pub mod trace;

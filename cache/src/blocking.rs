@@ -220,6 +220,34 @@ impl Waiters {
         true
     }
 
+    /// Ends the wait of everybody who waits for a value of kind `wanted` under `key`, with what `answer` writes: for news that is no
+    /// change of the key (`SETWITHLEASE … NEGATIVE`).
+    pub fn answer_all(
+        &self,
+        database: Database,
+        key: &[u8],
+        wanted: Kind,
+        answer: impl Fn(&mut Reply<'_>),
+    ) {
+        if !self.is_used() {
+            return;
+        }
+        let mut registry = self.lock();
+        let queue = registry.queues.get(&database).and_then(|queues| queues.get(key));
+        let clients: Vec<ClientId> = queue.into_iter().flat_map(|it| it.values().copied()).collect();
+        for client in clients {
+            let waits = |waiter: &Waiter| waiter.wanted == wanted && !waiter.being_served;
+            if registry.waiters.get(&client).is_some_and(waits)
+                && let Some(waiter) = registry.remove(client)
+            {
+                let mut bytes = Vec::new();
+                answer(&mut Reply::new(&mut bytes, waiter.protocol));
+                waiter.client.outbox.put(&bytes);
+            }
+        }
+        self.recount(&registry);
+    }
+
     /// Forgets a client whose connection has ended.
     pub fn forget(&self, client: ClientId) {
         if self.is_used() {

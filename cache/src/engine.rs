@@ -15,6 +15,7 @@ use crate::blocking::Waiters;
 use crate::clients::Clients;
 use crate::command::script::Scripts;
 use crate::latency::LatencyMonitor;
+use crate::leases::Leases;
 use crate::pubsub::Channels;
 use crate::ring::table::SlotTable;
 use crate::settings::Settings;
@@ -75,6 +76,8 @@ pub struct Engine {
     pub watches: Watches,
     /// Who waits for what (`BLPOP` and its like).
     pub waiters: Waiters,
+    /// Who loads what (`GETORLOCK`).
+    pub leases: Leases,
     /// `SLOWLOG`.
     pub slow_log: SlowLog,
     /// `LATENCY`.
@@ -111,6 +114,7 @@ impl Engine {
             tracking: Tracking::default(),
             watches: Watches::default(),
             waiters: Waiters::default(),
+            leases: Leases::default(),
             slow_log: SlowLog::default(),
             latency: LatencyMonitor::default(),
             totals: Totals::default(),
@@ -218,6 +222,7 @@ impl Engine {
             self.tracking.broadcast(&changes, by);
             self.store.charge_buffers(self.tracking.take_charge());
             self.channels.note(&changes);
+            self.leases.note(&changes);
             self.waiters.note(self, keys, &changes);
         }
     }
@@ -246,6 +251,9 @@ impl Engine {
         let now = self.clock.now();
         if shard == 0 {
             self.totals.sample(now);
+            if self.leases.purge(now.monotonic_us) {
+                self.review_observation();
+            }
         }
         if !self.expires_actively.load(Ordering::Relaxed) {
             return false;
@@ -263,6 +271,7 @@ impl Engine {
         let observed = self.watches.is_used()
             || self.tracking.is_used()
             || self.waiters.is_used()
+            || self.leases.is_used()
             || self.channels.wants_changes();
         self.store.observe(observed);
     }

@@ -9,6 +9,7 @@ pub mod decimal;
 pub mod engine;
 pub mod glob;
 pub mod latency;
+pub mod leases;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod pubsub;

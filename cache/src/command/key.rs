@@ -16,6 +16,8 @@ fn del(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
             ctx.notify(b'g', "del", &key);
             removed += 1;
         }
+        // Whoever is loading it may have read what is out of date now.
+        ctx.engine.leases.void(key.database(), key.bytes());
     }
     ctx.reply.count(removed);
     Ok(())
