@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p distributed-cache --example stampede`
 #![expect(clippy::print_stdout, reason = "an example that prints what happens")]
+#![expect(clippy::disallowed_methods, reason = "its database takes its time")]
 
 use std::error::Error;
 use std::sync::Barrier;
