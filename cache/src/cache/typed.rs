@@ -10,11 +10,18 @@ use serde::de::DeserializeOwned;
 use super::{Cache, Error, Load};
 
 /// A cache for values of type `T`, under keys with one prefix.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Typed<T> {
     cache: Cache,
     prefix: Box<str>,
     of: PhantomData<fn() -> T>,
+}
+
+/// By hand, since no `T` is cloned.
+impl<T> Clone for Typed<T> {
+    fn clone(&self) -> Self {
+        Self { cache: self.cache.clone(), prefix: self.prefix.clone(), of: PhantomData }
+    }
 }
 
 impl<T> Typed<T> {
