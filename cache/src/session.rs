@@ -706,9 +706,10 @@ fn unknown_command(arguments: &[&[u8]]) -> Failure {
     Failure::err(format_args!("unknown command '{name}', with args beginning with: {shown}"))
 }
 
-/// Bytes to be shown in an error.
+/// Bytes to be shown in an error: up to the first zero, as Redis shows them.
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end])
 }
 
 #[cfg(test)]
