@@ -76,7 +76,7 @@ struct Run {
     explained: BTreeMap<&'static str, u64>,
     unexplained: Vec<String>,
     /// The last commands, to tell what led to a difference.
-    recent: Vec<String>,
+    recent: Vec<Call>,
 }
 
 impl Run {
@@ -102,7 +102,7 @@ impl Run {
         for (call, order) in batch.iter().zip(orders) {
             let theirs = self.theirs.receive();
             let ours = self.ours.receive();
-            self.recent.push(shown(call));
+            self.recent.push(call.clone());
             if same(order, &theirs, &ours) {
                 continue;
             }
@@ -111,11 +111,10 @@ impl Run {
                 continue;
             }
             if !diverged {
-                let from = self.recent.len().saturating_sub(12);
                 self.unexplained.push(format!(
                     "--- {}\n  redis: {theirs:?}\n  ours:  {ours:?}\n  before: {}",
                     shown(call),
-                    self.recent[from..].join(" ; ")
+                    self.led_to(call)
                 ));
             }
             diverged = true;
@@ -127,6 +126,22 @@ impl Run {
             }
             self.recent.clear();
         }
+    }
+}
+
+impl Run {
+    /// The last commands since both were the same that share an argument with `call`.
+    fn led_to(&self, call: &Call) -> String {
+        let is_related = |earlier: &&Call| {
+            matches!(
+                earlier[0].as_slice(),
+                b"MULTI" | b"EXEC" | b"DISCARD" | b"SELECT" | b"FLUSHDB"
+            ) || earlier[1..].iter().any(|argument| call[1..].contains(argument))
+        };
+        let mut related: Vec<String> =
+            self.recent.iter().rev().filter(is_related).take(25).map(|call| shown(call)).collect();
+        related.reverse();
+        related.join(" ; ")
     }
 }
 
@@ -185,6 +200,16 @@ fn known_difference(call: &Call, theirs: &Value, ours: &Value) -> Option<&'stati
     }
     if name == "OBJECT" && second.as_deref() == Some("ENCODING") {
         return Some("OBJECT ENCODING: ours follows from the value, Redis's from its history");
+    }
+    if call.iter().any(|argument| argument.starts_with(b"\0")) {
+        return Some(
+            "a number that begins with a zero byte is the empty text to Redis, and none to us",
+        );
+    }
+    if matches!(name.as_str(), "BITPOS" | "BITCOUNT")
+        && matches!(ours, Value::Line(line) if line.starts_with('-'))
+    {
+        return Some("7.0 does not look at the range of a key that is not there; 7.2 and we do");
     }
     if name == "EXEC" && matches!(theirs, Value::Array(_)) && matches!(ours, Value::Array(_)) {
         return Some("EXEC: replies without order, or with such numbers, inside a transaction");

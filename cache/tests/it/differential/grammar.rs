@@ -126,7 +126,7 @@ fn argument(name: &str, random: &mut impl Rng) -> Vec<u8> {
     }
     let number = |random: &mut _, bound| below(random, bound).to_string();
     let text = match name {
-        "s" | "h" | "l" | "t" | "z" | "i" | "p" => {
+        "s" | "h" | "l" | "t" | "z" | "y" | "i" | "p" => {
             let kind = if below(random, 12) == 0 {
                 pick(random, &["s", "h", "l", "t", "z", "i"])
             } else {
