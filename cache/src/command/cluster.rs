@@ -272,8 +272,8 @@ fn failure_reports(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(),
     Ok(())
 }
 
-/// Where a key lies can be asked of any node, in a cluster or not.
 fn key_slot(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
+    clustered(ctx)?;
     ctx.reply.integer(i64::from(Slot::of(arguments[2]).0));
     Ok(())
 }

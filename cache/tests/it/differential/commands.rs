@@ -204,7 +204,7 @@ pub(crate) const COMMANDS: &[(Order, &str)] = &[
     (Exact, "CONFIG GET {maxmemory|save|appendonly|$v}"),
     (Exact, "ZRANGEBYSCORE $z $edge $edge $v"),
     (Exact, "SET $s $v EX $int PX $int"),
-    (Exact, "{EXPIRE|PEXPIRE} $k $int"),
+    (Exact, "EXPIRE $k $int"),
     (Exact, "GETRANGE $s $int $int"),
     (Exact, "SETRANGE $s $int $v"),
     (Exact, "LRANGE $l $int $int"),

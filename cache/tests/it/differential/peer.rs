@@ -42,6 +42,16 @@ impl std::fmt::Debug for Value {
 }
 
 impl Value {
+    /// With a number of 17 digits as short as it can be, which is how Redis writes it from 7.2 on.
+    pub(crate) fn plain(&self) -> Self {
+        let Self::Bulk(kind, bytes) = self else { return self.clone() };
+        let number = std::str::from_utf8(bytes).ok().filter(|text| text.len() >= 17);
+        match number.and_then(|text| text.parse::<f64>().ok()) {
+            Some(number) => Self::Bulk(*kind, number.to_string().into_bytes()),
+            None => self.clone(),
+        }
+    }
+
     pub(crate) fn as_integer(&self) -> Option<i64> {
         if let Self::Line(line) = self { line.strip_prefix(':')?.parse().ok() } else { None }
     }
