@@ -429,7 +429,7 @@ mod tests {
             ",
         );
         let log = node.run("ACL LOG");
-        assert!(log.contains("\"count\", 2") && log.contains("\"reason\", \"key\""), "{log}");
+        assert!(log.contains("\"count\", 3, \"reason\", \"key\""), "{log}");
         node.story("ACL LOG RESET => OK\nACL LOG => []");
     }
 

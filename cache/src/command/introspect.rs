@@ -331,7 +331,7 @@ mod tests {
             COMMAND GETKEYS MSET a 1 b 2 => [\"a\", \"b\"]
             COMMAND GETKEYS EVAL script 2 a b c => [\"a\", \"b\"]
             COMMAND GETKEYS EVAL script 0 => []
-            COMMAND GETKEYS PING => -ERR The command has no key arguments
+            COMMAND GETKEYS PING x => -ERR The command has no key arguments
             COMMAND GETKEYS NOTHING a => -ERR Invalid command specified
             COMMAND GETKEYS GET a b => -ERR Invalid number of arguments specified for command
             COMMAND GETKEYSANDFLAGS SET a 1 => [[\"a\", [OW, update]]]
