@@ -165,17 +165,25 @@ mod peers {
 fn caches(capacity: usize) -> Vec<(&'static str, Box<dyn Cache>)> {
     let sampled =
         SampledLru { entries: Entries::default(), capacity, random: Random(2), lookups: 0 };
-    let mut caches: Vec<(&'static str, Box<dyn Cache>)> = vec![
+    let ours: [(&'static str, Box<dyn Cache>); 3] = [
         ("lattice lru", Box::new(Lattice::new(capacity, Policy::AllKeysLru))),
         ("lattice lfu", Box::new(Lattice::new(capacity, Policy::AllKeysLfu))),
         ("sampled LRU", Box::new(sampled)),
     ];
-    #[cfg(feature = "peers")]
-    {
-        caches.push(("moka", Box::new(moka::sync::Cache::<u64, ()>::new(capacity as u64))));
-        caches.push(("quick_cache", Box::new(quick_cache::sync::Cache::<u64, ()>::new(capacity))));
-    }
-    caches
+    ours.into_iter().chain(others(capacity)).collect()
+}
+
+#[cfg(feature = "peers")]
+fn others(capacity: usize) -> Vec<(&'static str, Box<dyn Cache>)> {
+    vec![
+        ("moka", Box::new(moka::sync::Cache::<u64, ()>::new(capacity as u64))),
+        ("quick_cache", Box::new(quick_cache::sync::Cache::<u64, ()>::new(capacity))),
+    ]
+}
+
+#[cfg(not(feature = "peers"))]
+fn others(_capacity: usize) -> Vec<(&'static str, Box<dyn Cache>)> {
+    Vec::new()
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
