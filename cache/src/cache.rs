@@ -68,8 +68,8 @@ const VALUES: Database = Database(0);
 /// Keys that are known to be absent stand in another.
 const ABSENT: Database = Database(1);
 
-/// How often callers see to expiry in passing, in microseconds: one shard each time.
-const PASSING_US: u64 = 10_000;
+/// How long it takes until callers in passing have seen to the expiry of every shard, in microseconds: one shard at a time.
+const PASSING_US: u64 = 100_000;
 
 /// The most keys that are removed in passing.
 const PASSING_BUDGET: usize = 256;
