@@ -216,7 +216,7 @@ fn welcome(nodes: &[Node], directory: &Path, temporary: bool) -> String {
         if temporary { ", removed at the end; --data-dir keeps it" } else { "" },
         cache.map_or_else(String::new, |cache| format!(
             "\x20 redis-cli -p {} set greeting hello ex 60\n\
-             \x20 lattice cache --server {cache} stats\n",
+             \x20 lattice cache stats --server {cache}\n",
             cache.port()
         )),
     ));
