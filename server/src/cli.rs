@@ -36,7 +36,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cannot 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run one node
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Run a whole cluster on this machine, to try things out
     Demo(demo::Demo),
     /// Read and write keys

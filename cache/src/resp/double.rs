@@ -215,7 +215,7 @@ mod tests {
             "in",
             "0x1p99999",
             "0x1p-99999",
-            "1\02",
+            "1\x002",
             "1,5",
         ] {
             assert_eq!(parse_double(text.as_bytes()), None, "{text:?}");

@@ -139,7 +139,7 @@ impl Run {
             ) || earlier[1..].iter().any(|argument| call[1..].contains(argument))
         };
         let mut related: Vec<String> =
-            self.recent.iter().rev().filter(is_related).take(25).map(|call| shown(call)).collect();
+            self.recent.iter().rev().filter(is_related).take(25).map(shown).collect();
         related.reverse();
         related.join(" ; ")
     }
