@@ -23,7 +23,7 @@ pub(crate) fn bind(
     config: &CacheConfig,
     name: &str,
     insecure_no_auth: bool,
-) -> Result<Server, StartError> {
+) -> Result<(Server, Arc<Engine>), StartError> {
     let failed = |source| StartError::Cache(BindError::Address { address: UNKNOWN, source });
     let addresses = config.listen.resolve().map_err(failed)?;
     guard("cache-listen", &config.listen, &addresses, insecure_no_auth)?;
@@ -46,7 +46,7 @@ pub(crate) fn bind(
     // The first address only, as for the other ports.
     let listen = addresses.into_iter().take(1).collect();
     let options = ServerOptions { listen, clock: Some(clock), ..ServerOptions::default() };
-    Ok(Server::bind(options, engine)?)
+    Ok((Server::bind(options, Arc::clone(&engine))?, engine))
 }
 
 /// What an error shows where a name stands for no address at all.

@@ -4,8 +4,10 @@
 //! it changes; it is read from the node's status when somebody asks.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use distributed_cache::engine::Engine;
 use lattice_kv::KvReader;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -51,7 +53,7 @@ const LATENCY_BUCKETS: [f64; 14] = [
 ];
 
 impl Metrics {
-    pub(crate) fn new(raft: Raft<KvReader>) -> Self {
+    pub(crate) fn new(raft: Raft<KvReader>, cache: Option<Arc<Engine>>) -> Self {
         let mut registry = Registry::with_prefix("lattice");
         let requests =
             Family::<RequestLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| {
@@ -69,6 +71,9 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         registry.register_collector(Box::new(NodeCollector { raft }));
+        if let Some(engine) = cache {
+            registry.register_collector(Box::new(CacheCollector { engine }));
+        }
         Self { registry, requests }
     }
 
@@ -100,6 +105,63 @@ impl Collector for NodeCollector {
         gauge(&mut encoder, "kv_revision", "Newest revision of the store", reader.revision())?;
         let size = i64::try_from(reader.size().bytes).unwrap_or(i64::MAX);
         gauge(&mut encoder, "kv_store_bytes", "Bytes of keys and values, history included", size)
+    }
+}
+
+/// Reads the cache when asked.
+#[derive(Debug)]
+struct CacheCollector {
+    engine: Arc<Engine>,
+}
+
+impl Collector for CacheCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (memory, counters) = (self.engine.store.memory(), self.engine.store.counters());
+        let clients = i64::try_from(self.engine.clients.len()).unwrap_or(i64::MAX);
+        for (name, help, value) in [
+            (
+                "cache_used_bytes",
+                "Memory that counts against the cache's limit",
+                number(memory.used),
+            ),
+            (
+                "cache_limit_bytes",
+                "The cache's limit, 0 for none",
+                number(self.engine.store.limit()),
+            ),
+            ("cache_buffer_bytes", "Memory of its clients' buffers", number(memory.buffers)),
+            ("cache_clients", "Clients of the cache", clients),
+            (
+                "cache_expiry_lag_max_ms",
+                "The longest that a key was kept past its deadline",
+                number(counters.expiry_lag_max_ms),
+            ),
+        ] {
+            gauge(&mut encoder, name, help, value)?;
+        }
+        let commands = self.engine.totals.counts().calls();
+        for (name, help, value) in [
+            ("cache_commands", "Commands carried out", commands),
+            ("cache_hits", "Lookups that found a value", counters.hits),
+            ("cache_expired", "Keys removed at their deadline", counters.expired),
+            ("cache_evicted", "Keys that gave way at the limit", counters.evicted),
+        ] {
+            counter(&mut encoder, name, help, value)?;
+        }
+        let help = "Lookups that found none, by what had become of the key";
+        let kind = prometheus_client::metrics::MetricType::Counter;
+        let mut family = encoder.encode_descriptor("cache_misses", help, None, kind)?;
+        for (cause, misses) in [
+            ("never_seen", counters.misses_never_seen),
+            ("expired", counters.misses_expired),
+            ("evicted", counters.misses_evicted),
+            ("deleted", counters.misses_deleted),
+        ] {
+            let labels = [("cause", cause)];
+            ConstCounter::new(misses).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

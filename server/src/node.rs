@@ -231,8 +231,10 @@ impl Node {
         let peer_urls = listeners.peer_urls()?;
         let admin_url = listeners.admin_url()?;
         let cache = config.cache.as_ref();
-        let cache =
-            cache.map(|cache| cache::bind(cache, &config.name, config.insecure_no_auth)).transpose()?;
+        let cache = cache
+            .map(|cache| cache::bind(cache, &config.name, config.insecure_no_auth))
+            .transpose()?;
+        let (cache, cache_engine) = cache.unzip();
         let (stopping, stop) = watch::channel(false);
 
         let peer_thread = RuntimeThread::start("lattice-peer")?;
@@ -249,7 +251,7 @@ impl Node {
             cluster: config.founders.cluster(),
             founders: config.founders.clone(),
             relay: Relay::new(id, config.founders.clone(), limits, raft.clone()),
-            metrics: Metrics::new(raft.clone()),
+            metrics: Metrics::new(raft.clone(), cache_engine),
             range_reads: RangeReads::new(),
             request_timeout: config.request_timeout(),
             peer_runtime: peer_thread.handle().clone(),

@@ -111,3 +111,21 @@ pub(crate) async fn range(client: &Client, key: &str, end: &str) -> RangeRespons
     let range_end = end.as_bytes().to_vec().into();
     client.range(RangeRequest { key, range_end, ..RangeRequest::default() }).await.unwrap()
 }
+
+/// One node with a cache on a free port, with this password.
+pub(crate) async fn alone_with_cache(password: Option<&str>) -> (Node, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let listeners = Listeners::loopback().unwrap();
+    let peers = [("n1".to_owned(), listeners.peer_urls().unwrap())];
+    let founders = Founders::new("test", peers).unwrap();
+    let mut config = config("n1", founders, directory.path().join("n1"));
+    let settings = lattice::Settings {
+        cache_listen: Some("127.0.0.1:0".into()),
+        cache_requirepass: password.map(str::to_owned),
+        ..lattice::Settings::default()
+    };
+    config.cache = Config::new(settings).unwrap().cache;
+    let node = Node::start_on(config, listeners).await.unwrap();
+    node.leader().await.unwrap();
+    (node, directory)
+}

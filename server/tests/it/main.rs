@@ -1,6 +1,7 @@
 #![cfg(test)]
 //! Whole nodes: in this process on ports that the system chose, and as processes of the built program.
 
+mod cache;
 mod cluster;
 mod etcdctl;
 mod kv;
