@@ -1,6 +1,6 @@
 //! Clients that wait until a key holds something to pop.
 //!
-//! A blocking command first tries (its [`Attempt`]). If nothing is there it registers a [`Waiter`] while the shards of its keys are
+//! A blocking command first tries (its [`Attempt`]). If nothing is there it registers a `Waiter` while the shards of its keys are
 //! still locked, so that no push can slip in between, and the session sleeps. Whoever later changes a key that somebody waits
 //! for runs the oldest waiter's attempt on the spot, under the same locks, and puts the reply into that client's outbox:
 //! first come, first served, key by key. What an attempt changes (`BLMOVE` pushes) is looked at in turn by

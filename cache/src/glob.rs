@@ -13,7 +13,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     is_match::<false>(pattern, text)
 }
 
-/// As [`matches`], where ASCII letters of either case are the same.
+/// As [`matches()`], where ASCII letters of either case are the same.
 #[must_use]
 pub fn matches_ignoring_case(pattern: &[u8], text: &[u8]) -> bool {
     is_match::<true>(pattern, text)

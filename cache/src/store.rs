@@ -7,7 +7,7 @@
 //! are told comes from there, so no way of changing a key can be forgotten.
 //!
 //! Time comes in as a value with each lock. A key whose deadline has passed is never served: whoever meets it removes it, and a
-//! timing wheel ([`Store::advance`]) meets those that nobody asks for.
+//! timing wheel ([`Keyspace::advance`]) meets those that nobody asks for.
 
 mod accounts;
 mod arena;

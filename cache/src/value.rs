@@ -151,7 +151,7 @@ impl Value {
 
 /// What the store must know of a kind of value in order to keep it.
 ///
-/// Implementations: [`Text`], [`List`], [`Set`], [`SortedSet`], [`Hash`].
+/// Implementations: [`Text`], [`List`], [`Set`], [`SortedSet`], [`struct@Hash`].
 pub trait Stored: Default {
     /// Its kind.
     const KIND: Kind;

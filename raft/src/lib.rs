@@ -112,8 +112,3 @@ pub mod storage;
 pub mod trace;
 pub mod transport;
 pub mod types;
-
-/// The README's examples compile.
-#[cfg(all(doctest, feature = "driver"))]
-#[doc = include_str!("../../README.md")]
-mod readme {}

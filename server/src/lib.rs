@@ -1,12 +1,14 @@
-//! Lattice in one process: a node that keeps keys and values by consensus and speaks etcd's protocol.
+//! Lattice in one process: a node that keeps keys and values by consensus and speaks etcd's protocol, with a cache beside it.
 //!
 //! [`Node::start`] runs one node from a [`Config`]; the `lattice` program is a thin shell around it. A node listens on
-//! three ports: for clients (etcd's API over gRPC, with health and reflection), for the other members (Raft's messages
-//! and the writes that they relay), and for operators (health and metrics over HTTP).
+//! four ports: for clients (etcd's API over gRPC, with health and reflection), for the other members (Raft's messages
+//! and the writes that they relay), for operators (health and metrics over HTTP), and for clients of its cache (Redis's
+//! protocol).
 //!
 //! ```text
 //! client ──► api/etcd ──► relay ──► raft (this node leads) ──► journal, state machine
 //!                           └─────► peer port of the leader
+//! client ──► distributed_cache::net      this node's own, apart from the above
 //! ```
 //!
 //! # What a client may rely on
@@ -19,7 +21,8 @@
 //!
 //! Transactions, leases, watches, compaction, authentication, TLS, and changes of membership: these methods answer
 //! `UNIMPLEMENTED`. Everything binds loopback unless `--insecure-no-auth` is given. A node that stops does not hand
-//! its leadership over yet: the others elect a new leader after their election timeout.
+//! its leadership over yet: the others elect a new leader after their election timeout. The caches of several nodes do not
+//! know each other.
 
 mod accept;
 mod api;
@@ -37,3 +40,8 @@ pub mod url;
 
 pub use config::{Config, Settings};
 pub use node::{Listeners, Node, StartError};
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

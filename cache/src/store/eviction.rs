@@ -11,7 +11,7 @@
 //!   the sample goes. So keys that come once (scans) pass through without touching the rest.
 //! - A cold entry that is used becomes *hot*, and so does at once a key that comes back soon after it was evicted cold: a table
 //!   of 16-bit fingerprints remembers about as many evicted keys as three quarters of the entries.
-//! - A hot entry has a *rank*: the shard's rank when it became hot, plus one a use, at most [`LEAD`] ahead. The lowest rank of the
+//! - A hot entry has a *rank*: the shard's rank when it became hot, plus one a use, at most `LEAD` ahead. The lowest rank of the
 //!   sample goes, and the shard's rank follows it. So what was used much, but long ago, is caught up with: long ago meaning how many
 //!   hot entries went since, whatever time that took.
 //! - Before the first eviction all keys are hot: there is nothing to protect from them.

@@ -1,6 +1,6 @@
 //! Elements in order.
 //!
-//! Packed, a list is one run that is walked from either end (`entries`), of at most [`PACKED`] bytes. Large, it is a row of such
+//! Packed, a list is one run that is walked from either end (`entries`), of at most `PACKED` bytes. Large, it is a row of such
 //! runs (`chunks`): pushing and popping take the same time however long the list is; what is in the middle is found by walking
 //! over chunks, some hundreds of short elements a step.
 
