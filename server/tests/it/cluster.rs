@@ -122,7 +122,7 @@ pub(crate) async fn alone_with_cache(password: Option<&str>) -> (Node, TempDir) 
     let settings = lattice::Settings {
         cache_listen: Some("127.0.0.1:0".into()),
         cache_requirepass: password.map(str::to_owned),
-        ..lattice::Settings::default()
+        ..Settings::default()
     };
     config.cache = Config::new(settings).unwrap().cache;
     let node = Node::start_on(config, listeners).await.unwrap();
