@@ -119,7 +119,7 @@ pub(crate) async fn alone_with_cache(password: Option<&str>) -> (Node, TempDir) 
     let peers = [("n1".to_owned(), listeners.peer_urls().unwrap())];
     let founders = Founders::new("test", peers).unwrap();
     let mut config = config("n1", founders, directory.path().join("n1"));
-    let settings = lattice::Settings {
+    let settings = Settings {
         cache_listen: Some("127.0.0.1:0".into()),
         cache_requirepass: password.map(str::to_owned),
         ..Settings::default()
