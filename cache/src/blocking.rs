@@ -234,7 +234,8 @@ impl Waiters {
         }
         let mut registry = self.lock();
         let queue = registry.queues.get(&database).and_then(|queues| queues.get(key));
-        let clients: Vec<ClientId> = queue.into_iter().flat_map(|it| it.values().copied()).collect();
+        let clients: Vec<ClientId> =
+            queue.into_iter().flat_map(|it| it.values().copied()).collect();
         for client in clients {
             let waits = |waiter: &Waiter| waiter.wanted == wanted && !waiter.being_served;
             if registry.waiters.get(&client).is_some_and(waits)
