@@ -32,6 +32,11 @@ type Chain = u32;
 
 const COUNT_BITS: u32 = 4;
 
+/// The count of a full chunk: all of the bits.
+const FULL: u32 = (1 << COUNT_BITS) - 1;
+
+const _: () = assert!(FULL as usize == CHUNK, "a full chunk fills the count's bits");
+
 /// The first tick at which `deadline` has passed.
 fn tick_of(deadline: UnixMillis) -> u64 {
     deadline.0.div_ceil(TICK_MS)
@@ -162,7 +167,7 @@ struct Wheel {
     /// Everything up to this tick has been taken out. An element of level n agrees with it in all digits above the n-th, and
     /// is greater in that one.
     current: u64,
-    levels: Vec<Box<Level>>,
+    levels: Vec<Level>,
     pool: Pool,
     /// What is left of the bucket that was reached last.
     pending: Chain,
@@ -196,8 +201,7 @@ impl Wheel {
         }
         let level = (differing.ilog2() / DIGIT_BITS) as usize;
         while self.levels.len() <= level {
-            let level = Level { buckets: [0; BUCKETS], occupied: [0; BUCKETS / 64] };
-            self.levels.push(Box::new(level));
+            self.levels.push(Level { buckets: [0; BUCKETS], occupied: [0; BUCKETS / 64] });
         }
         let bucket = digit(tick, level);
         let level = &mut self.levels[level];
@@ -249,7 +253,7 @@ impl Wheel {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.levels.len() * (size_of::<Level>() + size_of::<Box<Level>>()) + self.pool.heap_bytes()
+        self.levels.capacity() * size_of::<Level>() + self.pool.heap_bytes()
     }
 
     #[cfg(any(test, feature = "sim"))]
@@ -317,7 +321,7 @@ impl Pool {
     }
 
     fn push(&mut self, chain: Chain, handle: u32) -> Chain {
-        let (number, count) = (chain >> COUNT_BITS, chain & CHUNK as u32);
+        let (number, count) = (chain >> COUNT_BITS, chain & FULL);
         let (number, count) = if count as usize == CHUNK || chain == 0 {
             (self.take(number), 0)
         } else {
@@ -329,7 +333,7 @@ impl Pool {
 
     /// Takes an element off a chain that is not empty. Chunks after the first are full.
     fn pop(&mut self, chain: Chain) -> (u32, Chain) {
-        let (number, count) = (chain >> COUNT_BITS, chain & CHUNK as u32);
+        let (number, count) = (chain >> COUNT_BITS, chain & FULL);
         let chunk = self.chunk(number);
         let (handle, next) = (chunk[count as usize - 1], chunk[CHUNK]);
         if count > 1 {
@@ -337,19 +341,19 @@ impl Pool {
         }
         let free = std::mem::replace(&mut self.free, number);
         self.chunk_mut(number)[CHUNK] = free;
-        (handle, if next == 0 { 0 } else { (next << COUNT_BITS) | CHUNK as u32 })
+        (handle, if next == 0 { 0 } else { (next << COUNT_BITS) | FULL })
     }
 
     fn walk(&self, mut chain: Chain, mut visit: impl FnMut(u32) -> bool) {
         while chain != 0 {
             let chunk = self.chunk(chain >> COUNT_BITS);
-            for handle in &chunk[..(chain & CHUNK as u32) as usize] {
+            for handle in &chunk[..(chain & FULL) as usize] {
                 if !visit(*handle) {
                     return;
                 }
             }
             let next = chunk[CHUNK];
-            chain = if next == 0 { 0 } else { (next << COUNT_BITS) | CHUNK as u32 };
+            chain = if next == 0 { 0 } else { (next << COUNT_BITS) | FULL };
         }
     }
 
