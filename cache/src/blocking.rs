@@ -41,7 +41,7 @@ pub type Attempt = fn(
 
 /// Tries, and makes the client wait if there is nothing: the body of every blocking command. `keys` are those waited for, `wanted`
 /// is the kind of value that serves, `timeout` is its argument. Within `MULTI` the time is over at once, and the reply is
-/// what `nothing` writes.
+/// what `nothing` writes, as it is after a wait in vain.
 ///
 /// # Errors
 /// Those of the attempt, and a timeout that is none.
@@ -72,6 +72,7 @@ pub fn attempt_or_wait(
         keys: keys.iter().map(|key| Box::from(*key)).collect(),
         wanted,
         attempt,
+        nothing,
         deadline_us,
         ticket: 0,
         being_served: false,
@@ -111,6 +112,8 @@ struct Waiter {
     keys: Box<[Box<[u8]>]>,
     wanted: Kind,
     attempt: Attempt,
+    /// Writes the reply when the time is over.
+    nothing: fn(&mut Reply<'_>),
     deadline_us: Option<u64>,
     /// Its place in every queue: the lower, the older.
     ticket: u64,
@@ -143,9 +146,7 @@ struct Registry {
 pub enum Standing {
     /// It goes on, until this moment on the monotonic clock (microseconds; None: until it is answered).
     Waits(Option<u64>),
-    /// Its time was over, and it ended with this call: the client is owed a null reply.
-    TimedOut,
-    /// It has ended: what was owed is in the outbox.
+    /// It has ended, if only with this call because its time was over: what was owed is in the outbox.
     Answered,
 }
 
@@ -214,7 +215,7 @@ impl Waiters {
         if error {
             reply.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
         } else {
-            reply.null_array();
+            (waiter.nothing)(&mut reply);
         }
         waiter.client.outbox.put(&answer);
         true
@@ -268,9 +269,13 @@ impl Waiters {
         if waiter.deadline_us.is_none_or(|deadline| deadline > now_us) {
             return Standing::Waits(waiter.deadline_us);
         }
-        registry.remove(client);
-        self.recount(&registry);
-        Standing::TimedOut
+        if let Some(waiter) = registry.remove(client) {
+            self.recount(&registry);
+            let mut answer = Vec::new();
+            (waiter.nothing)(&mut Reply::new(&mut answer, waiter.protocol));
+            waiter.client.outbox.put(&answer);
+        }
+        Standing::Answered
     }
 
     fn register(&self, waiter: Waiter) {
@@ -291,7 +296,7 @@ impl Waiters {
                 Ok(false) => {
                     debug_assert!(false, "a key of the wanted kind had nothing to give");
                     reply.truncate(0);
-                    reply.null_array();
+                    (order.nothing)(&mut reply);
                 }
                 Err(failure) => {
                     reply.truncate(0);
@@ -333,6 +338,7 @@ struct Order {
     protocol: Protocol,
     arguments: Box<[Box<[u8]>]>,
     attempt: Attempt,
+    nothing: fn(&mut Reply<'_>),
 }
 
 impl Registry {
@@ -383,6 +389,7 @@ impl Registry {
             protocol: waiter.protocol,
             arguments: waiter.arguments.clone(),
             attempt: waiter.attempt,
+            nothing: waiter.nothing,
         })
     }
 }

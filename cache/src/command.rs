@@ -108,6 +108,10 @@ impl<'e> Context<'_, 'e> {
     /// Tells those who listen that `event` happened to `key` (keyspace notifications). `class` is one of Redis's letters:
     /// `g` generic, `$` string, `l` list, `s` set, `h` hash, `z` sorted set.
     pub fn notify(&mut self, class: u8, event: &str, key: &Key<'_>) {
+        // As in Redis, that a key is new is told before what made it.
+        if self.engine.channels.wants(b'n') && self.keys.claim_created(key) {
+            self.engine.notify(b'n', "new", key);
+        }
         self.engine.notify(class, event, key);
     }
 }

@@ -234,13 +234,10 @@ impl Session {
     /// to wait.
     pub fn wait_is_over(&mut self, engine: &Engine, now: Now, out: &mut Vec<u8>) -> (Next, Now) {
         self.next = Next::Continue;
-        let mut timed_out = false;
         match std::mem::take(&mut self.waiting) {
             Waiting::Nothing => {
-                let standing = engine.waiters.standing(self.client.id, now.monotonic_us);
-                match standing {
+                match engine.waiters.standing(self.client.id, now.monotonic_us) {
                     Standing::Waits(deadline_us) => self.next = Next::Wait(deadline_us),
-                    Standing::TimedOut => timed_out = true,
                     Standing::Answered => {}
                 }
                 if self.next == Next::Continue && !engine.waiters.is_used() {
@@ -264,9 +261,6 @@ impl Session {
             }
         }
         self.outbox().drain_into(out);
-        if timed_out {
-            Reply::new(out, self.protocol).null_array();
-        }
         if self.client.is_doomed() {
             self.next = Next::Close;
         }

@@ -385,6 +385,11 @@ impl Settings {
         for (name, text) in pairs {
             let refused = |why: String| SettingError::Refused((*name).to_owned(), why);
             let row = Self::find(name).ok_or_else(|| SettingError::Unknown((*name).to_owned()))?;
+            // Redis lets these be changed: to set them to what they are anyway is no mistake.
+            let settable = matches!(row.name, "bind" | "port" | "tls-port");
+            if settable && self.text(row.name) == *text {
+                continue;
+            }
             if row.effect == Effect::Fixed {
                 return Err(refused("can't set immutable config".to_owned()));
             }
@@ -459,6 +464,7 @@ mod tests {
                 "Unknown option or number of arguments for CONFIG SET - 'nothing'",
             ),
             (&[("databases", "3")], "can't set immutable config"),
+            (&[("port", "1")], "can't set immutable config"),
             (&[("timeout", "1"), ("timeout", "2")], "duplicate parameter"),
             (&[("timeout", "x")], "argument couldn't be parsed into an integer"),
             (&[("maxmemory", "1xb")], "argument must be a memory value"),

@@ -278,6 +278,8 @@ pub struct Counters {
     pub evicted_resident: u64,
     /// The longest that a key was kept past its deadline, in milliseconds.
     pub expiry_lag_max_ms: u64,
+    /// Changes that commands have made since the start: what `INFO` calls changes since the last save.
+    pub changes: u64,
 }
 
 impl Counters {
@@ -293,6 +295,7 @@ impl Counters {
         self.evicted_limit_lowered += other.evicted_limit_lowered;
         self.evicted_resident += other.evicted_resident;
         self.expiry_lag_max_ms = self.expiry_lag_max_ms.max(other.expiry_lag_max_ms);
+        self.changes += other.changes;
     }
 
     /// All misses.

@@ -6,8 +6,9 @@ use crate::resp::Protocol;
 use crate::session::Next;
 use crate::types::{DATABASES, Database};
 
-/// The version of Redis whose commands, errors and replies are those of this server.
-pub const REDIS_VERSION: &str = "7.2.5";
+/// The version of Redis that clients are told. Commands, errors and replies are those of 7.2, with the deadlines of fields of 7.4,
+/// which is also what redis-py wants to see before it caches what `CLIENT TRACKING` keeps true.
+pub const REDIS_VERSION: &str = "7.4.0";
 
 /// What stands for any state of the server.
 const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);

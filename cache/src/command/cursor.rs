@@ -1,4 +1,4 @@
-//! What `HSCAN`, `SSCAN` and `ZSCAN` have in common: the cursor, and the options behind it.
+//! What `SCAN`, `HSCAN`, `SSCAN` and `ZSCAN` have in common: the cursor; and the options behind that of the last three.
 
 use super::{Failure, integer, is_option};
 use crate::glob;

@@ -1,5 +1,6 @@
 //! Commands that look through all keys: `KEYS`, `SCAN`, `RANDOMKEY`.
 
+use super::cursor::read_cursor;
 use super::{Command, Context, Failure, Flags, Group, Keys, integer, is_option};
 use crate::glob;
 use crate::store::Cursor;
@@ -46,11 +47,7 @@ fn keys(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
 }
 
 fn scan(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
-    // No digits at all are read as 0, as Redis does.
-    let text = if arguments[1].is_empty() { b"0" } else { arguments[1] };
-    let digits = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'));
-    let cursor = digits.and_then(|text| text.parse().ok()).map(Cursor);
-    let cursor = cursor.ok_or_else(|| Failure::err("invalid cursor"))?;
+    let cursor = Cursor(read_cursor(arguments[1])?);
     let (mut pattern, mut count, mut kind): (&[u8], _, Option<&[u8]>) = (b"*", 10, None);
     let mut rest = arguments[2..].iter();
     while let Some(option) = rest.next() {
@@ -124,6 +121,7 @@ mod tests {
             SCAN 0 MATCH other COUNT 100 => ["0", ["other"]]
             SCAN 0 TYPE list COUNT 100 => ["0", []]
             SCAN x                 => -ERR invalid cursor
+            SCAN -1                => ["0", []]
             SCAN 0 COUNT 0         => -ERR syntax error
             SCAN 0 COUNT           => -ERR syntax error
             SCAN 0 COUNT x         => -ERR value is not an integer or out of range

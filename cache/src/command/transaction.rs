@@ -4,8 +4,8 @@ use super::{Command, Context, Failure, Flags, Group, Keys};
 use crate::clients::Mark;
 use crate::types::Database;
 
-const ANY_TIME: Flags =
-    Flags::LOADING.and(Flags::STALE).and(Flags::NOSCRIPT).and(Flags::ALLOW_BUSY);
+const LOADED_OR_NOT: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::NOSCRIPT);
+const ANY_TIME: Flags = LOADED_OR_NOT.and(Flags::ALLOW_BUSY);
 
 /// The family.
 pub(super) const COMMANDS: &[Command] = &[
@@ -14,7 +14,7 @@ pub(super) const COMMANDS: &[Command] = &[
         "1.2.0",
         "Begins a transaction: the commands that follow wait for EXEC.",
     ),
-    Command::new("exec", 1, Keys::None, ANY_TIME.and(Flags::SKIP_SLOWLOG), exec).docs(
+    Command::new("exec", 1, Keys::None, LOADED_OR_NOT.and(Flags::SKIP_SLOWLOG), exec).docs(
         Group::Transactions,
         "1.2.0",
         "Carries out all commands of the transaction as one.",

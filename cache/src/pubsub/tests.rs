@@ -127,3 +127,15 @@ fn what_the_store_does_on_its_own_is_told_too() {
     assert!(told.contains("__keyevent@0__:expired\", \"k\""), "{told}");
     assert!(told.contains("__keyevent@0__:keymiss\", \"k\""), "{told}");
 }
+
+#[test]
+fn that_a_key_is_new_is_told_once_and_before_what_made_it() {
+    let (mut node, mut listener) = listening("Enl");
+    node.story("RPUSH k a => 1\nRPUSH k b => 2");
+    assert_eq!(
+        received(&mut listener),
+        "[\"pmessage\", \"*\", \"__keyevent@0__:new\", \"k\"] \
+         [\"pmessage\", \"*\", \"__keyevent@0__:rpush\", \"k\"] \
+         [\"pmessage\", \"*\", \"__keyevent@0__:rpush\", \"k\"]"
+    );
+}

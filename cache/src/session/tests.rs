@@ -40,7 +40,7 @@ fn hello_chooses_the_protocol_and_tells_what_the_server_is() {
          HELLO 3 NOPE => -ERR Syntax error in HELLO option 'NOPE'\n\
          HELLO 3 SETNAME => -ERR Syntax error in HELLO option 'SETNAME'\n\
          HGETALL h => []\n\
-         HELLO 3 SETNAME me => {\"server\": \"redis\", \"version\": \"7.2.5\", \"proto\": 3, \"id\": 1, \
+         HELLO 3 SETNAME me => {\"server\": \"redis\", \"version\": \"7.4.0\", \"proto\": 3, \"id\": 1, \
          \"mode\": \"standalone\", \"role\": \"master\", \"modules\": []}\n\
          CLIENT GETNAME => \"me\"\n\
          HGETALL h => {}\n\

@@ -290,6 +290,7 @@ fn memory_or_percent(text: &str) -> Result<String, &'static str> {
     match (percent, super::parse_memory(text)) {
         (Some(0..=100), _) => Ok(text.to_owned()),
         (_, Some(bytes)) => Ok(bytes.to_string()),
+        (Some(_), _) => Err("percentage argument must be less or equal to 100"),
         _ => Err("argument must be a memory or percent value"),
     }
 }

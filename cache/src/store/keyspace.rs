@@ -373,6 +373,17 @@ impl Keyspace<'_> {
         self.guards.iter().flatten().for_each(|shard| shard.check());
     }
 
+    /// Whether `key` was created since [`Self::take_changes`] was last called. Its creation becomes a mere write: it is told once.
+    pub fn claim_created(&mut self, key: &Key<'_>) -> bool {
+        let is_it = |change: &&mut Change| {
+            change.cause == Cause::Created
+                && change.database == key.database
+                && *change.key == *key.bytes
+        };
+        let found = self.shard(key).changes.iter_mut().rev().find(is_it);
+        found.map(|change| change.cause = Cause::Written).is_some()
+    }
+
     /// What has changed since the lock was taken, in order within each shard, if the store is observed.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -309,6 +309,9 @@ impl Shard {
 
     /// Leaves a change behind, if anybody observes, and publishes what the shard occupies.
     fn changed(&mut self, key: &Key<'_>, cause: Cause) {
+        if matches!(cause, Cause::Created | Cause::Written | Cause::Deleted) {
+            self.statistics.changed();
+        }
         if self.accounts.observed() {
             self.changes.push(Change {
                 database: key.database,

@@ -185,9 +185,15 @@ impl Statistics {
         self.counters
     }
 
-    /// Sets the counters to zero. What is remembered of keys stays.
+    /// A command has changed a key.
+    #[inline]
+    pub(super) fn changed(&mut self) {
+        self.counters.changes += 1;
+    }
+
+    /// Sets the counters to zero, but for the changes. What is remembered of keys stays.
     pub(super) fn reset_counters(&mut self) {
-        self.counters = Counters::default();
+        self.counters = Counters { changes: self.counters.changes, ..Counters::default() };
     }
 
     /// Bytes on the heap.

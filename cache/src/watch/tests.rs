@@ -26,7 +26,7 @@ fn a_transaction_runs_its_commands_in_order_and_as_one() {
          SET a other => QUEUED\n\
          HELLO 3 => QUEUED\n\
          HGETALL h => QUEUED\n\
-         EXEC => [OK, OK, {\"server\": \"redis\", \"version\": \"7.2.5\", \"proto\": 3, \"id\": 1, \
+         EXEC => [OK, OK, {\"server\": \"redis\", \"version\": \"7.4.0\", \"proto\": 3, \"id\": 1, \
          \"mode\": \"standalone\", \"role\": \"master\", \"modules\": []}, {}]\n\
          GET a => \"other\"\n\
          SELECT 0 => OK\n\

@@ -228,9 +228,10 @@ fn persistence(page: &mut Page<'_, '_, '_>) {
         "current_cow_size_age",
         "current_save_keys_processed",
         "current_save_keys_total",
-        "rdb_changes_since_last_save",
-        "rdb_bgsave_in_progress",
     ]);
+    let changes = page.ctx.keys.counters().changes;
+    page.line("rdb_changes_since_last_save", changes);
+    page.line("rdb_bgsave_in_progress", 0);
     page.line("rdb_last_save_time", page.ctx.engine.started.unix.0 / 1000);
     page.line("rdb_last_bgsave_status", "ok");
     page.line("rdb_last_bgsave_time_sec", -1);
