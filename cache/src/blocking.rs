@@ -202,13 +202,14 @@ impl Waiters {
         self.lock().queues.values().map(BTreeMap::len).sum()
     }
 
-    /// Ends a client's wait from outside (`CLIENT UNBLOCK`): as if its time were over, or with an error. False if it does not wait.
-    pub fn unblock(&self, client: ClientId, error: bool) -> bool {
+    /// Ends a client's wait from outside (`CLIENT UNBLOCK`): as if its time were over, or with an error. The name of the command that
+    /// waited; None if none did.
+    pub fn unblock(&self, client: ClientId, error: bool) -> Option<Box<[u8]>> {
         let mut registry = self.lock();
         if registry.waiters.get(&client).is_none_or(|waiter| waiter.being_served) {
-            return false;
+            return None;
         }
-        let Some(waiter) = registry.remove(client) else { return false };
+        let waiter = registry.remove(client)?;
         self.recount(&registry);
         let mut answer = Vec::new();
         let mut reply = Reply::new(&mut answer, waiter.protocol);
@@ -218,7 +219,7 @@ impl Waiters {
             (waiter.nothing)(&mut reply);
         }
         waiter.client.outbox.put(&answer);
-        true
+        waiter.arguments.into_iter().next()
     }
 
     /// Ends the wait of everybody who waits for a value of kind `wanted` under `key`, with what `answer` writes: for news that is no

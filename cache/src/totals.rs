@@ -18,6 +18,8 @@ pub enum Outcome {
     Done,
     /// It began, and answered an error.
     Failed,
+    /// It waited, for which it was counted as done, and then answered an error.
+    FailedLate,
     /// It was refused before it began: not allowed, no memory, wrong number of arguments.
     Rejected,
 }
@@ -90,6 +92,10 @@ impl Tally {
         let tally = &self.commands[usize::from(command.0)];
         if outcome == Outcome::Rejected {
             bump(&tally.rejected, 1);
+            return;
+        }
+        if outcome == Outcome::FailedLate {
+            bump(&tally.failed, 1);
             return;
         }
         bump(&tally.calls, 1);

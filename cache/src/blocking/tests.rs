@@ -260,6 +260,9 @@ fn a_wait_is_ended_from_outside() {
     assert_eq!(room.says(2, &format!("CLIENT UNBLOCK {} ERROR", ids[1])), "1");
     assert_eq!(room.hears(1), heard("-UNBLOCKED client unblocked via CLIENT UNBLOCK"));
     assert_eq!(room.says(2, &format!("CLIENT UNBLOCK {}", ids[1])), "0");
+    let statistics = room.says(2, "INFO commandstats");
+    let blpop = statistics.split("cmdstat_").find(|line| line.starts_with("blpop:")).unwrap();
+    assert!(blpop.starts_with("blpop:calls=2,") && blpop.contains("failed_calls=1"), "{blpop}");
     // One who has gone is forgotten, and takes nothing with it.
     room.waits(0, "BLPOP l 0");
     let engine = std::sync::Arc::clone(&room.node.engine);

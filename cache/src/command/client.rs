@@ -3,10 +3,10 @@
 mod kill;
 mod tracking;
 
-use super::{Command, Context, Failure, Flags, Group, Keys, help, integer, is_option};
+use super::{Command, Context, Failure, Flags, Group, Keys, TABLE, help, integer, is_option};
 use crate::clients::{Class, Client, Labels, Mark, Pause};
 use crate::session::Replies;
-use crate::totals::Counter;
+use crate::totals::{Counter, Outcome};
 use crate::types::ClientId;
 
 const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::NOSCRIPT);
@@ -278,10 +278,15 @@ fn unblock(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Done {
     };
     let id = ClientId(u64::try_from(integer(arguments[2])?).unwrap_or(0));
     let unblocked = ctx.engine.waiters.unblock(id, is_error);
-    if unblocked && is_error {
+    if let Some(name) = &unblocked
+        && is_error
+    {
+        if let Some(known) = TABLE.find(name) {
+            ctx.session.tally.count(known.id, 0, Outcome::FailedLate);
+        }
         ctx.session.tally.add(Counter::Errors, 1);
         ctx.engine.totals.note_error("UNBLOCKED");
     }
-    ctx.reply.integer(i64::from(unblocked));
+    ctx.reply.integer(i64::from(unblocked.is_some()));
     Ok(())
 }

@@ -20,11 +20,7 @@ use crate::value::View;
 /// The largest string, in bytes: a sixteenth of the memory limit, and never more than `proto-max-bulk-len` (512 MiB).
 pub(super) fn size_max(engine: &Engine) -> usize {
     let setting = engine.settings.proto_max_bulk_len.load(Ordering::Relaxed);
-    let setting = usize::try_from(setting).unwrap_or(0);
-    match engine.store.limit() {
-        0 => setting,
-        limit => usize::try_from(limit / 16).map_or(setting, |limit| limit.min(setting)),
-    }
+    usize::try_from(setting).unwrap_or(0).min(engine.store.value_limit())
 }
 
 /// `length` and `more` together, if a string may be so large.
