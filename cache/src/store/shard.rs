@@ -53,6 +53,9 @@ pub(super) struct Shard {
     databases: [u8; DATABASE_COUNT],
     /// By the shard's number, as is all below.
     indexes: [Index; DATABASE_COUNT],
+    /// All keys of all databases, and the bytes of all indexes.
+    entries: usize,
+    index_bytes: usize,
     /// Keys with a deadline.
     volatile: [usize; DATABASE_COUNT],
     /// Keys with parts that have deadlines, of all databases.
@@ -106,6 +109,8 @@ impl Shard {
             published: Occupied::default(),
             databases: std::array::from_fn(|at| u8::try_from(at).expect("sixteen databases")),
             indexes: Default::default(),
+            entries: 0,
+            index_bytes: 0,
             volatile: Default::default(),
             with_parts: 0,
             arena: Arena::default(),
@@ -158,9 +163,20 @@ impl Shard {
         &mut self.indexes[usize::from(database)]
     }
 
-    /// All keys of all databases.
-    fn entries(&self) -> usize {
-        self.indexes.iter().map(Index::len).sum()
+    fn index_insert(&mut self, place: Place, handle: u32) {
+        let index = &mut self.indexes[usize::from(place.database)];
+        let before = index.heap_bytes();
+        index.insert(place.slot, place.hash, handle);
+        self.index_bytes = self.index_bytes + index.heap_bytes() - before;
+        self.entries += 1;
+    }
+
+    fn index_remove(&mut self, place: Place, handle: u32) {
+        let index = &mut self.indexes[usize::from(place.database)];
+        let before = index.heap_bytes();
+        index.remove(place.slot, place.hash, handle);
+        self.index_bytes = self.index_bytes + index.heap_bytes() - before;
+        self.entries -= 1;
     }
 
     /// The key of a live cell.
@@ -326,8 +342,7 @@ impl Shard {
 
     fn publish(&mut self) {
         let data = self.arena.heap_bytes() + self.objects.heap_bytes();
-        let indexes: usize = self.indexes.iter().map(Index::heap_bytes).sum();
-        let overhead = indexes + self.expiry.heap_bytes() + self.side_bytes;
+        let overhead = self.index_bytes + self.expiry.heap_bytes() + self.side_bytes;
         let occupied = Occupied { data, overhead };
         if occupied != self.published {
             self.accounts.publish(self.number, self.published, occupied);
@@ -560,7 +575,7 @@ impl Shard {
         let before = old.map(|old| Header::read(self.arena.cell(old)));
         let meta = match &before {
             Some(before) => self.eviction.on_use(before.meta, now),
-            None => self.eviction.on_insert(place.hash, self.entries(), now),
+            None => self.eviction.on_insert(place.hash, self.entries, now),
         };
         let number;
         let (object, key_in_object, body) = match body {
@@ -620,7 +635,7 @@ impl Shard {
                 self.index_mut(place.database).replace(place.slot, place.hash, old, new);
                 self.free_cell(place.database, old);
             }
-            None => self.index_mut(place.database).insert(place.slot, place.hash, new),
+            None => self.index_insert(place, new),
         }
         self.volatile[volatile] += usize::from(deadline.is_some());
         self.with_parts += usize::from(parts.is_some());
@@ -651,7 +666,7 @@ impl Shard {
     }
 
     fn remove_entry(&mut self, place: Place, handle: u32) {
-        self.index_mut(place.database).remove(place.slot, place.hash, handle);
+        self.index_remove(place, handle);
         self.free_cell(place.database, handle);
     }
 

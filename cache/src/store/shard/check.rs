@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Shard, earlier, entry};
+use super::{Index, Shard, earlier, entry};
 use crate::slot::Slot;
 use crate::store::expiry::Expiry;
 use crate::store::hash_of;
@@ -51,6 +51,8 @@ impl Shard {
             });
             assert_eq!(volatile, self.volatile[usize::from(number)], "deadlines are counted");
         }
+        let bytes: usize = self.indexes.iter().map(Index::heap_bytes).sum();
+        assert_eq!((cells, bytes), (self.entries, self.index_bytes), "the indexes are summed");
         assert_eq!(with_parts, self.with_parts, "entries with parts are counted");
         assert_eq!(self.arena.check(), cells, "every live cell is found by the index");
         assert_eq!(self.objects.check(), objects, "every object belongs to an entry");

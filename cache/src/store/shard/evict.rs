@@ -177,7 +177,7 @@ impl Shard {
 
     /// Neighbours in the order of the hashes from a random place: as good as drawn one by one.
     fn sample_any(&mut self, handles: &mut Vec<u32>, wanted: usize) {
-        let Some(count) = u64::try_from(self.entries()).ok().filter(|count| *count > 0) else {
+        let Some(count) = u64::try_from(self.entries).ok().filter(|count| *count > 0) else {
             return;
         };
         // A database in proportion to its keys.

@@ -106,6 +106,7 @@ impl Shard {
             (0..DATABASE_COUNT).filter(|at| physical.is_some_and(|it| usize::from(it) != *at));
         if others.map(|at| self.indexes[at].len()).sum::<usize>() == 0 {
             self.indexes = Default::default();
+            (self.entries, self.index_bytes) = (0, 0);
             self.volatile = Default::default();
             self.with_parts = 0;
             self.arena.clear();
@@ -113,6 +114,8 @@ impl Shard {
             self.expiry.clear();
         } else if let Some(physical) = physical {
             let index = std::mem::take(self.index_mut(physical));
+            self.entries -= index.len();
+            self.index_bytes -= index.heap_bytes();
             index.walk(0, 0, |_, _, handle| {
                 self.free_cell(physical, handle);
                 true
