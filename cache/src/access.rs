@@ -23,6 +23,16 @@ use crate::command::{Failure, Known};
 use crate::settings::Settings;
 use crate::types::Now;
 
+/// The most bytes of a name, a key or a client's description that an entry of the log keeps: each may be as long as an argument.
+const SHOWN_MAX: usize = 1024;
+
+/// A text cut to [`SHOWN_MAX`] bytes, at the end of a character.
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(SHOWN_MAX));
+    text.shrink_to_fit();
+    text
+}
+
 /// Why a user may not do something. Each holds the user's name first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
@@ -254,8 +264,7 @@ impl AccessControl {
         now: Now,
         client: String,
     ) {
-        // A name or a key may be as long as an argument: what is kept of it is bounded.
-        let short = |text: &[u8]| Box::from(&text[..text.len().min(1024)]);
+        let short = |text: &[u8]| Box::from(&text[..text.len().min(SHOWN_MAX)]);
         let entry = LogEntry {
             id: 0,
             count: 1,
@@ -265,7 +274,7 @@ impl AccessControl {
             user: short(user),
             created: now,
             updated: now,
-            client,
+            client: bounded(client),
         };
         let length = settings.acllog_max_len.load(Ordering::Relaxed);
         self.log().note(entry, usize::try_from(length).unwrap_or(0));

@@ -187,7 +187,7 @@ pub struct Labels {
     /// `CLIENT SETINFO LIB-VER`.
     pub library_version: Vec<u8>,
     /// The user it has authenticated as.
-    pub user: String,
+    pub user: Vec<u8>,
 }
 
 /// A client's kind, as `CLIENT LIST TYPE` and the limits of output have it.
@@ -238,7 +238,7 @@ impl Client {
             outbox,
             origin,
             connected,
-            labels: Mutex::new(Labels { user: "default".to_owned(), ..Labels::default() }),
+            labels: Mutex::new(Labels { user: b"default".to_vec(), ..Labels::default() }),
             marks: AtomicU32::new(0),
             active_us: AtomicU64::new(connected.monotonic_us),
             database: AtomicU8::new(0),
@@ -452,7 +452,7 @@ impl Client {
             format!(
                 " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={multi} qbuf={} \
                  qbuf-free=0 argv-mem=0 multi-mem={queued_bytes} rbs=0 rbp=0 obl=0 oll={} \
-                 omem={output} tot-mem={} events={} cmd={} user={} redir={} resp={} lib-name=",
+                 omem={output} tot-mem={} events={} cmd={} user=",
                 self.age_us(now) / 1_000_000,
                 self.idle_us(now) / 1_000_000,
                 self.flags(),
@@ -465,7 +465,13 @@ impl Client {
                 self.input_bytes() + output + queued_bytes + size_of::<Self>(),
                 if output > 0 { "rw" } else { "r" },
                 self.last_command().unwrap_or("NULL"),
-                labels.user,
+            )
+            .as_bytes(),
+        );
+        line.extend_from_slice(&labels.user);
+        line.extend_from_slice(
+            format!(
+                " redir={} resp={} lib-name=",
                 self.redirect.load(Ordering::Relaxed),
                 number_of(self.protocol()),
             )

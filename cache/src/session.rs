@@ -137,8 +137,7 @@ impl Session {
 
     /// Acts as `user` from now on.
     pub fn become_user(&mut self, user: Arc<User>, authenticated: bool) {
-        let name = String::from_utf8_lossy(user.name()).into_owned();
-        self.client.edit_labels(|labels| labels.user = name);
+        self.client.edit_labels(|labels| labels.user = user.name().to_vec());
         self.user = user;
         self.authenticated = authenticated;
     }
@@ -358,6 +357,9 @@ impl Session {
         }
         let flags = if executes { command.flags.and(transaction.flags) } else { command.flags };
         let needs_memory = flags.has(Flags::DENYOOM) || (transaction.is_open && is_queued(known));
+        if transaction.is_open && is_queued(known) && self.is_queue_full(engine, arguments) {
+            return Err(Failure::err("the transaction is larger than client-query-buffer-limit"));
+        }
         if needs_memory || flags.has(Flags::MAKES_ROOM) {
             let bytes: usize = arguments.iter().map(|argument| argument.len()).sum();
             if !engine.make_room(bytes, now) && needs_memory {

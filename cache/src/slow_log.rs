@@ -1,7 +1,7 @@
 //! The slow log: the latest commands that took longer than `slowlog-log-slower-than`.
 //!
-//! An entry keeps at most 32 arguments of at most 128 bytes, so that a thousand slow commands with huge arguments still fit into a few
-//! megabytes.
+//! An entry keeps at most 32 arguments of at most 128 bytes, and as many of the client's name, so that a thousand slow commands with huge
+//! arguments still fit into a few megabytes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::types::Now;
 
 /// The most arguments that an entry keeps; the last then tells how many are missing.
 const ARGUMENTS_MAX: usize = 32;
-/// The most bytes of an argument that an entry keeps.
+/// The most bytes of an argument, or of a client's name, that an entry keeps.
 const ARGUMENT_BYTES_MAX: usize = 128;
 
 /// One slow command.
@@ -79,6 +79,7 @@ impl SlowLog {
         entries.next_id += 1;
         let arguments = shortened(arguments);
         let at_s = began.unix.0 / 1000;
+        let name = name[..name.len().min(ARGUMENT_BYTES_MAX)].to_vec();
         entries.latest_first.push_front(Entry { id, at_s, us, arguments, address, name });
         let length = settings.slowlog_max_len.load(Ordering::Relaxed);
         entries.latest_first.truncate(usize::try_from(length).unwrap_or(0));

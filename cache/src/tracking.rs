@@ -80,6 +80,7 @@ struct Tracker {
     is_no_loop: bool,
 }
 
+/// Those who have read a key, in order.
 type Readers = SmallVec<[ClientId; 2]>;
 
 #[derive(Debug, Default)]
@@ -115,8 +116,12 @@ impl Default for Tracking {
     }
 }
 
-/// What a key in the table costs beyond its bytes, and a reader in it.
+/// What a key in the table costs beyond its bytes, in bytes.
 const KEY_COST: usize = 96;
+/// What a reader of a key costs.
+const READER_COST: usize = 8;
+/// How many readers of a key may be there that have gone, beyond as many again as there are clients that track.
+const READERS_SPARED: usize = 16;
 
 impl Tracking {
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -180,15 +185,22 @@ impl Tracking {
         let mut table = self.lock();
         let table = &mut *table;
         if let Some(readers) = table.keys.get_mut(key) {
-            if !readers.contains(&client) {
-                readers.push(client);
-                table.items += 1;
+            let Err(place) = readers.binary_search(&client) else { return };
+            readers.insert(place, client);
+            let before = readers.len();
+            // Those who have gone are told of nothing. Once they are the most, they are forgotten: a step for each that came.
+            if before > 2 * table.trackers.len() + READERS_SPARED {
+                readers.retain(|reader| table.trackers.contains_key(reader));
             }
+            let gone = before - readers.len();
+            table.items = table.items + 1 - gone;
+            self.charge(READER_COST, true);
+            self.charge(gone * READER_COST, false);
             return;
         }
         table.keys.insert(key.into(), SmallVec::from_slice(&[client]));
         table.items += 1;
-        self.charge(key.len(), true);
+        self.charge(key.len() + KEY_COST + READER_COST, true);
         self.trim(table);
     }
 
@@ -206,8 +218,8 @@ impl Tracking {
         }
     }
 
-    fn charge(&self, key: usize, more: bool) {
-        let bytes = i64::try_from(key + KEY_COST).unwrap_or(i64::MAX);
+    fn charge(&self, bytes: usize, more: bool) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.uncharged.fetch_add(if more { bytes } else { -bytes }, Ordering::Relaxed);
     }
 
@@ -230,6 +242,7 @@ impl Tracking {
 
     fn forget_keys(&self, table: &mut Table) {
         let bytes: usize = table.keys.keys().map(|key| key.len() + KEY_COST).sum();
+        let bytes = bytes + table.items * READER_COST;
         self.uncharged.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
         table.keys = BTreeMap::new();
         table.items = 0;
@@ -239,7 +252,7 @@ impl Tracking {
     fn invalidate(&self, table: &mut Table, key: &[u8], by: Option<ClientId>) {
         let Some(readers) = table.keys.remove(key) else { return };
         table.items -= readers.len();
-        self.charge(key.len(), false);
+        self.charge(key.len() + KEY_COST + readers.len() * READER_COST, false);
         let mut content = Vec::new();
         for reader in readers {
             let Some(tracker) = table.trackers.get(&reader) else { continue };

@@ -139,7 +139,7 @@ fn set_user(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failur
     let user = engine.access.set_user(&engine.settings, arguments[2], &arguments[3..])?;
     // Who listens to what is no longer theirs to hear is disconnected.
     for client in engine.clients.all() {
-        if client.subscriptions() == 0 || client.labels().user.as_bytes() != user.name() {
+        if client.subscriptions() == 0 || client.labels().user != user.name() {
             continue;
         }
         let channels = engine.channels.of(client.id);
@@ -170,7 +170,7 @@ fn delete_user(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Fai
     let deleted = ctx.engine.access.delete(names);
     for client in ctx.engine.clients.all() {
         let user = client.labels().user;
-        if names.contains(&user.as_bytes()) {
+        if names.contains(&&*user) {
             disconnect(ctx, &client);
         }
     }

@@ -15,12 +15,12 @@ const SUBCOMMANDS: &[Command] = &[
         "7.2.0",
         "Returns the slot table: which members hold which slots, as bytes.",
     ),
-    Command::new("hotkeys", 2, Keys::None, READ, hot_keys).docs(
+    Command::new("hotkeys", 2, Keys::All, READ, hot_keys).docs(
         Group::Lattice,
         "7.2.0",
         "Returns the keys that are looked up most, with estimates of how often.",
     ),
-    Command::new("prefixes", 2, Keys::None, READ, prefixes).docs(
+    Command::new("prefixes", 2, Keys::All, READ, prefixes).docs(
         Group::Lattice,
         "7.2.0",
         "Returns estimates of hits and misses for each prefix of keys.",
@@ -38,7 +38,7 @@ fn ring(context: &mut Context<'_, '_>, _arguments: &[&[u8]]) -> Result<(), Failu
 }
 
 fn hot_keys(context: &mut Context<'_, '_>, _arguments: &[&[u8]]) -> Result<(), Failure> {
-    let summary = context.engine.store.summary();
+    let summary = context.keys.summary();
     context.reply.array(summary.hot_keys.len());
     for hot in &summary.hot_keys {
         context.reply.map(4);
@@ -55,7 +55,7 @@ fn hot_keys(context: &mut Context<'_, '_>, _arguments: &[&[u8]]) -> Result<(), F
 }
 
 fn prefixes(context: &mut Context<'_, '_>, _arguments: &[&[u8]]) -> Result<(), Failure> {
-    let summary = context.engine.store.summary();
+    let summary = context.keys.summary();
     context.reply.array(summary.prefixes.len());
     for prefix in &summary.prefixes {
         context.reply.map(3);

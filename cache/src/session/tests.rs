@@ -1,4 +1,4 @@
-use crate::command::testing::{TestNode, received, run, story};
+use crate::command::testing::{TestNode, call, received, run, story};
 use crate::session::Next;
 
 #[test]
@@ -252,4 +252,54 @@ fn reads_of_a_client_that_does_not_touch_are_no_uses() {
          GET k => \"1\"\n\
          OBJECT IDLETIME k => 0\n",
     );
+}
+
+#[test]
+fn what_looks_at_all_keys_does_so_within_a_transaction_too() {
+    let mut node = TestNode::new();
+    for line in ["LATTICE HOTKEYS", "LATTICE PREFIXES", "INFO", "CONFIG RESETSTAT", "MEMORY STATS"]
+    {
+        assert_eq!(node.run("MULTI"), "OK");
+        assert_eq!(node.run("GET a"), "QUEUED");
+        assert_eq!(node.run(line), "QUEUED");
+        assert!(node.run("EXEC").starts_with("[nil, "), "{line}");
+    }
+}
+
+#[test]
+fn a_transaction_is_no_larger_than_a_request_may_be() {
+    let mut node = TestNode::new();
+    node.run("CONFIG SET client-query-buffer-limit 1mb");
+    node.run("MULTI");
+    let value = vec![b'x'; 600 << 10];
+    assert_eq!(node.call(&[b"SET", b"a", &value]), b"+QUEUED\r\n");
+    let refused = "-ERR the transaction is larger than client-query-buffer-limit\r\n";
+    assert_eq!(node.call(&[b"SET", b"b", &value]), refused.as_bytes());
+    assert!(node.run("EXEC").starts_with("-EXECABORT"));
+    assert_eq!(node.run("EXISTS a b"), "0");
+    assert_eq!(node.engine.store.memory().buffers, 0);
+}
+
+#[test]
+fn logs_keep_no_more_than_a_piece_of_what_clients_say() {
+    let mut node = TestNode::new();
+    let name = vec![b'n'; 100_000];
+    assert_eq!(node.call(&[b"CLIENT", b"SETNAME", &name]), b"+OK\r\n");
+    node.run("CONFIG SET slowlog-log-slower-than 0");
+    node.run("AUTH nobody nothing");
+    node.run("GET a");
+    let kept = node.engine.access.refusals(9);
+    assert!(kept.len() == 1 && kept.iter().all(|entry| entry.client.len() <= 1024));
+    let slow = node.engine.slow_log.latest(99);
+    assert!(!slow.is_empty() && slow.iter().all(|entry| entry.name.len() <= 128));
+}
+
+#[test]
+fn a_user_whose_name_is_no_text_is_known_by_it() {
+    let mut node = TestNode::new();
+    node.call(&[b"ACL", b"SETUSER", b"u\xff", b"on", b"nopass", b"+@all", b"allkeys"]);
+    let mut theirs = node.connect();
+    assert_eq!(call(&node.engine, &mut theirs, &[&b"AUTH"[..], b"u\xff", b"any"]), b"+OK\r\n");
+    assert_eq!(node.call(&[b"ACL", b"DELUSER", b"u\xff"]), b":1\r\n");
+    assert!(theirs.client.is_doomed());
 }

@@ -1,5 +1,7 @@
 //! `MULTI`: the commands that wait for `EXEC`, and what is watched meanwhile.
 
+use std::sync::atomic::Ordering;
+
 use super::Session;
 use crate::clients::Mark;
 use crate::command::{Failure, Flags, Known};
@@ -46,12 +48,24 @@ pub struct Transaction {
     bytes: usize,
 }
 
+/// What a queued command occupies, in bytes, roughly.
+fn cost(arguments: &[&[u8]]) -> usize {
+    COMMAND_COST + arguments.iter().map(|it| it.len() + ARGUMENT_COST).sum::<usize>()
+}
+
 impl Session {
+    /// Whether one more command would make the transaction larger than a request may be (`client-query-buffer-limit`). What is queued
+    /// is a request that has not been carried out.
+    pub(super) fn is_queue_full(&self, engine: &Engine, arguments: &[&[u8]]) -> bool {
+        let limit = engine.settings.client_query_buffer_limit.load(Ordering::Relaxed);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.transaction.bytes.saturating_add(cost(arguments)) > limit
+    }
+
     /// Puts a command aside for `EXEC`.
     pub(super) fn queue(&mut self, engine: &Engine, known: &'static Known, arguments: &[&[u8]]) {
         let transaction = &mut self.transaction;
-        let bytes: usize = arguments.iter().map(|it| it.len() + ARGUMENT_COST).sum();
-        let bytes = bytes + COMMAND_COST;
+        let bytes = cost(arguments);
         transaction.bytes += bytes;
         transaction.flags = transaction.flags.and(known.command.flags);
         transaction.queue.push(Queued {

@@ -309,3 +309,26 @@ fn what_a_transaction_reads_after_it_was_changed_is_not_stale() {
     node.run("SET k 2");
     assert_eq!(received(&mut reader), K);
 }
+
+#[test]
+fn readers_that_have_gone_do_not_gather() {
+    let (node, mut stays) = tracked("");
+    run(&node.engine, &mut stays, "GET k");
+    let mut node = node;
+    for _ in 0..1000 {
+        let mut passing = node.connect();
+        run(&node.engine, &mut passing, "HELLO 3");
+        run(&node.engine, &mut passing, "CLIENT TRACKING ON");
+        run(&node.engine, &mut passing, "GET k");
+        passing.end(&node.engine);
+    }
+    let (keys, readers, _) = node.engine.tracking.counts();
+    assert_eq!(keys, 1);
+    assert!(readers < 32, "{readers} readers of a key, of whom one is there");
+    node.run("SET k 1");
+    assert_eq!(received(&mut stays), K);
+    assert_eq!(node.engine.tracking.counts().1, 0);
+    let table = node.engine.store.memory().buffers;
+    stays.end(&node.engine);
+    assert_eq!(table, 0, "what is forgotten is not charged");
+}

@@ -26,7 +26,7 @@ impl Filter<'_> {
             && self.class.is_none_or(|class| class == Some(client.class()))
             && self.address.is_none_or(|it| client.origin.address.as_bytes() == it)
             && self.local_address.is_none_or(|it| client.origin.local_address.as_bytes() == it)
-            && self.user.is_none_or(|it| client.labels().user.as_bytes() == it)
+            && self.user.is_none_or(|it| client.labels().user == it)
             && self.age_s.is_none_or(|it| client.age_us(ctx.now) / 1_000_000 >= it)
             && !(self.skips_me && client.id == ctx.session.client.id)
     }
