@@ -21,29 +21,28 @@ struct Options {
     replace: bool,
     /// The time to live is a moment since the epoch.
     absolute: bool,
+    /// How long the key has not been used, in seconds.
+    idle_s: Option<u64>,
+    frequency: Option<u8>,
 }
 
 impl Options {
-    /// `IDLETIME` and `FREQ` are read, and change nothing: a key that is restored counts as used just now.
     fn read(arguments: &[&[u8]]) -> Result<Self, Failure> {
         let mut options = Self::default();
-        let (mut idle, mut frequency) = (false, false);
         let mut rest = arguments.iter();
         while let Some(option) = rest.next() {
             if is_option(option, "REPLACE") {
                 options.replace = true;
             } else if is_option(option, "ABSTTL") {
                 options.absolute = true;
-            } else if is_option(option, "IDLETIME") && !frequency {
-                idle = true;
-                if integer(rest.next().ok_or(Failure::Syntax)?)? < 0 {
-                    return Err(Failure::err("Invalid IDLETIME value, must be >= 0"));
-                }
-            } else if is_option(option, "FREQ") && !idle {
-                frequency = true;
-                if !(0..=255).contains(&integer(rest.next().ok_or(Failure::Syntax)?)?) {
-                    return Err(Failure::err("Invalid FREQ value, must be >= 0 and <= 255"));
-                }
+            } else if is_option(option, "IDLETIME") && options.frequency.is_none() {
+                let seconds = u64::try_from(integer(rest.next().ok_or(Failure::Syntax)?)?).ok();
+                let complaint = || Failure::err("Invalid IDLETIME value, must be >= 0");
+                options.idle_s = Some(seconds.ok_or_else(complaint)?);
+            } else if is_option(option, "FREQ") && options.idle_s.is_none() {
+                let frequency = u8::try_from(integer(rest.next().ok_or(Failure::Syntax)?)?).ok();
+                let complaint = || Failure::err("Invalid FREQ value, must be >= 0 and <= 255");
+                options.frequency = Some(frequency.ok_or_else(complaint)?);
             } else {
                 return Err(Failure::Syntax);
             }
@@ -78,6 +77,12 @@ fn restore(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure
     match value.filter(|_| !is_over) {
         Some(value) => {
             ctx.keys.put(&key, value, lifetime);
+            if let Some(idle_s) = options.idle_s {
+                ctx.keys.set_idle(&key, idle_s.saturating_mul(1000));
+            }
+            if let Some(frequency) = options.frequency {
+                ctx.keys.set_frequency(&key, frequency);
+            }
             ctx.notify(b'g', "restore", &key);
         }
         None if ctx.keys.remove(&key) => ctx.notify(b'g', "del", &key),

@@ -101,6 +101,15 @@ fn restoring_follows_its_options() {
     ] {
         assert_eq!(restore(arguments), (reply.to_owned(), ttl.to_owned()), "{arguments:?}");
     }
+    let mut noted = |options: [&[u8]; 3], question: &str| {
+        let arguments: Vec<&[u8]> =
+            [&[b"RESTORE".as_slice(), b"b", b"0", &payload], &options[..]].concat();
+        assert_eq!(show(&node.call(&arguments)), "OK");
+        node.run(question)
+    };
+    assert_eq!(noted([b"REPLACE", b"IDLETIME", b"1000"], "OBJECT IDLETIME b"), "1000");
+    assert_eq!(noted([b"REPLACE", b"FREQ", b"9"], "CONFIG SET maxmemory-policy allkeys-lfu"), "OK");
+    assert_eq!(noted([b"REPLACE", b"FREQ", b"100"], "OBJECT FREQ b"), "100");
     story(
         "
         DUMP none              => nil
