@@ -28,6 +28,15 @@ impl Kind {
     }
 }
 
+/// Where and how a server runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// The processor that it may use (`taskset`); None for all.
+    pub processor: Option<usize>,
+    /// How many threads ours has; None for what it chooses. Redis executes commands on one.
+    pub threads: Option<usize>,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -50,23 +59,57 @@ fn our_program() -> io::Result<PathBuf> {
     Ok(target.join("release/distributed-cache"))
 }
 
+/// Whether a program can be started.
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
+    let version = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
+
 impl Server {
     /// Starts one with a memory limit in bytes (0: none) and the policy to evict by. None if it is not installed.
     ///
     /// # Errors
     /// If it does not come up.
     pub fn start(kind: Kind, limit: u64, policy: &str) -> io::Result<Option<Self>> {
+        Self::start_at(Place::default(), kind, limit, policy)
+    }
+
+    /// As [`Server::start`], at a place.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn start_at(
+        place: Place,
+        kind: Kind,
+        limit: u64,
+        policy: &str,
+    ) -> io::Result<Option<Self>> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let limit = limit.to_string();
+        let program = |path: PathBuf| match place.processor {
+            None => Command::new(path),
+            Some(processor) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &processor.to_string()]).arg(path);
+                command
+            }
+        };
         let mut command = match kind {
             Kind::Lattice => {
-                let mut command = Command::new(our_program()?);
+                let mut command = program(our_program()?);
                 command.args(["--listen", &port.to_string(), "--no-demo"]);
                 command.args(["--maxmemory", &limit, "--policy", policy]);
+                if let Some(threads) = place.threads {
+                    command.args(["--threads", &threads.to_string()]);
+                }
                 command
             }
             Kind::Redis => {
-                let mut command = Command::new("redis-server");
+                if !is_installed("redis-server") {
+                    return Ok(None);
+                }
+                let mut command = program("redis-server".into());
                 command.args(["--port", &port.port().to_string(), "--save", ""]);
                 command.args(["--maxmemory", &limit, "--maxmemory-policy", policy]);
                 command
