@@ -31,6 +31,7 @@ pub fn push_length(out: &mut Vec<u8>, length: usize) {
 
 /// The length at the beginning of `bytes` and what follows it.
 #[must_use]
+#[inline]
 pub fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (first, rest) = bytes.split_first()?;
     if *first < 0x80 {

@@ -388,9 +388,11 @@ impl SortedSet {
                 self.changed = true;
                 let outgrows = found.len >= LISTPACK.0 || member.len() > LISTPACK.1;
                 let score = if outgrows && old.is_none() { score } else { without_sign(score) };
-                if let Some((_, from, to)) = found.place {
-                    run.drain(from..to);
-                } else if outgrows || run.len() + packed::pair_bytes(member) > PACKED {
+                if let Some((old, from, to)) = found.place {
+                    packed::rescore(run, from, to, old, score);
+                    return;
+                }
+                if outgrows || run.len() + packed::pair_bytes(member) > PACKED {
                     let mut large = Box::new(Large::of_run(run));
                     large.insert(member, score);
                     self.form = Form::Large(large);

@@ -81,6 +81,23 @@ pub struct Place {
     index: usize,
 }
 
+/// How many of `hashes`, which ascend and lie in `low..high`, are below `hash`.
+///
+/// Hashes are spread evenly, so the place is guessed and corrected by a few steps: that looks at one or two cache lines, where
+/// halving would look at one for each step. Hashes that are spread badly cost a walk over a block at most.
+fn rank(hashes: &[u32], hash: u32, low: u64, high: u64) -> usize {
+    let span = high.saturating_sub(low).max(1);
+    let guess = u64::from(hash).saturating_sub(low) * hashes.len() as u64 / span;
+    let mut at = usize::try_from(guess).unwrap_or(usize::MAX).min(hashes.len());
+    while at > 0 && hashes[at - 1] >= hash {
+        at -= 1;
+    }
+    while hashes.get(at).is_some_and(|it| *it < hash) {
+        at += 1;
+    }
+    at
+}
+
 impl<M: Member + Clone> Clone for Table<M> {
     fn clone(&self) -> Self {
         let (lows, blocks) = (self.lows.clone(), self.blocks.clone());
@@ -154,7 +171,19 @@ impl<M: Member> Table<M> {
 
     /// The block in which members with `hash` lie.
     fn block_of(&self, hash: u32) -> usize {
+        // The first block begins at 0, so a single one needs no look at the lows, which lie somewhere else in memory.
+        if self.blocks.len() <= 1 {
+            return 0;
+        }
         self.lows.partition_point(|low| *low <= hash).saturating_sub(1)
+    }
+
+    /// How many members of block number `block` have a hash below `hash`.
+    fn rank(&self, block: usize, hashes: &[u32], hash: u32) -> usize {
+        let low = u64::from(self.lows.get(block).copied().filter(|_| block > 0).unwrap_or(0));
+        let high = self.lows.get(block + 1).copied().filter(|_| block + 1 < self.blocks.len());
+        let high = high.map_or(1 << u32::BITS, u64::from);
+        rank(hashes, hash, low, high)
     }
 
     /// Where the member `name` lies, or where it would.
@@ -163,7 +192,7 @@ impl<M: Member> Table<M> {
         let Some(Block { hashes, members }) = self.blocks.get(block) else {
             return Err(Place { block, index: 0 });
         };
-        let mut index = hashes.partition_point(|it| *it < hash);
+        let mut index = self.rank(block, hashes, hash);
         while hashes.get(index) == Some(&hash) {
             if members[index].name() == name {
                 return Ok(Place { block, index });
@@ -177,6 +206,20 @@ impl<M: Member> Table<M> {
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<Place> {
         self.locate(hash_of(name), name).ok()
+    }
+
+    /// As [`Table::find`], where the hash of `name` is known; where the member would lie, if it is not there.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn find_hashed(&self, hash: u32, name: &[u8]) -> Result<Place, Place> {
+        self.locate(hash, name)
+    }
+
+    /// Adds a member with `hash` that is not there at the place where it would lie.
+    pub fn insert_found(&mut self, place: Place, hash: u32, member: M) {
+        debug_assert!(self.locate(hash, member.name()) == Err(place), "the place is the member's");
+        self.insert_at(place, hash, member);
     }
 
     /// The member `name`.

@@ -85,19 +85,19 @@ impl Large {
     /// Sets `field`. True if it was not there.
     pub(super) fn set(&mut self, field: &[u8], value: &[u8], life: Lifetime) -> bool {
         let hash = hash_of(field);
-        let place = self.table.find(field);
-        let old = place.and_then(|place| self.at(place).deadline);
+        let place = self.table.find_hashed(hash, field);
+        let old = place.ok().and_then(|place| self.at(place).deadline);
         let deadline = match life {
             Lifetime::Forever => None,
             Lifetime::Until(at) => Some(at),
             Lifetime::Keep => old,
         };
         match place {
-            None => {
-                self.table.insert(Pair::new(field, value, deadline));
+            Err(place) => {
+                self.table.insert_found(place, hash, Pair::new(field, value, deadline));
             }
-            Some(place) if self.table.at_mut(place).overwrite(value, deadline) => return false,
-            Some(place) => {
+            Ok(place) if self.table.at_mut(place).overwrite(value, deadline) => return false,
+            Ok(place) => {
                 self.table.replace_at(place, Pair::new(field, value, deadline));
             }
         }
@@ -105,7 +105,7 @@ impl Large {
             self.forget(hash, old);
             self.deadlines.extend(deadline.map(|at| (at, hash)));
         }
-        place.is_none()
+        place.is_err()
     }
 
     /// Sets or removes the deadline of `field`. False if it is not there.

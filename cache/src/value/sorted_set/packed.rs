@@ -47,8 +47,10 @@ pub(super) struct Found {
 pub(super) fn find(run: &[u8], member: &[u8]) -> Found {
     let (mut found, mut pairs) = (Found::default(), Pairs::of(run));
     let mut from = 0;
+    let last = member.last();
     while let Some((it, score)) = pairs.next() {
-        if it == member {
+        // Members of one set tend to differ in their last bytes: most are told apart without a call.
+        if it.last() == last && it == member {
             found.place = Some((score, from, pairs.offset()));
         }
         found.len += 1;
@@ -60,6 +62,27 @@ pub(super) fn find(run: &[u8], member: &[u8]) -> Found {
 /// How many bytes a member takes.
 pub(super) fn pair_bytes(member: &[u8]) -> usize {
     SCORE + element_bytes(member.len())
+}
+
+/// Gives the member whose bytes are `from..to` another score, and moves it to where it belongs with that.
+pub(super) fn rescore(run: &mut [u8], from: usize, to: usize, old: f64, score: f64) {
+    let size = to - from;
+    run[from..from + SCORE].copy_from_slice(&score.to_le_bytes());
+    let member = split_length(&run[from + SCORE..to]).map_or(&[][..], |(_, member)| member);
+    // Where the first one lies that comes after it: behind its old place if the score has grown, else before it.
+    let (start, end) = if score > old { (to, run.len()) } else { (0, from) };
+    let (mut at, mut pairs) = (start, Pairs::of(&run[start..end]));
+    while let Some((it, its_score)) = pairs.next() {
+        if super::compare((its_score, it), (score, member)).is_gt() {
+            break;
+        }
+        at = start + pairs.offset();
+    }
+    if score > old {
+        run[from..at].rotate_left(size);
+    } else {
+        run[at..to].rotate_right(size);
+    }
 }
 
 /// Puts in a member that is not there.
