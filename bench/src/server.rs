@@ -59,6 +59,17 @@ fn our_program() -> io::Result<PathBuf> {
     Ok(target.join("release/distributed-cache"))
 }
 
+/// Memory that a process occupies, in bytes.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn resident_of(process: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| io::Error::other("no VmRSS"))
+}
+
 /// Whether a program can be started.
 #[must_use]
 pub fn is_installed(program: &str) -> bool {
@@ -149,10 +160,7 @@ impl Server {
     /// # Errors
     /// If the kernel does not tell.
     pub fn resident(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| io::Error::other("no VmRSS"))
+        resident_of(self.child.id())
     }
 
     /// Processor time that it has used so far, to ten milliseconds.

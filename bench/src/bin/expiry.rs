@@ -1,11 +1,13 @@
-//! How late keys expire: a thousand keys with one deadline among many that live longer, seen from their `expired` events.
+//! How late keys expire: a thousand keys with one deadline among many that live longer, seen from their `expired` events; and many
+//! keys with one deadline, with the latency of lookups while they go.
 //!
 //! `cargo run --release -p lattice-bench --bin expiry [-- BACKGROUND_KEYS …]`; Redis beside ours if it is installed.
 #![expect(clippy::print_stdout, reason = "a program that prints tables")]
 
 use std::error::Error;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lattice_bench::server::{Connection, Kind, Server, encode};
 use lattice_bench::table::Table;
@@ -52,6 +54,72 @@ fn next_event(listener: &mut Connection) -> io::Result<()> {
     listener.receive().map(|_key| ())
 }
 
+/// What a burst of deadlines did.
+struct Burst {
+    /// When the last key was gone, in milliseconds after the deadline; None if that took too long.
+    gone_ms: Option<u64>,
+    /// Latencies of lookups meanwhile, sorted.
+    latencies: Vec<Duration>,
+}
+
+/// `keys` keys with one deadline among `others` that live longer.
+fn burst(kind: Kind, others: u64, keys: u64) -> Result<Option<Burst>, Box<dyn Error>> {
+    let Some(server) = Server::start(kind, 0, "noeviction")? else { return Ok(None) };
+    let mut connection = server.connect()?;
+    connection.pipeline(others, |number, bytes| {
+        encode(bytes, &[b"SET", format!("b:{number}").as_bytes(), b"v", b"EX", b"3600"]);
+    })?;
+    connection.call(&[b"SET", b"read", b"v"])?;
+    let deadline = now_ms() + 5_000 + keys / 100;
+    let at = deadline.to_string();
+    connection.pipeline(keys, |number, bytes| {
+        let key = format!("p:{number}");
+        encode(bytes, &[b"SET", key.as_bytes(), b"v", b"PXAT", at.as_bytes()]);
+    })?;
+    if now_ms() >= deadline {
+        return Err("the keys were not there before their deadline".into());
+    }
+    thread::sleep(Duration::from_millis(deadline - now_ms()));
+    let mut shown = Burst { gone_ms: None, latencies: Vec::new() };
+    while now_ms() < deadline + PATIENCE_MS {
+        for _ in 0..20 {
+            let began = Instant::now();
+            connection.call(&[b"GET", b"read"])?;
+            shown.latencies.push(began.elapsed());
+        }
+        let left = connection.call(&[b"DBSIZE"])?.unwrap_or_default();
+        if String::from_utf8_lossy(&left).parse::<u64>()? == others + 1 {
+            shown.gone_ms = Some(now_ms().saturating_sub(deadline));
+            break;
+        }
+    }
+    shown.latencies.sort_unstable();
+    Ok(Some(shown))
+}
+
+fn bursts() -> Result<(), Box<dyn Error>> {
+    println!(
+        "Keys with one deadline: when all are gone, and lookups of one connection meanwhile.\n"
+    );
+    let head =
+        ["server", "other volatile keys", "keys", "gone ms", "lookup p99 ms", "lookup max ms"];
+    let mut table = Table::new(&head);
+    for kind in [Kind::Lattice, Kind::Redis] {
+        for (others, keys) in [(1_000_000, 100_000), (0, 1_000_000)] {
+            let Some(shown) = burst(kind, others, keys)? else { continue };
+            let at = |percent: usize| {
+                let index = (shown.latencies.len() - 1) * percent / 100;
+                format!("{:.2}", shown.latencies[index].as_secs_f64() * 1e3)
+            };
+            let gone = shown.gone_ms.map_or(format!("> {PATIENCE_MS}"), |ms| ms.to_string());
+            let (others, keys) = (others.to_string(), keys.to_string());
+            table.row(vec![kind.name().to_owned(), others, keys, gone, at(99), at(100)]);
+        }
+    }
+    println!("{}", table.render());
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut sizes: Vec<u64> = Vec::new();
     for argument in std::env::args().skip(1) {
@@ -80,5 +148,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("{}", table.render());
-    Ok(())
+    bursts()
 }
