@@ -12,6 +12,7 @@ mod transaction;
 
 use std::sync::Arc;
 
+pub(crate) use self::transaction::watch_cost;
 pub use self::transaction::{Queued, Transaction};
 use crate::access::{Denied, LogContext, User};
 use crate::blocking::Standing;

@@ -102,6 +102,7 @@ fn watch(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> 
         if engine.watches.watch(&ctx.session.client, database, key, exists) {
             let transaction = &mut ctx.session.transaction;
             transaction.watched.push((database, Box::from(*key)));
+            engine.store.charge_buffers(crate::session::watch_cost(key));
             transaction.watched_shards.insert(crate::slot::Slot::of(key));
         }
     }

@@ -48,6 +48,12 @@ pub struct Transaction {
     bytes: usize,
 }
 
+/// What watching a key costs, in bytes, roughly: its name is kept twice, by the client and in the registry.
+pub(crate) fn watch_cost(key: &[u8]) -> i64 {
+    const BESIDES: usize = 160;
+    i64::try_from(2 * key.len() + BESIDES).unwrap_or(i64::MAX)
+}
+
 /// What a queued command occupies, in bytes, roughly.
 fn cost(arguments: &[&[u8]]) -> usize {
     COMMAND_COST + arguments.iter().map(|it| it.len() + ARGUMENT_COST).sum::<usize>()
@@ -112,6 +118,8 @@ impl Session {
         if !self.transaction.watched.is_empty() {
             let watched = std::mem::take(&mut self.transaction.watched);
             engine.watches.unwatch(&self.client, &watched);
+            let bytes: i64 = watched.iter().map(|(_, key)| watch_cost(key)).sum();
+            engine.store.charge_buffers(-bytes);
             engine.review_observation();
         }
         self.transaction.watched_shards = ShardSet::NONE;

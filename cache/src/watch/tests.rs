@@ -262,3 +262,16 @@ fn a_stale_key_that_an_exchange_brings_counts_as_not_there() {
     flush_or_swap(&node, |keys| keys.swap(Database(0), Database(1)));
     assert_eq!(node.run("EXEC"), "[PONG]");
 }
+
+#[test]
+fn what_is_watched_counts_against_the_limit_of_memory() {
+    let mut node = TestNode::new();
+    let key = "k".repeat(1000);
+    assert_eq!(node.run(&format!("WATCH {key} {key} other")), "OK");
+    let charged = node.engine.store.memory().buffers;
+    assert!((2_000..3_000).contains(&charged), "{charged}");
+    assert_eq!(node.run(&format!("WATCH {key}")), "OK");
+    assert_eq!(node.engine.store.memory().buffers, charged);
+    assert_eq!(node.run("UNWATCH"), "OK");
+    assert_eq!(node.engine.store.memory().buffers, 0);
+}
