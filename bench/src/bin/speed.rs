@@ -1,9 +1,9 @@
 //! Speed beside Redis: the same load on both in turn (A/B/A/B), medians of the rounds.
 //!
 //! `cargo run --release -p lattice-bench --bin speed [-- ROUNDS MILLISECONDS [OPERATION …]]`. Fifty connections, values of 256
-//! bytes, keys drawn evenly from a million. Each server may use processor 0 alone and has one thread, the generator has processor
-//! 1. Where others use the machine too, throughput says less than the server's processor time for each operation, which comes from the
-//! kernel. A second table has ours with one thread and with two, wherever the kernel puts them.
+//! bytes, keys drawn evenly from a million. Each server has one thread on processor 0, and the generator is on the other one.
+//! Where others use the machine too, throughput says less than the server's processor time for each operation, which comes from
+//! the kernel. A second table has ours with one thread and with two, wherever the kernel puts them.
 #![expect(clippy::print_stdout, reason = "a program that prints tables")]
 
 use std::error::Error;
