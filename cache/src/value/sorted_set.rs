@@ -352,6 +352,23 @@ impl Large {
 }
 
 impl SortedSet {
+    /// The set of these members, no two of the same name. Whether it is small is seen beforehand, as Redis does for results that are
+    /// stored: a large one keeps the signs of its zeros.
+    ///
+    /// # Panics
+    /// If a score is NaN.
+    #[must_use]
+    pub fn of_members(members: &[(Vec<u8>, f64)]) -> Self {
+        let mut set = Self::default();
+        if members.len() > LISTPACK.0 || members.iter().any(|it| it.0.len() > LISTPACK.1) {
+            set.form = Form::Large(Box::new(Large { beyond_listpack: true, ..Large::default() }));
+        }
+        for (name, score) in members {
+            set.insert(name, *score);
+        }
+        set
+    }
+
     /// A view of it.
     #[must_use]
     pub fn view(&self) -> SortedSetView<'_> {
@@ -774,6 +791,20 @@ mod tests {
             set.insert(format!("{number:064}").as_bytes(), 1.0);
         }
         assert!(set.packed().is_none() && set.view().encoding() == "listpack");
+    }
+
+    #[test]
+    fn zero_has_a_sign_in_a_large_set_alone() {
+        let sign = |set: &SortedSet, name: &[u8]| {
+            set.view().score(name).is_some_and(f64::is_sign_negative)
+        };
+        let small = [(b"a".to_vec(), -0.0), (b"b".to_vec(), 1.0)];
+        assert!(!sign(&SortedSet::of_members(&small), b"a"));
+        let large = [(b"a".to_vec(), -0.0), (vec![b'b'; 65], 1.0)];
+        let mut set = SortedSet::of_members(&large);
+        assert!(sign(&set, b"a") && set.view().encoding() == "skiplist");
+        set.insert(b"c", -0.0);
+        assert!(sign(&set, b"c"));
     }
 
     #[test]

@@ -285,10 +285,7 @@ fn store_result(
     event: &str,
 ) -> Result<(), Failure> {
     let mut request = Request::read(ctx, &arguments[2..], operation, Form::Store)?;
-    let mut result = SortedSet::default();
-    for (name, score) in request.members(ctx.keys, operation) {
-        result.insert(&name, score);
-    }
+    let result = SortedSet::of_members(&request.members(ctx.keys, operation));
     let destination = ctx.key(arguments[1]);
     store(ctx, &destination, result, event);
     Ok(())
