@@ -41,7 +41,8 @@ pub type Attempt = fn(
 
 /// Tries, and makes the client wait if there is nothing: the body of every blocking command. `keys` are those waited for, `wanted`
 /// is the kind of value that serves, `timeout` is its argument. Within `MULTI` the time is over at once, and the reply is
-/// what `nothing` writes, as it is after a wait in vain.
+/// what `nothing` writes. After a wait in vain it is that too for strings; for the others Redis answers a null array, also where the
+/// command would have answered one element (`BLMOVE`).
 ///
 /// # Errors
 /// Those of the attempt, and a timeout that is none.
@@ -72,7 +73,7 @@ pub fn attempt_or_wait(
         keys: keys.iter().map(|key| Box::from(*key)).collect(),
         wanted,
         attempt,
-        nothing,
+        nothing: if wanted == Kind::String { nothing } else { |reply| reply.null_array() },
         deadline_us,
         ticket: 0,
         being_served: false,

@@ -26,8 +26,8 @@ fn a_wait_ends_when_its_time_is_over_and_not_before() {
     assert_eq!(client.ask("BLPOP list 0.2"), "*-1");
     let took = node.engine.clock.now().monotonic_us - began;
     assert!(took >= 200_000, "{took} µs");
-    // Nothing is the kind of nothing that the command answers with: here one element is missing, not an array of them.
-    assert_eq!(client.ask("BLMOVE list other LEFT RIGHT 0.01"), "$-1");
+    // As in Redis, though one element is missing here and not an array of them.
+    assert_eq!(client.ask("BLMOVE list other LEFT RIGHT 0.01"), "*-1");
     assert_eq!(client.ask("PING"), "+PONG");
 }
 
