@@ -37,7 +37,6 @@ impl Cluster {
             config.listen_client = listeners.client_urls().unwrap();
             config.listen_peer = listeners.peer_urls().unwrap();
             config.admin_listen = listeners.admin_url().unwrap();
-            config.cache = None;
             cluster.nodes.push(Some(Node::start_on(config.clone(), listeners).await.unwrap()));
             cluster.configs.push(config);
         }
@@ -82,6 +81,8 @@ pub(crate) fn config(name: &str, founders: Founders, data_dir: PathBuf) -> Confi
         name: Some(name.into()),
         heartbeat_interval: Some(50),
         election_timeout: Some(500),
+        // Its usual port is one, and these nodes are many.
+        cache_listen: Some("none".into()),
         ..Settings::default()
     };
     let mut config = Config::new(settings).unwrap();
