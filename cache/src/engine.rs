@@ -55,6 +55,14 @@ impl fmt::Debug for Stop {
     }
 }
 
+/// A registry that is told of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    Watches,
+    Tracking,
+    Channels,
+}
+
 /// What all sessions of a node share.
 #[derive(Debug)]
 pub struct Engine {
@@ -210,7 +218,7 @@ impl Engine {
     ) {
         loop {
             let mut changes = keys.take_changes();
-            self.tracking.tell_readers(&changes, by);
+            self.tracking.tell_readers(&self.heard(Listener::Tracking, &changes), by);
             if !told.is_empty() {
                 told.append(&mut changes);
                 changes = std::mem::take(&mut told);
@@ -218,13 +226,29 @@ impl Engine {
             if changes.is_empty() {
                 return;
             }
-            self.watches.note(&self.store, keys, &changes);
-            self.tracking.broadcast(&changes, by);
+            self.watches.note(&self.store, keys, &self.heard(Listener::Watches, &changes));
+            self.tracking.broadcast(&self.heard(Listener::Tracking, &changes), by);
             self.store.charge_buffers(self.tracking.take_charge());
-            self.channels.note(&changes);
+            self.channels.note(&self.heard(Listener::Channels, &changes));
             self.leases.note(&changes);
             self.waiters.note(self, keys, &changes);
         }
+    }
+
+    /// What a registry hears of changes: all of them, unless a bug is planted.
+    #[cfg(not(feature = "sim"))]
+    fn heard<'c>(&self, _: Listener, changes: &'c [Change]) -> &'c [Change] {
+        changes
+    }
+
+    /// What a registry hears of changes: all of them, unless a bug is planted.
+    #[cfg(feature = "sim")]
+    fn heard<'c>(
+        &self,
+        listener: Listener,
+        changes: &'c [Change],
+    ) -> std::borrow::Cow<'c, [Change]> {
+        crate::sim::PlantedBug::heard(self.store.bug(), listener, changes)
     }
 
     /// Makes room for `bytes` more, by eviction if the policy has it, and tells whoever listens. False if there is none: the

@@ -133,6 +133,8 @@ pub mod resp;
 pub mod ring;
 pub mod session;
 pub mod settings;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod slot;
 pub mod slow_log;
 pub mod store;

@@ -401,6 +401,24 @@ impl Store {
         self.accounts.memory()
     }
 
+    /// Gives the store a bug, once and for all.
+    #[cfg(feature = "sim")]
+    pub(crate) fn plant(&self, bug: crate::sim::PlantedBug) {
+        self.accounts.plant(bug);
+    }
+
+    /// The bug that was planted, if one was.
+    #[cfg(feature = "sim")]
+    pub(crate) fn bug(&self) -> Option<crate::sim::PlantedBug> {
+        self.accounts.bug()
+    }
+
+    /// How many blocks of cells were emptied.
+    #[cfg(feature = "sim")]
+    pub(crate) fn compactions(&self) -> u64 {
+        self.accounts.compactions()
+    }
+
     fn each(&self, mut visit: impl FnMut(&mut Shard)) {
         for shard in &self.shards {
             visit(&mut shard.lock().unwrap_or_else(PoisonError::into_inner));

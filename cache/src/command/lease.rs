@@ -6,6 +6,8 @@ use crate::engine::Engine;
 use crate::leases::Grant;
 use crate::resp::Reply;
 use crate::store::{Keyspace, Lifetime};
+#[cfg(feature = "sim")]
+use crate::types::Now;
 use crate::types::{Database, UnixMillis};
 use crate::value::Kind;
 
@@ -100,6 +102,10 @@ fn get_or_lock(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Fai
         answer(&mut ctx.reply, "hit", Some(bytes));
         ctx.reply.null();
         return Ok(());
+    }
+    #[cfg(feature = "sim")]
+    if engine.store.bug() == Some(crate::sim::PlantedBug::LeaseGrantedTwice) {
+        engine.leases.void(key.database(), key.bytes());
     }
     let secret = engine.secret(8);
     let token = u64::from_be_bytes(secret.try_into().expect("eight bytes were asked for"));
@@ -220,6 +226,12 @@ fn set_with_lease(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), 
     let key = ctx.key(arguments[1]);
     let now = ctx.now;
     let leases = &ctx.engine.leases;
+    #[cfg(feature = "sim")]
+    let now = match ctx.engine.store.bug() {
+        // When nothing has ended yet.
+        Some(crate::sim::PlantedBug::LeaseOutlivesItsTime) => Now { monotonic_us: 0, ..now },
+        _ => now,
+    };
     let holds = token(arguments[2])
         .is_some_and(|it| leases.release(key.database(), key.bytes(), it, now.monotonic_us));
     if !holds {

@@ -39,6 +39,16 @@ pub(super) struct Accounts {
     policy: AtomicU8,
     /// Whether changes are kept.
     observed: AtomicBool,
+    #[cfg(feature = "sim")]
+    planted: Planted,
+}
+
+/// What only the simulator has: a bug, and a count of what cannot be seen from outside.
+#[cfg(feature = "sim")]
+#[derive(Debug, Default)]
+struct Planted {
+    bug: std::sync::OnceLock<crate::sim::PlantedBug>,
+    compactions: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +94,8 @@ impl Accounts {
             shards: std::array::from_fn(|_| ShardAccount::default()),
             policy: AtomicU8::new(0),
             observed: AtomicBool::new(false),
+            #[cfg(feature = "sim")]
+            planted: Planted::default(),
         };
         accounts.set_policy(policy);
         accounts.apply();
@@ -130,6 +142,26 @@ impl Accounts {
 
     pub(super) fn observe(&self, observed: bool) {
         self.observed.store(observed, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn plant(&self, bug: crate::sim::PlantedBug) {
+        let _already = self.planted.bug.set(bug);
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn bug(&self) -> Option<crate::sim::PlantedBug> {
+        self.planted.bug.get().copied()
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn note_compaction(&self) {
+        self.planted.compactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn compactions(&self) -> u64 {
+        self.planted.compactions.load(Ordering::Relaxed)
     }
 
     pub(super) fn charge_buffers(&self, change: i64) {

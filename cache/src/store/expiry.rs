@@ -67,7 +67,11 @@ impl Expiry {
 
     /// Files a cell to be looked at when `deadline` has passed. The caller marks the cell.
     pub(super) fn file(&mut self, handle: u32, deadline: UnixMillis, now: UnixMillis) {
-        self.wheel.file(handle, tick_of(deadline), now);
+        if deadline <= now {
+            self.wheel.file_due(handle);
+        } else {
+            self.wheel.file(handle, tick_of(deadline), now);
+        }
     }
 
     /// An element that is due at `now`.
@@ -207,6 +211,12 @@ impl Wheel {
         let level = &mut self.levels[level];
         level.buckets[bucket] = self.pool.push(level.buckets[bucket], handle);
         level.occupied[bucket / 64] |= 1 << (bucket % 64);
+    }
+
+    /// Files an element that is due already: a cell that was moved before anybody looked at it.
+    fn file_due(&mut self, handle: u32) {
+        self.pending = self.pool.push(self.pending, handle);
+        self.elements += 1;
     }
 
     /// The next occupied bucket: its level, its number, and the tick at which it begins.

@@ -95,6 +95,16 @@ impl Index {
         self.node(slot).map_or(0, Node::len)
     }
 
+    /// How many words the table of slot number `slot` has.
+    #[cfg(feature = "sim")]
+    pub(super) fn words(&self, slot: usize) -> usize {
+        match self.node(slot) {
+            Some(Node::Table(table)) => table.words.len(),
+            Some(Node::Fan(_)) => FAN_OUT,
+            None => 0,
+        }
+    }
+
     /// The handle at `hash` of slot number `slot` that `is_it` recognises.
     #[inline]
     pub(super) fn find(

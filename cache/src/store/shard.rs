@@ -137,6 +137,11 @@ impl Shard {
         }
     }
 
+    #[cfg(feature = "sim")]
+    fn has_bug(&self, bug: crate::sim::PlantedBug) -> bool {
+        self.accounts.bug() == Some(bug)
+    }
+
     /// The version of the last mutation.
     pub(super) fn last_version(&self) -> Version {
         Version(self.version)
@@ -199,6 +204,10 @@ impl Shard {
     #[inline]
     fn live(&mut self, key: &Key<'_>, now: Now) -> Option<u32> {
         let handle = self.find(key, self.place(key))?;
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::ExpiredServedWhenWheelLags) {
+            return Some(handle);
+        }
         let cell = self.arena.cell(handle);
         if let Some(deadline) = entry::deadline(cell)
             && deadline <= now.unix
@@ -396,12 +405,32 @@ impl Shard {
             Lifetime::Until(deadline) => Some(deadline),
             Lifetime::Keep => old.and_then(|old| entry::deadline(self.arena.cell(old))),
         };
+        #[cfg(feature = "sim")]
+        let deadline = self.misread(deadline, lifetime, now);
         if deadline.is_some_and(|deadline| deadline <= now.unix) {
             self.remove(key, now);
             return;
         }
         write(self, old, deadline);
         self.changed(key, if old.is_some() { Cause::Written } else { Cause::Created });
+    }
+
+    /// A deadline as the planted bugs have it.
+    #[cfg(feature = "sim")]
+    fn misread(
+        &self,
+        deadline: Option<UnixMillis>,
+        lifetime: Lifetime,
+        now: Now,
+    ) -> Option<UnixMillis> {
+        use crate::sim::PlantedBug as Bug;
+        match (self.accounts.bug(), lifetime) {
+            (Some(Bug::KeepTtlForgets), Lifetime::Keep) => None,
+            (Some(Bug::DeadlineAsDuration), Lifetime::Until(at)) => {
+                Some(UnixMillis(now.unix.0.saturating_add(at.0)))
+            }
+            _ => deadline,
+        }
     }
 
     /// Changes a value in place; see [`super::Keyspace::edit`].
@@ -646,6 +675,10 @@ impl Shard {
 
     /// Has a cell looked at when `due` has passed.
     fn file(&mut self, handle: u32, due: UnixMillis, now: Now) {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::WheelOverflow) && now.unix.until(due) > 1 << 19 {
+            return;
+        }
         self.expiry.file(handle, due, now.unix);
         entry::set_epoch(self.arena.cell_mut(handle), self.expiry.epoch());
     }
@@ -660,7 +693,11 @@ impl Shard {
     fn free_cell(&mut self, database: u8, handle: u32) {
         self.free_object(handle);
         let cell = self.arena.cell(handle);
-        self.volatile[usize::from(database)] -= usize::from(entry::deadline(cell).is_some());
+        let was_volatile = entry::deadline(cell).is_some();
+        #[cfg(feature = "sim")]
+        let was_volatile =
+            was_volatile && !self.has_bug(crate::sim::PlantedBug::VolatileCountDrifts);
+        self.volatile[usize::from(database)] -= usize::from(was_volatile);
         self.with_parts -= usize::from(entry::has_parts(cell));
         self.arena.free(handle);
     }

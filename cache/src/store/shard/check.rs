@@ -40,7 +40,8 @@ impl Shard {
                     let tick = first.get(&handle);
                     assert!(
                         tick.is_some_and(|tick| *tick <= Expiry::tick(due)),
-                        "a cell that expires is looked at in time"
+                        "a cell that expires is looked at in time: {:?} at {tick:?}, due at {due:?}",
+                        key.escape_ascii().to_string()
                     );
                     assert!(
                         entry::epoch(cell) != self.expiry.epoch() || fresh.contains(&handle),

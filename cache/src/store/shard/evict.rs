@@ -109,11 +109,17 @@ impl Shard {
     /// Moves the cells of a sparse block elsewhere and gives it back. False if there is none. `kept` follows its cell.
     fn empty_a_block(&mut self, mut kept: Option<&mut u32>, now: Now) -> bool {
         let Some(block) = self.arena.sparse_block() else { return false };
+        #[cfg(feature = "sim")]
+        self.accounts.note_compaction();
         for (old, new) in self.arena.empty_block(block) {
             if let Some(kept) = kept.as_mut()
                 && **kept == old
             {
                 **kept = new;
+            }
+            #[cfg(feature = "sim")]
+            if self.has_bug(crate::sim::PlantedBug::CompactionLeavesStaleHandle) {
+                continue;
             }
             self.with_key(new, |shard, key| {
                 let database = entry::database(shard.arena.cell(new));

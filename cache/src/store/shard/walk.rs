@@ -39,11 +39,20 @@ impl Shard {
             Some(slot) if slot < SHARD_SLOTS => (slot, hash),
             Some(_) => return None,
         };
+        #[cfg(feature = "sim")]
+        let hash = self.hash_of_place(database, slot, hash);
         let (mut next, mut last) = (None, None);
         let mut with_due_parts = Vec::new();
         self.index(self.physical(database)).walk(slot, hash, |slot, hash, handle| {
             if *left == 0 && last != Some((slot, hash)) {
+                #[cfg(feature = "sim")]
+                let hash = self.place_of_hash(database, slot, hash);
                 next = Some(Cursor::at(first + slot, hash));
+                return false;
+            }
+            #[cfg(feature = "sim")]
+            if *left == 0 && self.has_bug(crate::sim::PlantedBug::ScanSkipsEqualHashes) {
+                next = Some(Cursor::at(first + slot, hash.saturating_add(1)));
                 return false;
             }
             last = Some((slot, hash));
@@ -66,6 +75,25 @@ impl Shard {
             });
         }
         next
+    }
+
+    /// How many places a scan tells apart in a slot's table, if it goes on by place.
+    #[cfg(feature = "sim")]
+    fn places(&self, database: Database, slot: usize) -> Option<u64> {
+        self.has_bug(crate::sim::PlantedBug::ScanByPlace)
+            .then(|| (self.index(self.physical(database)).words(slot).max(1) as u64) << 12)
+    }
+
+    #[cfg(feature = "sim")]
+    fn place_of_hash(&self, database: Database, slot: usize, hash: u32) -> u32 {
+        let places = self.places(database, slot);
+        places.map_or(hash, |places| ((u64::from(hash) * places) >> 32) as u32)
+    }
+
+    #[cfg(feature = "sim")]
+    fn hash_of_place(&self, database: Database, slot: usize, place: u32) -> u32 {
+        let hash = self.places(database, slot).map(|places| (u64::from(place) << 32) / places);
+        hash.map_or(place, |hash| u32::try_from(hash).unwrap_or(u32::MAX))
     }
 
     /// How many keys a slot has in the first database.

@@ -1,0 +1,142 @@
+//! Clients that wait, and leases, as the model has them.
+
+use std::collections::BTreeMap;
+
+use super::model::{Model, Name, Touch, shard_of};
+use super::reply::Answer;
+use crate::store::SHARDS;
+
+/// What a client waits for.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// `BLPOP` or `BRPOP`: an element of the first of these lists that has one.
+    Element { keys: Vec<Vec<u8>>, left: bool },
+    /// `BLMOVE`: an element for another list.
+    Moved { from: Vec<u8>, to: Vec<u8> },
+    /// `GETORLOCK … WAIT`: a value.
+    Loaded(Vec<u8>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Waiter {
+    pub(super) client: usize,
+    pub(super) database: u8,
+    pub(super) wanted: Wanted,
+    /// On the monotonic clock, in microseconds.
+    pub(super) until_us: Option<u64>,
+}
+
+impl Waiter {
+    fn keys(&self) -> &[Vec<u8>] {
+        match &self.wanted {
+            Wanted::Element { keys, .. } => keys,
+            Wanted::Moved { from: key, .. } | Wanted::Loaded(key) => std::slice::from_ref(key),
+        }
+    }
+
+    /// Tries to serve it.
+    pub(super) fn attempt(&self, model: &mut Model) -> Option<Answer> {
+        let at = |key: &Vec<u8>| (self.database, key.clone());
+        match &self.wanted {
+            Wanted::Element { keys, left } => {
+                let key = keys.iter().find(|key| model.is_live(&at(key)))?;
+                let element = model.pop(&at(key), *left)?;
+                Some(Answer::List(vec![Answer::bulk(key), Answer::Bulk(element)]))
+            }
+            Wanted::Moved { from, to } => {
+                model.move_element(&at(from), &at(to)).map(Answer::Bulk)
+            }
+            Wanted::Loaded(key) => {
+                let value = Answer::bulk(model.text(&at(key))?);
+                Some(Answer::List(vec![Answer::bulk("hit"), value, Answer::Null]))
+            }
+        }
+    }
+
+    /// What it is answered if it waits in vain.
+    pub(super) fn nothing(&self) -> Answer {
+        match self.wanted {
+            Wanted::Loaded(_) => {
+                Answer::List(vec![Answer::bulk("wait"), Answer::Null, Answer::Integer(0)])
+            }
+            _ => Answer::Null,
+        }
+    }
+}
+
+/// A lease that was granted.
+#[derive(Clone, Debug)]
+pub(super) struct Lease {
+    pub(super) token: Vec<u8>,
+    pub(super) until_us: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// Oldest first.
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) leases: BTreeMap<Name, Lease>,
+}
+
+impl Waits {
+    pub(super) fn is_waiting(&self, client: usize) -> bool {
+        self.waiters.iter().any(|waiter| waiter.client == client)
+    }
+
+    /// Serves whoever can be served after `touches`, as the node is to do it: shard by shard, key by key, oldest first, and then on
+    /// with what serving has changed. Returns who gets what, and all touches.
+    pub(super) fn settle(&mut self, model: &mut Model) -> (Vec<(usize, Answer)>, Vec<Touch>) {
+        let (mut served, mut all) = (Vec::new(), Vec::new());
+        loop {
+            let mut touches = std::mem::take(&mut model.touches);
+            if touches.is_empty() {
+                return (served, all);
+            }
+            self.void(&touches);
+            touches.sort_by_key(|touch| match touch {
+                Touch::Written(name) | Touch::Removed(name) => shard_of(&name.1),
+                Touch::Flushed(_) | Touch::Swapped(_) => SHARDS,
+            });
+            for touch in &touches {
+                match touch {
+                    Touch::Written(name) => self.serve(model, name, &mut served),
+                    Touch::Swapped(database) => {
+                        let waiters = self.waiters.iter().filter(|it| it.database == *database);
+                        let mut keys: Vec<Vec<u8>> =
+                            waiters.flat_map(|it| it.keys().to_vec()).collect();
+                        keys.sort();
+                        keys.dedup();
+                        for key in keys {
+                            self.serve(model, &(*database, key), &mut served);
+                        }
+                    }
+                    Touch::Removed(_) | Touch::Flushed(_) => {}
+                }
+            }
+            all.extend(touches);
+        }
+    }
+
+    fn serve(&mut self, model: &mut Model, name: &Name, served: &mut Vec<(usize, Answer)>) {
+        while model.is_live(name) {
+            let waits =
+                |waiter: &Waiter| waiter.database == name.0 && waiter.keys().contains(&name.1);
+            let Some(at) = self.waiters.iter().position(waits) else { return };
+            let Some(answer) = self.waiters[at].attempt(model) else { return };
+            let waiter = self.waiters.remove(at);
+            served.push((waiter.client, answer));
+        }
+    }
+
+    /// Leases that a change makes worthless.
+    fn void(&mut self, touches: &[Touch]) {
+        for touch in touches {
+            match touch {
+                Touch::Written(name) | Touch::Removed(name) => _ = self.leases.remove(name),
+                Touch::Flushed(database) | Touch::Swapped(database) => {
+                    self.leases.retain(|name, _| name.0 != *database);
+                }
+            }
+        }
+    }
+}
