@@ -24,6 +24,7 @@ mod bug;
 mod client;
 mod coverage;
 mod draw;
+pub mod fuzz;
 mod model;
 mod operation;
 mod reply;

@@ -144,10 +144,8 @@ impl Model {
         change: impl FnOnce(&mut Content) -> (R, bool),
     ) -> R {
         let is_new = !self.entries.contains_key(name);
-        let entry = self
-            .entries
-            .entry(name.clone())
-            .or_insert(Entry { content: empty, deadline: None });
+        let entry =
+            self.entries.entry(name.clone()).or_insert(Entry { content: empty, deadline: None });
         let (result, changed) = change(&mut entry.content);
         let is_empty = match &entry.content {
             Content::Text(_) => false,
@@ -348,9 +346,7 @@ impl Model {
                 });
                 Answer::Integer(number)
             }
-            Op::Del(keys) => {
-                Answer::count(keys.iter().filter(|key| self.remove(&at(key))).count())
-            }
+            Op::Del(keys) => Answer::count(keys.iter().filter(|key| self.remove(&at(key))).count()),
             Op::Exists(keys) => {
                 Answer::count(keys.iter().filter(|key| self.is_live(&at(key))).count())
             }

@@ -23,7 +23,12 @@ type Bytes = Vec<u8>;
 /// A command that answers at once.
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
-    Set { key: Bytes, value: Bytes, life: Life, when: When },
+    Set {
+        key: Bytes,
+        value: Bytes,
+        life: Life,
+        when: When,
+    },
     Get(Bytes),
     GetDel(Bytes),
     /// With another deadline, or none.
@@ -38,9 +43,19 @@ pub(super) enum Operation {
     Ttl(Bytes),
     Rename(Bytes, Bytes),
     Copy(Bytes, Bytes, bool),
-    Push { key: Bytes, left: bool, elements: Vec<Bytes> },
-    Pop { key: Bytes, left: bool },
-    Move { from: Bytes, to: Bytes },
+    Push {
+        key: Bytes,
+        left: bool,
+        elements: Vec<Bytes>,
+    },
+    Pop {
+        key: Bytes,
+        left: bool,
+    },
+    Move {
+        from: Bytes,
+        to: Bytes,
+    },
     Range(Bytes),
     SetAdd(Bytes, Vec<Bytes>),
     SetRemove(Bytes, Vec<Bytes>),
@@ -90,9 +105,7 @@ impl Operation {
             }
             Self::Get(key) => words(&["GET"], &[key]),
             Self::GetDel(key) => words(&["GETDEL"], &[key]),
-            Self::GetEx(key, Some(ms)) => {
-                words(&["GETEX"], &[key, &b"PX".to_vec(), &number(ms)])
-            }
+            Self::GetEx(key, Some(ms)) => words(&["GETEX"], &[key, &b"PX".to_vec(), &number(ms)]),
             Self::GetEx(key, None) => words(&["GETEX"], &[key, &b"PERSIST".to_vec()]),
             Self::Append(key, more) => words(&["APPEND"], &[key, more]),
             Self::Incr(key) => words(&["INCR"], &[key]),

@@ -8,9 +8,9 @@ pub(super) enum Answer {
     Integer(i64),
     Bulk(Vec<u8>),
     Null,
-    List(Vec<Answer>),
+    List(Vec<Self>),
     /// A message that answers nothing.
-    Push(Vec<Answer>),
+    Push(Vec<Self>),
 }
 
 impl Answer {
@@ -111,5 +111,9 @@ impl Answer {
 /// Bytes as text, short.
 pub(super) fn show_bytes(bytes: &[u8]) -> String {
     let shown = bytes[..bytes.len().min(24)].escape_ascii();
-    if bytes.len() > 24 { format!("\"{shown}…\"({})", bytes.len()) } else { format!("\"{shown}\"") }
+    if bytes.len() > 24 {
+        format!("\"{shown}…\"({})", bytes.len())
+    } else {
+        format!("\"{shown}\"")
+    }
 }

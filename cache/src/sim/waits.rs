@@ -43,9 +43,7 @@ impl Waiter {
                 let element = model.pop(&at(key), *left)?;
                 Some(Answer::List(vec![Answer::bulk(key), Answer::Bulk(element)]))
             }
-            Wanted::Moved { from, to } => {
-                model.move_element(&at(from), &at(to)).map(Answer::Bulk)
-            }
+            Wanted::Moved { from, to } => model.move_element(&at(from), &at(to)).map(Answer::Bulk),
             Wanted::Loaded(key) => {
                 let value = Answer::bulk(model.text(&at(key))?);
                 Some(Answer::List(vec![Answer::bulk("hit"), value, Answer::Null]))

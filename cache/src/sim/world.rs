@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lattice_sim::Violation;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::PlantedBug;
 use super::client::{Caching, PREFIX, SimClient};
 use super::coverage::{Coverage, Sometimes};
 use super::draw::{Draw, HASH_SEED};
@@ -15,7 +16,6 @@ use super::model::{Content, Entry, Model, Name, Touch, shard_of};
 use super::operation::Operation;
 use super::reply::{Answer, show_bytes};
 use super::waits::Waits;
-use super::PlantedBug;
 use crate::engine::{Clock, Engine, EngineOptions};
 use crate::session::Next;
 use crate::store::{Policy, SHARDS, ShardSet, StoreOptions};
@@ -728,5 +728,4 @@ impl World {
         self.note(Sometimes::Left);
         self.introduce(client)
     }
-
 }

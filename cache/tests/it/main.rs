@@ -3,5 +3,8 @@
 
 #[cfg(feature = "net")]
 mod differential;
+mod fuzz;
 #[cfg(feature = "net")]
 mod net;
+mod planted_bugs;
+mod simulation;

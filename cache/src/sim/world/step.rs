@@ -60,6 +60,9 @@ impl World {
         if self.clients[client].scan.is_some() && self.draw.one_in(2) {
             return self.go_on_with_scan(client);
         }
+        if !self.clients[client].watched.is_empty() && self.draw.one_in(5) {
+            return self.begin_transaction(client);
+        }
         match self.draw.below(40) {
             0 => self.select(client),
             1 | 2 => self.watch(client),
@@ -67,7 +70,7 @@ impl World {
             4 | 5 => self.begin_scan(client),
             6 | 7 if !self.is_limited => self.wait_for_element(client),
             8..11 if !self.is_limited => self.load(client),
-            11 if self.draw.one_in(4) => {
+            11 if self.draw.one_in(3) => {
                 let operation = match self.draw.below(4) {
                     0 => Operation::FlushAll,
                     1 => Operation::Flush,
@@ -79,7 +82,9 @@ impl World {
                 self.perform(client, &operation).map(|_| ())
             }
             12 if self.draw.one_in(4) => self.replace(client),
-            13..18 if self.clients[client].caching != Caching::Nothing => self.read_and_cache(client),
+            13..18 if self.clients[client].caching != Caching::Nothing => {
+                self.read_and_cache(client)
+            }
             _ => {
                 let operation = self.draw.operation(self.model.now);
                 self.perform(client, &operation).map(|_| ())
@@ -117,7 +122,8 @@ impl World {
     /// Those whose time is over notice it.
     fn end_waits(&mut self) -> Outcome {
         let now_us = self.now_us();
-        let over = self.waits.waiters.iter().filter(|it| it.until_us.is_some_and(|at| at <= now_us));
+        let over =
+            self.waits.waiters.iter().filter(|it| it.until_us.is_some_and(|at| at <= now_us));
         let over: Vec<Waiter> = over.cloned().collect();
         for waiter in over {
             let mut seen = self.look_again(waiter.client)?;
@@ -287,8 +293,16 @@ impl World {
 
     fn watch(&mut self, client: usize) -> Outcome {
         let database = self.clients[client].database;
-        let keys: BTreeSet<Vec<u8>> =
+        let mut keys: BTreeSet<Vec<u8>> =
             (0..=self.draw.below(2)).map(|_| self.draw.any_key()).collect();
+        // What expires soon is more likely to do so before EXEC.
+        let volatile = self.model.entries.iter().filter(|(name, _)| name.0 == database);
+        let soon = volatile.filter_map(|(name, entry)| Some((entry.deadline?, &name.1))).min();
+        if let Some((_, key)) = soon
+            && self.draw.one_in(2)
+        {
+            keys.insert(key.clone());
+        }
         let mut line = words(&[b"WATCH"]);
         line.extend(keys.iter().cloned());
         let mut seen = self.send(client, &line, None)?;
@@ -494,8 +508,8 @@ impl World {
             self.perform(client, &Operation::Set { key, value, life, when })?;
         }
         if removes {
-            let scanner = (client + 1..self.clients.len())
-                .find(|other| self.clients[*other].scan.is_some());
+            let scanner =
+                (client + 1..self.clients.len()).find(|other| self.clients[*other].scan.is_some());
             for number in 0..count {
                 if !self.draw.one_in(5) {
                     self.perform(client, &Operation::Del(vec![key(number)]))?;
@@ -529,8 +543,7 @@ impl World {
         let scans = self.draw.one_in(2);
         if scans {
             let name = (self.clients[client].database, key.clone());
-            self.clients[client].scan =
-                Some(Scan::begin(&self.model, Scanned::Elements(name)));
+            self.clients[client].scan = Some(Scan::begin(&self.model, Scanned::Elements(name)));
         }
         for part in members.chunks(50) {
             if scans {
