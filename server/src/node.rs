@@ -65,6 +65,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const RAFT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt to publish this member's addresses may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node that starts waits for a port that is taken. The usual ports lie among those that the system gives to
+/// outgoing connections: a peer or client that dials one before anybody listens there may hold it for a moment, even by being
+/// connected to itself. The process before this one may not have ended either.
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
+/// Between two tries of a taken port.
+const PORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The ports of one node, bound before it starts, so that a node can be told the addresses of others that run on ports the
 /// system chose.
@@ -151,17 +157,15 @@ pub enum StartError {
 
 impl Listeners {
     /// Binds what the configuration names. Addresses that other machines can reach are refused unless the configuration
-    /// allows them.
-    pub fn bind(config: &Config) -> Result<Self, StartError> {
+    /// allows them. A port that is taken is tried again for 3 s: what holds it may be an outgoing connection that has ended by
+    /// then.
+    pub async fn bind(config: &Config) -> Result<Self, StartError> {
         let insecure = config.insecure_no_auth;
-        let all = |setting, urls: &[Url]| {
-            urls.iter().map(|url| listen(setting, url, insecure)).collect::<Result<Vec<_>, _>>()
-        };
         Ok(Self {
-            client: all("listen-client-urls", &config.listen_client)?,
-            peer: all("listen-peer-urls", &config.listen_peer)?,
+            client: listen_all("listen-client-urls", &config.listen_client, insecure).await?,
+            peer: listen_all("listen-peer-urls", &config.listen_peer, insecure).await?,
             admin: match &config.admin_listen {
-                Some(url) => Some(listen("admin-listen", url, insecure)?),
+                Some(url) => Some(listen("admin-listen", url, insecure).await?),
                 None => None,
             },
         })
@@ -195,7 +199,23 @@ impl Listeners {
     }
 }
 
-fn listen(setting: &'static str, url: &Url, insecure: bool) -> Result<TcpListener, StartError> {
+async fn listen_all(
+    setting: &'static str,
+    urls: &[Url],
+    insecure: bool,
+) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::new();
+    for url in urls {
+        listeners.push(listen(setting, url, insecure).await?);
+    }
+    Ok(listeners)
+}
+
+async fn listen(
+    setting: &'static str,
+    url: &Url,
+    insecure: bool,
+) -> Result<TcpListener, StartError> {
     let failed = |source| StartError::Listen { setting, url: url.clone(), source };
     let addresses = url.resolve().map_err(failed)?;
     guard(setting, url, &addresses, insecure)?;
@@ -203,7 +223,15 @@ fn listen(setting: &'static str, url: &Url, insecure: bool) -> Result<TcpListene
     let Some(first) = addresses.first() else {
         return Err(failed(io::ErrorKind::AddrNotAvailable.into()));
     };
-    TcpListener::bind(first).map_err(failed)
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match TcpListener::bind(first) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(PORT_PAUSE).await;
+            }
+            result => return result.map_err(failed),
+        }
+    }
 }
 
 fn local_url(listener: &TcpListener) -> io::Result<Url> {
@@ -214,7 +242,7 @@ impl Node {
     /// Starts a node on the ports that its configuration names.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let listeners = Listeners::bind(&config)?;
+        let listeners = Listeners::bind(&config).await?;
         Self::start_on(config, listeners).await
     }
 

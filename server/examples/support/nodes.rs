@@ -87,7 +87,7 @@ impl Cluster {
         config.listen_peer = local_urls(*raft_port);
         config.listen_client = local_urls(*kv_port);
         println!("[Node {shown}] Starting Raft loop");
-        let listeners = Listeners::bind(&config).with_context(|| {
+        let listeners = Listeners::bind(&config).await.with_context(|| {
             format!("is another cluster running? [Node {shown}] needs its ports")
         })?;
         let node = Node::start_on(config, listeners)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use lattice::config::ClusterState;
 use lattice::founders::Founders;
+use lattice::url::Url;
 use lattice::{Config, Listeners, Node};
 
 use crate::cluster::config;
@@ -78,8 +79,24 @@ async fn an_address_that_is_taken_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = config("n1", founders("a"), directory.path().into());
-    let url = lattice::url::Url::of(taken.local_addr().unwrap());
+    let url = Url::of(taken.local_addr().unwrap());
     config.listen_client = vec![url.clone()];
     let error = Node::start(config).await.unwrap_err().to_string();
     assert_eq!(error, format!("cannot listen on {url} (--listen-client-urls)"));
+}
+
+#[tokio::test]
+async fn a_port_that_becomes_free_in_a_moment_is_waited_for() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config("n1", founders("a"), directory.path().into());
+    config.listen_client = vec![Url::of(address)];
+    let bound = tokio::spawn(async move { Listeners::bind(&config).await });
+    // On this single-threaded runtime the first try is over when this task runs again.
+    tokio::task::yield_now().await;
+    assert!(!bound.is_finished());
+    drop(taken);
+    let listeners = bound.await.unwrap().unwrap();
+    assert_eq!(listeners.client_urls().unwrap(), [Url::of(address)]);
 }
