@@ -1,0 +1,124 @@
+//! What an append may demand of the log before it: expected versions and queries (Dynamic Consistency Boundaries, dcb.events).
+//!
+//! Both are the same kind of demand, evaluated by the one evaluator in [`machine`](crate::machine): an expected version says that a
+//! stream has not moved since its writer looked, a query that nothing has been recorded since that the writer's decision would have
+//! depended on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{EventType, Label, NewEvent, Position, StreamName, Version};
+
+/// What is expected of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// Nothing.
+    Any,
+    /// It has no event, or was deleted (softly) since.
+    NoStream,
+    /// It has an event.
+    StreamExists,
+    /// Its last event has this version. True of a softly deleted stream too: its numbering goes on.
+    Exact(Version),
+}
+
+/// One demand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A stream is as expected. The append need not write to it.
+    Stream {
+        /// The stream.
+        stream: StreamName,
+        /// What is expected of it.
+        expected: Expected,
+    },
+    /// No event after `after` matches the query.
+    NoMatch {
+        /// The query.
+        query: Query,
+        /// What the writer has seen: the position up to which it had read.
+        after: Position,
+    },
+}
+
+/// Events of interest: those that match any of the items. A query without items matches every event.
+///
+/// The store's own events, whose type begins with `$`, match no query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// The alternatives; at most [`QUERY_ITEMS_MAX`].
+    pub items: Vec<QueryItem>,
+}
+
+/// Events that have any of the types *and* all of the labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryItem {
+    /// Any of these; none means any type.
+    pub types: Vec<EventType>,
+    /// All of these. `stream:NAME` stands for the home stream NAME, if no event bears it as a label of its own.
+    pub labels: Vec<Label>,
+}
+
+/// The most items of a query.
+pub const QUERY_ITEMS_MAX: usize = 64;
+/// The most types and labels of a query in all.
+pub const QUERY_TERMS_MAX: usize = 1024;
+/// With this prefix a label of a query names a home stream. Events must not bear such labels.
+pub const STREAM_LABEL: &str = "stream:";
+
+impl Query {
+    /// Every event.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Events that match one item.
+    #[must_use]
+    pub fn item(item: QueryItem) -> Self {
+        Self { items: vec![item] }
+    }
+
+    /// Adds an alternative.
+    #[must_use]
+    pub fn or(mut self, item: QueryItem) -> Self {
+        self.items.push(item);
+        self
+    }
+
+    /// Whether an event in `stream` matches. `event.labels` need not be sorted.
+    #[must_use]
+    pub fn matches(&self, stream: &StreamName, event: &NewEvent) -> bool {
+        !event.event_type.is_system()
+            && (self.items.is_empty() || self.items.iter().any(|item| item.matches(stream, event)))
+    }
+}
+
+impl QueryItem {
+    /// Events of any of these types.
+    #[must_use]
+    pub fn types(types: impl IntoIterator<Item = EventType>) -> Self {
+        Self { types: types.into_iter().collect(), labels: Vec::new() }
+    }
+
+    /// Events with all of these labels.
+    #[must_use]
+    pub fn labels(labels: impl IntoIterator<Item = Label>) -> Self {
+        Self { types: Vec::new(), labels: labels.into_iter().collect() }
+    }
+
+    /// Demands a label as well.
+    #[must_use]
+    pub fn and(mut self, label: Label) -> Self {
+        self.labels.push(label);
+        self
+    }
+
+    fn matches(&self, stream: &StreamName, event: &NewEvent) -> bool {
+        let has = |label: &Label| {
+            event.labels.contains(label)
+                || label.as_str().strip_prefix(STREAM_LABEL) == Some(stream.as_str())
+        };
+        (self.types.is_empty() || self.types.contains(&event.event_type))
+            && self.labels.iter().all(has)
+    }
+}

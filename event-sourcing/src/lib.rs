@@ -1,0 +1,26 @@
+//! Event sourcing: a store of events whose guarantees are checked rather than claimed, and a domain library on it.
+//!
+//! SKELETON: the essay comes when the crate stands.
+
+pub mod append;
+pub mod condition;
+pub mod error;
+pub mod event;
+pub mod filter;
+pub mod machine;
+pub mod read;
+pub mod record;
+pub mod retention;
+pub mod snapshot;
+pub mod store;
+pub mod testing;
+
+pub use append::{Append, AppendError, Committed, Conflict};
+pub use condition::{Check, Expected, Query, QueryItem};
+pub use event::{
+    ContentType, EventId, EventType, Label, Metadata, NewEvent, Position, Recorded, StreamName,
+    Timestamp, Version,
+};
+pub use filter::{Filter, Pattern};
+pub use read::{Direction, Page, Read, ReadError, Source};
+pub use store::{EventStore, Pending, StreamInfo};

@@ -1,0 +1,72 @@
+//! What becomes of a stream's events: truncation, limits of age and number, deletion, the tombstone.
+//!
+//! All of it is decided by events of type `$metadata` (or `$tombstone`, the last word) in the stream `$$NAME`, and so by the log alone: two
+//! replicas, or the same store before and after a restart, show the same events at the same head. In particular age is measured against the
+//! time of the *last event in the log*, never against a clock: what is visible changes only with an append.
+//!
+//! What is not visible any more is in no read and matches no condition, at once. Its space comes back later, in the
+//! background; that changes nothing that can be seen: positions, versions, the ids for idempotency and the hash chain stay.
+//!
+//! - *Truncated before V*: events below version V are gone.
+//! - *Soft deletion* is truncation behind the last event. The stream does not exist then ([`Expected::NoStream`] holds), until it is
+//!   written to again, and its numbering goes on.
+//! - *At most N*, *at most so old*: the last N events, the events of that age or less.
+//! - *Tombstone*: the stream is gone, and can never be written to again.
+//!
+//! [`Expected::NoStream`]: crate::condition::Expected::NoStream
+
+use std::time::Duration;
+
+use crate::event::{Timestamp, Version};
+
+/// What was decided about a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Events below this version are gone.
+    pub truncate_before: Option<Version>,
+    /// Only so many of the last events are there; at least one.
+    pub max_count: Option<u64>,
+    /// Only events that are at most so old are there, in whole seconds.
+    pub max_age: Option<Duration>,
+    /// The stream is closed for ever.
+    pub tombstoned: bool,
+}
+
+/// Type of the event that says what was decided about a stream.
+pub const METADATA_TYPE: &str = "$metadata";
+/// Type of the event that closes a stream for ever.
+pub const TOMBSTONE_TYPE: &str = "$tombstone";
+
+impl Retention {
+    /// Whether the event with this version and time is visible in a stream whose last event has the version `last`, when the log's
+    /// time is `now`.
+    #[must_use]
+    pub fn shows(
+        &self,
+        version: Version,
+        timestamp: Timestamp,
+        last: Version,
+        now: Timestamp,
+    ) -> bool {
+        let age_ms = u128::from(now.0.saturating_sub(timestamp.0));
+        version >= self.first_by_number(last)
+            && self.max_age.is_none_or(|max| age_ms <= max.as_millis())
+    }
+
+    /// The first version that truncation, `max_count` and the tombstone leave visible; one more than `last` if there is none.
+    #[must_use]
+    pub fn first_by_number(&self, last: Version) -> Version {
+        if self.tombstoned {
+            return last.next();
+        }
+        let counted = self.max_count.map_or(0, |count| (last.0 + 1).saturating_sub(count));
+        let truncated = self.truncate_before.map_or(0, |before| before.0);
+        Version(counted.max(truncated).min(last.0 + 1))
+    }
+
+    /// Whether the stream, whose last event has the version `last`, exists for [`Expected`](crate::condition::Expected).
+    #[must_use]
+    pub fn exists(&self, last: Version) -> bool {
+        !self.tombstoned && self.truncate_before.is_none_or(|before| before <= last)
+    }
+}

@@ -1,0 +1,1 @@
+//! SKELETON (owner: domain): snapshots beside the stream.

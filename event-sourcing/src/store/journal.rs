@@ -1,0 +1,1 @@
+//! SKELETON (owner: log): the backend on disk.

@@ -1,0 +1,1 @@
+//! SKELETON (owner: store): the backend in memory.

@@ -1,0 +1,3 @@
+//! For tests: of backends ([`conformance`]) and of domain code.
+
+pub mod conformance;
