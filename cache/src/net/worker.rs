@@ -41,6 +41,12 @@ const TICKS_A_SECOND: u64 = 100;
 
 /// How many keys are removed under one lock.
 const SLICE: usize = 500;
+/// After so many slices in a row, about a millisecond's work, a worker leaves its processor to others for a [`BREATH`]. When very
+/// many keys are due at once, all workers are busy with them; without a pause, whoever asks meanwhile would wait for the kernel's
+/// scheduler, for longer than for any lock.
+const SLICES_A_BREATH: u32 = 4;
+/// The pause: as short as the runtime's timer makes it.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// How long a stop waits for connections to end.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -328,9 +334,15 @@ impl Worker {
         loop {
             ticks.tick().await;
             tick += 1;
+            let mut slices = 0_u32;
             for shard in &shards {
                 while self.shared.engine.advance(*shard, SLICE) {
-                    tokio::task::yield_now().await;
+                    slices += 1;
+                    if slices.is_multiple_of(SLICES_A_BREATH) {
+                        tokio::time::sleep(BREATH).await;
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
             if tick.is_multiple_of(TICKS_A_REVIEW) {
