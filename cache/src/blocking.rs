@@ -10,6 +10,10 @@
 //! time is over, `CLIENT UNBLOCK`, or the end of the connection. A waiter that is being served is marked first and taken out
 //! together with putting the reply into the outbox; so a client that no longer finds itself here has its answer.
 //!
+//! Nothing is popped for a client that is known to leave: one that was killed, closes, or does not read is passed over, whether or not its
+//! connection has noticed. One that goes while it is being served was served first and has gone then, as if its connection had broken
+//! on the way: the reply is lost with it, as in Redis.
+//!
 //! Serving needs the shards of all keys that an attempt may touch. A session locks all of them for a command that may wake
 //! somebody ([`Flags::WAKES`]) while anybody waits, and looks again once it holds the locks.
 //!
@@ -20,12 +24,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::clients::Client;
+use crate::clients::{Client, Mark};
 use crate::command::{Context, Failure};
 use crate::engine::Engine;
 use crate::resp::{Protocol, Reply};
 use crate::session::Next;
-use crate::store::{Cause, Change, Keyspace};
+use crate::store::{Cause, Change, Charge, Keyspace};
 use crate::types::{ClientId, Database};
 use crate::value::Kind;
 
@@ -65,7 +69,7 @@ pub fn attempt_or_wait(
         return Ok(());
     }
     let deadline_us = timeout_us.map(|us| context.now.monotonic_us.saturating_add(us));
-    engine.waiters.register(Waiter {
+    let waiter = Waiter {
         client: Arc::clone(&context.session.client),
         protocol: context.reply.protocol(),
         database,
@@ -77,7 +81,13 @@ pub fn attempt_or_wait(
         deadline_us,
         ticket: 0,
         being_served: false,
-    });
+    };
+    // Whoever takes things away must be able to wait when memory is full. But not with much in hand.
+    let cost = waiter.cost();
+    if cost > COST_GRANTED && engine.store.excess(cost) > 0 {
+        return Err(Failure::out_of_memory());
+    }
+    engine.waiters.register(waiter);
     engine.review_observation();
     context.session.next = Next::Wait(deadline_us);
     Ok(())
@@ -104,6 +114,14 @@ fn parse_timeout(text: &[u8]) -> Result<Option<u64>, Failure> {
     Ok((millis > 0).then(|| millis.saturating_mul(1000)))
 }
 
+/// What a waiter and its place in one queue occupy beside bytes, roughly.
+const WAITER_COST: usize = 256;
+const QUEUE_COST: usize = 192;
+const ARGUMENT_COST: usize = 24;
+
+/// What a waiter may occupy however little memory there is, in bytes.
+const COST_GRANTED: usize = 16 << 10;
+
 /// A client that waits.
 struct Waiter {
     client: Arc<Client>,
@@ -120,6 +138,15 @@ struct Waiter {
     ticket: u64,
     /// Whether somebody is about to put the answer into the outbox.
     being_served: bool,
+}
+
+impl Waiter {
+    /// What it occupies, in bytes, roughly: each key is there twice, here and as the name of a queue.
+    fn cost(&self) -> usize {
+        let arguments = self.arguments.iter().map(|it| it.len() + ARGUMENT_COST);
+        let keys = self.keys.iter().map(|key| 2 * key.len() + QUEUE_COST);
+        WAITER_COST + arguments.chain(keys).sum::<usize>()
+    }
 }
 
 impl fmt::Debug for Waiter {
@@ -140,6 +167,8 @@ struct Registry {
     waiters: BTreeMap<ClientId, Waiter>,
     queues: BTreeMap<Database, BTreeMap<Box<[u8]>, Queue>>,
     last_ticket: u64,
+    /// What all of them occupy.
+    charge: Charge,
 }
 
 /// What has become of a wait.
@@ -160,6 +189,13 @@ pub struct Waiters {
 }
 
 impl Waiters {
+    /// Nobody. What those who will wait occupy is told to `charge`.
+    #[must_use]
+    pub fn new(charge: Charge) -> Self {
+        let registry = Registry { charge, ..Registry::default() };
+        Self { registry: Mutex::new(registry), count: AtomicUsize::new(0) }
+    }
+
     /// Serves those who wait for what has changed, oldest first. All shards are locked if anybody waits for any of it.
     pub fn note(&self, engine: &Engine, keys: &mut Keyspace<'_>, changes: &[Change]) {
         for change in changes {
@@ -219,7 +255,7 @@ impl Waiters {
         } else {
             (waiter.nothing)(&mut reply);
         }
-        waiter.client.outbox.put(&answer);
+        waiter.client.outbox.answer(&answer);
         waiter.arguments.into_iter().next()
     }
 
@@ -246,7 +282,7 @@ impl Waiters {
             {
                 let mut bytes = Vec::new();
                 answer(&mut Reply::new(&mut bytes, waiter.protocol));
-                waiter.client.outbox.put(&bytes);
+                waiter.client.outbox.answer(&bytes);
             }
         }
         self.recount(&registry);
@@ -275,7 +311,7 @@ impl Waiters {
             self.recount(&registry);
             let mut answer = Vec::new();
             (waiter.nothing)(&mut Reply::new(&mut answer, waiter.protocol));
-            waiter.client.outbox.put(&answer);
+            waiter.client.outbox.answer(&answer);
         }
         Standing::Answered
     }
@@ -314,10 +350,10 @@ impl Waiters {
                 }
             }
             let mut registry = self.lock();
-            // Gone only if the connection has ended meanwhile: what was popped goes with it, as it does in Redis.
+            // Missing if the connection has ended meanwhile.
             if let Some(waiter) = registry.remove(order.client) {
                 self.recount(&registry);
-                waiter.client.outbox.put(&answer);
+                waiter.client.outbox.answer(&answer);
             }
         }
     }
@@ -355,6 +391,8 @@ impl Registry {
     fn add(&mut self, mut waiter: Waiter) {
         self.last_ticket += 1;
         waiter.ticket = self.last_ticket;
+        waiter.client.mark(Mark::BLOCKED, true);
+        self.charge.add(waiter.cost());
         let queues = self.queues.entry(waiter.database).or_default();
         for key in &waiter.keys {
             queues.entry(key.clone()).or_default().insert(waiter.ticket, waiter.client.id);
@@ -366,6 +404,8 @@ impl Registry {
     fn remove(&mut self, client: ClientId) -> Option<Waiter> {
         let waiter = self.waiters.remove(&client)?;
         self.leave_queues(&waiter);
+        waiter.client.mark(Mark::BLOCKED, false);
+        self.charge.take(waiter.cost());
         Some(waiter)
     }
 
@@ -384,12 +424,14 @@ impl Registry {
         }
     }
 
-    /// Marks the oldest who waits for `key` and wants a value of this kind.
+    /// Marks the oldest who waits for `key`, wants a value of this kind, and is there to receive it.
     fn choose(&mut self, database: Database, key: &[u8], kind: Kind) -> Option<Order> {
         let queue = self.queues.get(&database)?.get(key)?;
         let wants = |client: &ClientId| {
             let waiter = self.waiters.get(client);
-            waiter.is_some_and(|waiter| waiter.wanted == kind && !waiter.being_served)
+            waiter.is_some_and(|waiter| {
+                waiter.wanted == kind && !waiter.being_served && !waiter.client.is_leaving()
+            })
         };
         let client = *queue.values().find(|client| wants(client))?;
         let waiter = self.waiters.get_mut(&client)?;

@@ -13,6 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::command::{CommandId, TABLE};
 use crate::resp::Protocol;
+use crate::store::Charge;
 use crate::types::{ClientId, Database, Now};
 
 /// How many bytes an outbox takes unless told otherwise: what Redis gives a subscriber.
@@ -81,6 +82,19 @@ impl Outbox {
             if self.filled.swap(true, Ordering::AcqRel) && !self.is_over() {
                 return;
             }
+        }
+        self.wake();
+    }
+
+    /// Puts in the whole reply that the client waits for, and that has been taken from a key for it: however large it is, as with a
+    /// reply that is written at once. There is one at a time.
+    pub fn answer(&self, reply: &[u8]) {
+        {
+            let mut bytes = self.lock();
+            if !self.is_over() {
+                bytes.extend_from_slice(reply);
+            }
+            self.filled.store(true, Ordering::Release);
         }
         self.wake();
     }
@@ -160,6 +174,8 @@ impl Mark {
     pub const CLOSING: Self = Self(1 << 11);
     /// It is about to be gone, or is.
     pub const LEAVING: Self = Self(Self::KILLED.0 | Self::GONE.0 | Self::CLOSING.0);
+    /// `MONITOR`.
+    pub const MONITOR: Self = Self(1 << 13);
     /// `READONLY`.
     pub const READONLY: Self = Self(1 << 12);
 }
@@ -190,6 +206,14 @@ pub struct Labels {
     pub user: Vec<u8>,
 }
 
+impl Labels {
+    /// What the client has said of itself occupies, in bytes.
+    fn bytes(&self) -> usize {
+        let texts = [&self.name, &self.library, &self.library_version];
+        texts.iter().map(|text| text.capacity()).sum()
+    }
+}
+
 /// A client's kind, as `CLIENT LIST TYPE` and the limits of output have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -210,7 +234,7 @@ pub struct Client {
     pub origin: Origin,
     /// When it connected.
     pub connected: Now,
-    labels: Mutex<Labels>,
+    labels: Mutex<(Labels, Charge)>,
     marks: AtomicU32,
     active_us: AtomicU64,
     database: AtomicU8,
@@ -238,7 +262,10 @@ impl Client {
             outbox,
             origin,
             connected,
-            labels: Mutex::new(Labels { user: b"default".to_vec(), ..Labels::default() }),
+            labels: Mutex::new((
+                Labels { user: b"default".to_vec(), ..Labels::default() },
+                Charge::default(),
+            )),
             marks: AtomicU32::new(0),
             active_us: AtomicU64::new(connected.monotonic_us),
             database: AtomicU8::new(0),
@@ -281,6 +308,12 @@ impl Client {
     #[must_use]
     pub fn is_doomed(&self) -> bool {
         self.is(Mark::KILLED) || self.outbox.is_over()
+    }
+
+    /// Whether it is to be disconnected, or has been: nothing that is done for it now reaches anybody.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.is(Mark::LEAVING) || self.outbox.is_over()
     }
 
     /// The connection's own account of its buffers: bytes received that are not executed, and bytes of replies that are not sent.
@@ -326,15 +359,23 @@ impl Client {
     /// Its texts.
     #[must_use]
     pub fn labels(&self) -> Labels {
-        self.lock_labels().clone()
+        self.lock_labels().0.clone()
     }
 
     /// Changes its texts.
     pub fn edit_labels(&self, edit: impl FnOnce(&mut Labels)) {
-        edit(&mut self.lock_labels());
+        let (labels, charge) = &mut *self.lock_labels();
+        edit(labels);
+        charge.set(labels.bytes());
     }
 
-    fn lock_labels(&self) -> MutexGuard<'_, Labels> {
+    /// Has its texts count against the limit of memory, through `charge`.
+    pub(crate) fn charge_labels(&self, charge: Charge) {
+        self.lock_labels().1 = charge;
+        self.edit_labels(|_| {});
+    }
+
+    fn lock_labels(&self) -> MutexGuard<'_, (Labels, Charge)> {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -406,6 +447,12 @@ impl Client {
         if self.subscriptions() > 0 { Class::PubSub } else { Class::Normal }
     }
 
+    /// Whose limits of output it has: one that watches all commands is sent what it did not ask for, as a subscriber.
+    #[must_use]
+    pub fn output_class(&self) -> Class {
+        if self.is(Mark::MONITOR) { Class::PubSub } else { self.class() }
+    }
+
     /// The command it called last, in full: `client|list`.
     #[must_use]
     pub fn last_command(&self) -> Option<&'static str> {
@@ -414,6 +461,7 @@ impl Client {
 
     fn flags(&self) -> String {
         let letters = [
+            (self.is(Mark::MONITOR), 'O'),
             (self.subscriptions() > 0, 'P'),
             (self.is(Mark::MULTI), 'x'),
             (self.is(Mark::BLOCKED) || self.is(Mark::PAUSED), 'b'),

@@ -26,6 +26,7 @@ pub mod pubsub;
 mod sampling;
 pub mod scan;
 pub mod script;
+pub(crate) mod secrets;
 pub mod server;
 pub mod set;
 pub mod sort;
@@ -40,6 +41,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
+use crate::decimal::parse_integer;
 use crate::engine::Engine;
 use crate::resp::Reply;
 use crate::session::Session;
@@ -71,6 +73,7 @@ static FAMILIES: &[&[Command]] = &[
     server::debug::COMMANDS,
     server::info::COMMANDS,
     server::latency::COMMANDS,
+    server::monitor::COMMANDS,
     server::slow_log::COMMANDS,
     set::COMMANDS,
     sort::COMMANDS,
@@ -200,9 +203,9 @@ impl Flags {
     pub const NOSCRIPT: Self = Self(1 << 5);
     /// May wait.
     pub const BLOCKING: Self = Self(1 << 6);
-    /// While loading.
+    /// Also while data is loaded at the start. Only told, as the next.
     pub const LOADING: Self = Self(1 << 7);
-    /// On a stale replica.
+    /// Also on a replica that has lost its master.
     pub const STALE: Self = Self(1 << 8);
     /// Not shown to monitors.
     pub const SKIP_MONITOR: Self = Self(1 << 9);
@@ -218,13 +221,13 @@ impl Flags {
     pub const NO_MULTI: Self = Self(1 << 14);
     /// Keys cannot be told from positions alone.
     pub const MOVABLE_KEYS: Self = Self(1 << 15);
-    /// Any database, so none is opened for it.
+    /// Also while a script of somebody else has run for too long. Only told: no script runs for long here.
     pub const ALLOW_BUSY: Self = Self(1 << 16);
     /// Dangerous in the hands of an application.
     pub const DANGEROUS: Self = Self(1 << 17);
     /// May make a list or a sorted set that somebody waits for: while anybody waits, all shards are locked.
     pub const WAKES: Self = Self(1 << 18);
-    /// Asynchronous work may follow.
+    /// Not while a replica loads its master's data in the background. Only told: nothing is loaded here.
     pub const NO_ASYNC_LOADING: Self = Self(1 << 19);
 
     /// May be called without keys though it takes some.
@@ -478,6 +481,12 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// There is no memory left for a command that needs some.
+    #[must_use]
+    pub const fn out_of_memory() -> Self {
+        Self::Text(Cow::Borrowed("OOM command not allowed when used memory > 'maxmemory'."))
+    }
+
     /// An error with the code `ERR`.
     pub fn err(text: impl fmt::Display) -> Self {
         Self::Text(format!("ERR {text}").into())
@@ -503,18 +512,6 @@ impl fmt::Display for Failure {
             Self::Text(text) => f.write_str(text),
         }
     }
-}
-
-/// An integer as Redis reads it: decimal, no sign but `-`, no leading zero, no space, within 64 bits.
-#[must_use]
-pub fn parse_integer(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    match digits {
-        [b'0'] if digits.len() == text.len() => return Some(0),
-        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
-        _ => return None,
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// The integer in an argument.

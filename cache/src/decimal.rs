@@ -33,6 +33,18 @@ impl Buffer {
     }
 }
 
+/// An integer as Redis reads it: decimal, no sign but `-`, no leading zero, no space, within 64 bits.
+#[must_use]
+pub fn parse_integer(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    match digits {
+        [b'0'] if digits.len() == text.len() => return Some(0),
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// The longest text that is read as a number, in bytes. Redis has the same bound.
 const TEXT_MAX: usize = 5 * 1024 - 1;
 

@@ -16,6 +16,7 @@ use crate::clients::Clients;
 use crate::command::script::Scripts;
 use crate::latency::LatencyMonitor;
 use crate::leases::Leases;
+use crate::monitor::Monitors;
 use crate::pubsub::Channels;
 use crate::ring::table::SlotTable;
 use crate::settings::Settings;
@@ -23,7 +24,8 @@ use crate::slow_log::SlowLog;
 use crate::store::{Change, Key, Keyspace, ShardSet, Store, StoreOptions};
 use crate::totals::Totals;
 use crate::tracking::Tracking;
-use crate::types::{ClientId, Now};
+use crate::types::{ClientId, Database, Now};
+use crate::value::Kind;
 use crate::watch::Watches;
 
 /// Where the time comes from: the only way in which a node learns it.
@@ -86,6 +88,8 @@ pub struct Engine {
     pub waiters: Waiters,
     /// Who loads what (`GETORLOCK`).
     pub leases: Leases,
+    /// Who watches all commands (`MONITOR`).
+    pub monitors: Monitors,
     /// `SLOWLOG`.
     pub slow_log: SlowLog,
     /// `LATENCY`.
@@ -112,17 +116,19 @@ impl Engine {
     #[must_use]
     pub fn new(options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
         let started = clock.now();
+        let store = Store::new(&options.store);
         Self {
             clock,
-            store: Store::new(&options.store),
             settings: Settings::of(&options),
             access: AccessControl::default(),
             clients: Clients::default(),
             channels: Channels::default(),
             tracking: Tracking::default(),
             watches: Watches::default(),
-            waiters: Waiters::default(),
-            leases: Leases::default(),
+            waiters: Waiters::new(store.charge()),
+            leases: Leases::new(store.charge()),
+            store,
+            monitors: Monitors::default(),
             slow_log: SlowLog::default(),
             latency: LatencyMonitor::default(),
             totals: Totals::default(),
@@ -230,9 +236,25 @@ impl Engine {
             self.tracking.broadcast(&self.heard(Listener::Tracking, &changes), by);
             self.store.charge_buffers(self.tracking.take_charge());
             self.channels.note(&self.heard(Listener::Channels, &changes));
-            self.leases.note(&changes);
+            let voided = self.leases.note(&changes);
             self.waiters.note(self, keys, &changes);
+            // Those for whom there is a value have it by now; nobody loads it for the others any more.
+            for (database, key) in &voided {
+                self.no_longer_loaded(*database, key);
+            }
         }
+    }
+
+    /// Ends the lease of a key that a command was to remove, whether it was there or not.
+    pub(crate) fn void_lease(&self, key: &Key<'_>) {
+        if self.leases.void(key.database(), key.bytes()) {
+            self.no_longer_loaded(key.database(), key.bytes());
+        }
+    }
+
+    /// Has those who wait for a key that somebody was to load ask again, at once: the lease has ended before its time.
+    pub(crate) fn no_longer_loaded(&self, database: Database, key: &[u8]) {
+        self.waiters.answer_all(database, key, Kind::String, crate::command::lease::ask_again);
     }
 
     /// What a registry hears of changes: all of them, unless a bug is planted.

@@ -9,13 +9,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::store::{Cause, Change};
+use crate::store::{Cause, Change, Charge};
 use crate::types::Database;
 
 /// The most leases and negative entries at one time.
 pub const LEASES_MAX: usize = 65_536;
 
-type Place = (Database, Box<[u8]>);
+/// What a lease or a negative entry occupies beside its key, which is kept twice; in bytes, roughly.
+const ENTRY_COST: usize = 192;
+
+/// A key, with its database.
+pub type Place = (Database, Box<[u8]>);
+
+fn cost(place: &Place) -> usize {
+    ENTRY_COST + 2 * place.1.len()
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -29,6 +37,12 @@ enum State {
 struct Entry {
     state: State,
     until_us: u64,
+}
+
+impl Entry {
+    fn is_lease(&self) -> bool {
+        matches!(self.state, State::Leased(_))
+    }
 }
 
 /// What one who wants to load is told.
@@ -49,11 +63,14 @@ struct Registry {
     entries: BTreeMap<Place, Entry>,
     /// The same, by when they end.
     ends: BTreeSet<(u64, Place)>,
+    /// What all of them occupy.
+    charge: Charge,
 }
 
 impl Registry {
     fn insert(&mut self, place: Place, entry: Entry) {
         self.remove(&place);
+        self.charge.add(cost(&place));
         self.ends.insert((entry.until_us, place.clone()));
         self.entries.insert(place, entry);
     }
@@ -61,6 +78,7 @@ impl Registry {
     fn remove(&mut self, place: &Place) -> Option<Entry> {
         let entry = self.entries.remove(place)?;
         self.ends.remove(&(entry.until_us, place.clone()));
+        self.charge.take(cost(place));
         Some(entry)
     }
 
@@ -69,7 +87,17 @@ impl Registry {
         while self.ends.first().is_some_and(|(until_us, _)| *until_us <= now_us) {
             let (_, place) = self.ends.pop_first().expect("there is a first");
             self.entries.remove(&place);
+            self.charge.take(cost(&place));
         }
+    }
+
+    /// Removes all of `database`, and returns the places for which there was a lease.
+    fn remove_database(&mut self, database: Database) -> Vec<Place> {
+        let first = (database, Box::default());
+        let of_database = self.entries.range(first..).take_while(|(place, _)| place.0 == database);
+        let mut places: Vec<Place> = of_database.map(|(place, _)| place.clone()).collect();
+        places.retain(|place| self.remove(place).is_some_and(|entry| entry.is_lease()));
+        places
     }
 }
 
@@ -82,6 +110,13 @@ pub struct Leases {
 }
 
 impl Leases {
+    /// None. What they occupy is told to `charge`.
+    #[must_use]
+    pub fn new(charge: Charge) -> Self {
+        let registry = Registry { charge, ..Registry::default() };
+        Self { registry: Mutex::new(registry), count: AtomicUsize::new(0) }
+    }
+
     /// Whether there are any, so that changes have to be heard of.
     pub fn is_used(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
@@ -146,36 +181,42 @@ impl Leases {
         });
     }
 
-    /// Forgets what is noted of `key`: it was removed by a command, which may have found nothing to remove.
-    pub fn void(&self, database: Database, key: &[u8]) {
-        if self.is_used() {
-            self.with(|registry| registry.remove(&(database, Box::from(key))));
-        }
+    /// Forgets what is noted of `key`: it was removed by a command, which may have found nothing to remove. True if that ended a
+    /// lease.
+    pub fn void(&self, database: Database, key: &[u8]) -> bool {
+        let place = || (database, Box::from(key));
+        self.is_used()
+            && self.with(|registry| registry.remove(&place())).is_some_and(|entry| entry.is_lease())
     }
 
-    /// Voids what changes make untrue. An expiry or an eviction does not: what is being loaded is as new as before.
-    pub fn note(&self, changes: &[Change]) {
+    /// Voids what changes make untrue, and returns the keys whose leases that has ended. An expiry or an eviction ends none: what is
+    /// being loaded is as new as before.
+    #[must_use = "those who wait for these keys have to be told"]
+    pub fn note(&self, changes: &[Change]) -> Vec<Place> {
         if !self.is_used() {
-            return;
+            return Vec::new();
         }
+        let mut voided = Vec::new();
         self.with(|registry| {
             for change in changes {
                 let place = || (change.database, change.key.clone());
                 match change.cause {
                     Cause::Created | Cause::Written => {
-                        registry.remove(&place());
+                        let place = place();
+                        if registry.remove(&place).is_some_and(|entry| entry.is_lease()) {
+                            voided.push(place);
+                        }
                     }
                     Cause::Deleted => {
                         let place = place();
-                        let entry = registry.entries.get(&place);
                         // A negative entry comes after the removal of the stale value that it replaces.
-                        if entry.is_some_and(|entry| entry.state != State::Absent) {
+                        if registry.entries.get(&place).is_some_and(Entry::is_lease) {
                             registry.remove(&place);
+                            voided.push(place);
                         }
                     }
                     Cause::Flushed | Cause::Swapped => {
-                        registry.entries.retain(|place, _| place.0 != change.database);
-                        registry.ends.retain(|(_, place)| place.0 != change.database);
+                        voided.append(&mut registry.remove_database(change.database));
                     }
                     Cause::Expired
                     | Cause::Evicted
@@ -184,6 +225,7 @@ impl Leases {
                 }
             }
         });
+        voided
     }
 
     /// Forgets what has ended. True if nothing is left where there was something: nobody needs to hear of changes any more.

@@ -113,7 +113,7 @@
 //!
 //! Several nodes: gossip, replication, coordination, repair, migration. Every change already has a version and knows its slot, and
 //! the slot table already says who would hold what. Persistence, and a warm restart. Scripts, but for those of common lock libraries
-//! ([`command::script`]); streams; geographic commands; `MONITOR`; argument trees in `COMMAND DOCS`. Values of other kinds than bytes in
+//! ([`command::script`]); streams; geographic commands; argument trees in `COMMAND DOCS`. Values of other kinds than bytes in
 //! the embedded library. Systems without `CLOCK_BOOTTIME` for the server.
 
 pub mod access;
@@ -126,6 +126,7 @@ pub mod engine;
 pub mod glob;
 pub mod latency;
 pub mod leases;
+pub mod monitor;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod pubsub;

@@ -17,6 +17,7 @@ pub use self::transaction::{Queued, Transaction};
 use crate::access::{Denied, LogContext, User};
 use crate::blocking::Standing;
 use crate::clients::{Client, Mark, Outbox, Pause};
+use crate::command::secrets::without_secrets;
 use crate::command::{Command, Context, Failure, Flags, Known, TABLE};
 use crate::engine::Engine;
 use crate::pubsub::Subscriptions;
@@ -100,6 +101,7 @@ impl Session {
     /// A session that has just begun.
     #[must_use]
     pub fn new(engine: &Engine, client: Arc<Client>, tally: Arc<Tally>) -> Self {
+        client.charge_labels(engine.store.charge());
         Self {
             user: Arc::clone(engine.access.default_user()),
             client,
@@ -119,14 +121,17 @@ impl Session {
 
     /// Ends the session: nobody sends it anything any more, and nothing of it is left. To be called once, when the connection closes.
     pub fn end(&mut self, engine: &Engine) {
-        self.forget_choices(engine);
+        // First of all: from now on nothing is taken from a key for it.
+        self.client.mark(Mark::GONE, true);
         engine.waiters.forget(self.client.id);
+        self.forget_choices(engine);
         engine.clients.disconnect(&self.client);
     }
 
     /// As if it had just connected (`RESET`), but for the replies it wants.
     pub(crate) fn forget_choices(&mut self, engine: &Engine) {
         self.discard(engine);
+        engine.monitors.remove(&self.client);
         engine.tracking.disable(&self.client, &mut self.tracking);
         engine.channels.forget(engine, &self.client, &mut self.subscriptions);
         engine.review_observation();
@@ -291,6 +296,7 @@ impl Session {
         let reply = Reply::new(out, self.protocol);
         let result = self.run(engine, known, arguments, &mut keys, reply, now);
         engine.settle(&mut keys, Some(self.client.id));
+        self.show_monitors(engine, known, arguments);
         drop(keys);
         *finished = engine.clock.now();
         self.account(engine, known, arguments, now, *finished, result.is_ok());
@@ -364,9 +370,7 @@ impl Session {
         if needs_memory || flags.has(Flags::MAKES_ROOM) {
             let bytes: usize = arguments.iter().map(|argument| argument.len()).sum();
             if !engine.make_room(bytes, now) && needs_memory {
-                return Err(Failure::Text(
-                    "OOM command not allowed when used memory > 'maxmemory'.".into(),
-                ));
+                return Err(Failure::out_of_memory());
             }
         }
         if self.protocol == Protocol::Resp2
@@ -543,6 +547,15 @@ impl Session {
         self.run(engine, known, arguments, keys, reply, now)
     }
 
+    /// Shows a command that has run to those who watch all. Commands of operators are not shown; what skips monitors in Redis shows
+    /// itself there.
+    fn show_monitors(&self, engine: &Engine, known: &'static Known, arguments: &[&[u8]]) {
+        if engine.monitors.is_used() && !known.command.flags.has(Flags::ADMIN) {
+            let shown = without_secrets(known.full_name, arguments);
+            engine.monitors.show(engine.clock.wall_us(), &self.client, &shown);
+        }
+    }
+
     /// Counts a command that has run, and has it noted if it took long.
     fn account(
         &self,
@@ -591,6 +604,7 @@ impl Session {
             let began = engine.clock.now();
             let result =
                 self.run_checked(engine, queued.known, &arguments, keys, reply.reborrow(), now);
+            self.show_monitors(engine, queued.known, &arguments);
             self.account(
                 engine,
                 queued.known,
@@ -616,32 +630,6 @@ impl Session {
         self.may_wait = true;
         engine.settle_after(told, keys, by);
     }
-}
-
-/// Arguments as the slow log may show them: without passwords and what they are given with.
-fn without_secrets<'a>(name: &str, arguments: &[&'a [u8]]) -> Vec<&'a [u8]> {
-    const REDACTED: &[u8] = b"(redacted)";
-    let mut shown = arguments.to_vec();
-    match name {
-        "auth" => shown[1..].fill(REDACTED),
-        "acl|setuser" | "acl|getuser" | "acl|deluser" => shown[2..].fill(REDACTED),
-        "hello" => {
-            let is_auth = |it: &&[u8]| it.eq_ignore_ascii_case(b"auth");
-            if let Some(at) = arguments.iter().position(is_auth) {
-                shown[at + 1..].iter_mut().take(2).for_each(|it| *it = REDACTED);
-            }
-        }
-        "config|set" => {
-            for at in (2..arguments.len().saturating_sub(1)).step_by(2) {
-                let secret = ["requirepass", "masterauth", "masteruser", "tls-key-file-pass"];
-                if secret.iter().any(|it| arguments[at].eq_ignore_ascii_case(it.as_bytes())) {
-                    shown[at + 1] = REDACTED;
-                }
-            }
-        }
-        _ => {}
-    }
-    shown
 }
 
 /// Whether a command waits for `EXEC` when a transaction is open.

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::accounts::Accounts;
+pub use self::accounts::Charge;
 pub use self::keyspace::Keyspace;
 use self::shard::Shard;
 pub use self::statistics::{HotKey, PrefixRatio, Pressure, Summary};
@@ -389,6 +390,12 @@ impl Store {
     /// Counts connections' buffers against the limit: `change` is what they grew by, in bytes, negative if they shrank.
     pub fn charge_buffers(&self, change: i64) {
         self.accounts.charge_buffers(change);
+    }
+
+    /// Something that counts nothing yet and can be told what to count against the limit, beside keys and buffers.
+    #[must_use]
+    pub fn charge(&self) -> Charge {
+        Charge::new(Arc::clone(&self.accounts))
     }
 
     /// Tells what the process really occupies, in bytes, so that the limit holds for that. To be called a few times a second.

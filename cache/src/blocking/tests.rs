@@ -353,3 +353,66 @@ fn nothing_is_lost_between_threads() {
     got.dedup();
     assert_eq!(got.len(), 4 * rounds);
 }
+
+#[test]
+fn nothing_is_popped_for_a_client_that_is_to_be_disconnected() {
+    let mut room = Room::with(3);
+    room.waits(0, "BLPOP l 0");
+    room.waits(1, "BLPOP l 0");
+    let killed = room.clients[0].client.id.0;
+    assert_eq!(room.says(2, &format!("CLIENT KILL ID {killed}")), "1");
+    assert_eq!(room.says(2, "RPUSH l a b"), "2");
+    assert_eq!(room.hears(1), heard(r#"["l", "a"]"#));
+    assert_eq!(room.says(2, "LRANGE l 0 -1"), r#"["b"]"#);
+}
+
+#[test]
+fn nothing_is_popped_for_a_client_that_has_gone() {
+    let mut room = Room::with(2);
+    room.waits(0, "BLMOVE l m LEFT RIGHT 0");
+    let engine = std::sync::Arc::clone(&room.node.engine);
+    room.clients[0].end(&engine);
+    assert_eq!(room.says(1, "RPUSH l a"), "1");
+    assert_eq!(room.says(1, "LRANGE l 0 -1"), r#"["a"]"#);
+    assert!(!room.waiters().is_used());
+}
+
+#[test]
+fn what_is_popped_goes_out_whole_though_it_is_larger_than_an_outbox() {
+    let mut room = Room::with(2);
+    room.clients[0].client.outbox.set_limit(1_000);
+    room.waits(0, "BLPOP l 0");
+    let large = "x".repeat(10_000);
+    assert_eq!(room.says(1, &format!("RPUSH l {large}")), "1");
+    assert_eq!(room.hears(0), heard(&format!("[\"l\", \"{large}\"]")));
+    assert_eq!(room.says(0, "PING"), "PONG");
+}
+
+#[test]
+fn client_list_tells_who_waits() {
+    let mut room = Room::with(2);
+    room.waits(0, "BLPOP l 0");
+    let id = room.clients[0].client.id.0;
+    let line = format!("CLIENT LIST ID {id}");
+    assert!(room.says(1, &line).contains(" flags=b "));
+    room.says(1, "RPUSH l a");
+    assert!(room.says(1, &line).contains(" flags=N "));
+}
+
+#[test]
+fn those_who_wait_count_against_the_limit_of_memory() {
+    let mut room = Room::with(3);
+    let buffers = |room: &Room| room.node.engine.store.memory().buffers;
+    let before = buffers(&room);
+    let key = "k".repeat(10_000);
+    room.waits(0, &format!("BLPOP {key} 0"));
+    assert!(buffers(&room) > before + 30_000);
+    room.says(1, &format!("RPUSH {key} a"));
+    assert_eq!(buffers(&room), before);
+    // At the limit one still waits for a key, but not for a megabyte of them.
+    room.says(1, "CONFIG SET maxmemory 1");
+    room.waits(2, "BLPOP small 0");
+    let huge = "k".repeat(1_000_000);
+    let refusal = "-OOM command not allowed when used memory > 'maxmemory'.";
+    assert_eq!(room.says(1, &format!("BLPOP {huge} 0")), refusal);
+}

@@ -98,6 +98,16 @@ fn is_label(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_graphic)
 }
 
+/// The most bytes of a client's name, or of its library's: every line of `CLIENT LIST` has them.
+const LABEL_MAX: usize = 1024;
+
+fn see_length(label: &[u8]) -> Done {
+    if label.len() > LABEL_MAX {
+        return Err(Failure::err(format_args!("names cannot be longer than {LABEL_MAX} bytes")));
+    }
+    Ok(())
+}
+
 /// Names the connection; an empty name takes the name away.
 pub(super) fn set_name(ctx: &mut Context<'_, '_>, name: &[u8]) -> Done {
     if !is_label(name) {
@@ -105,6 +115,7 @@ pub(super) fn set_name(ctx: &mut Context<'_, '_>, name: &[u8]) -> Done {
             "Client names cannot contain spaces, newlines or special characters.",
         ));
     }
+    see_length(name)?;
     ctx.session.client.edit_labels(|labels| labels.name = name.to_vec());
     Ok(())
 }
@@ -136,6 +147,7 @@ fn set_info(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Done {
             "{shown} cannot contain spaces, newlines or special characters."
         )));
     }
+    see_length(value)?;
     ctx.session.client.edit_labels(|labels| *field(labels) = value.to_vec());
     ctx.reply.ok();
     Ok(())

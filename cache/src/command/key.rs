@@ -17,7 +17,7 @@ fn del(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
             removed += 1;
         }
         // Whoever is loading it may have read what is out of date now.
-        ctx.engine.leases.void(key.database(), key.bytes());
+        ctx.engine.void_lease(&key);
     }
     ctx.reply.count(removed);
     Ok(())

@@ -105,7 +105,7 @@ fn get_or_lock(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Fai
     }
     #[cfg(feature = "sim")]
     if engine.store.bug() == Some(crate::sim::PlantedBug::LeaseGrantedTwice) {
-        engine.leases.void(key.database(), key.bytes());
+        let _ = engine.leases.void(key.database(), key.bytes());
     }
     let secret = engine.secret(8);
     let token = u64::from_be_bytes(secret.try_into().expect("eight bytes were asked for"));
@@ -132,7 +132,7 @@ fn get_or_lock(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Fai
             answer(&mut ctx.reply, "absent", None);
             ctx.reply.integer(whole_millis(us));
         }
-        (Grant::Held(us), None) => match asked.wait {
+        (Grant::Held(us), None) => match asked.wait.filter(|_| ctx.session.may_wait) {
             Some(wait) => return wait_for_value(ctx, arguments, wait, us),
             None => {
                 answer(&mut ctx.reply, "wait", None);
@@ -153,12 +153,14 @@ fn wait_for_value(
 ) -> Result<(), Failure> {
     let wait_ms = duration(wait, 1, "wait")?.min(lease_us.div_ceil(1000).max(1));
     let seconds = format!("{}.{:03}", wait_ms / 1000, wait_ms % 1000);
-    let nothing = |reply: &mut Reply<'_>| {
-        answer(reply, "wait", None);
-        reply.integer(0);
-    };
     let keys = [arguments[1]];
-    attempt_or_wait(ctx, arguments, &keys, Kind::String, seconds.as_bytes(), published, nothing)
+    attempt_or_wait(ctx, arguments, &keys, Kind::String, seconds.as_bytes(), published, ask_again)
+}
+
+/// What those are answered who have waited in vain, or whose loader has lost its lease: nothing keeps them from asking again.
+pub(crate) fn ask_again(reply: &mut Reply<'_>) {
+    answer(reply, "wait", None);
+    reply.integer(0);
 }
 
 /// Serves one who waits, once there is a value.
@@ -270,10 +272,7 @@ fn unlease(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure
     let held = token(arguments[2])
         .is_some_and(|it| leases.release(key.database(), key.bytes(), it, now_us));
     if held {
-        ctx.engine.waiters.answer_all(key.database(), key.bytes(), Kind::String, |reply| {
-            answer(reply, "wait", None);
-            reply.integer(0);
-        });
+        ctx.engine.no_longer_loaded(key.database(), key.bytes());
     }
     ctx.reply.integer(i64::from(held));
     Ok(())
@@ -429,6 +428,50 @@ mod tests {
         assert_eq!(outbox(&other), "*3\r\n$4\r\nwait\r\n$-1\r\n:0\r\n");
         assert_eq!(node.call(&words(&format!("UNLEASE k {token}"))), b":0\r\n");
         lease(&mut node, "GETORLOCK k 1000");
+    }
+
+    #[test]
+    fn whoever_waits_is_told_at_once_that_the_lease_is_void() {
+        for change in ["DEL k", "UNLINK k", "FLUSHALL", "RPUSH k x", "SWAPDB 0 1"] {
+            let mut node = TestNode::new();
+            let mut other = node.connect();
+            lease(&mut node, "GETORLOCK k 1000");
+            ask(&node, &mut other, "GETORLOCK k 1000 WAIT 500");
+            node.run(change);
+            assert_eq!(outbox(&other), "*3\r\n$4\r\nwait\r\n$-1\r\n:0\r\n", "{change}");
+            assert!(!node.engine.waiters.is_used(), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_wait_in_vain_is_answered_as_any_other_wait() {
+        let mut node = TestNode::new();
+        let mut other = node.connect();
+        lease(&mut node, "GETORLOCK k 1000");
+        ask(&node, &mut other, "GETORLOCK k 1000 WAIT 300");
+        node.clock.advance_ms(300);
+        let mut out = Vec::new();
+        other.wait_is_over(&node.engine, node.engine.clock.now(), &mut out);
+        assert_eq!(out, b"*3\r\n$4\r\nwait\r\n$-1\r\n:0\r\n");
+        ask(&node, &mut other, "MULTI");
+        ask(&node, &mut other, "GETORLOCK k 1000 WAIT 300");
+        assert!(ask(&node, &mut other, "EXEC").ends_with("wait\r\n$-1\r\n:700\r\n"));
+    }
+
+    #[test]
+    fn leases_count_against_the_limit_of_memory_while_they_stand() {
+        let mut node = TestNode::new();
+        let before = node.engine.store.memory().buffers;
+        let key = "k".repeat(10_000);
+        let token = lease(&mut node, &format!("GETORLOCK {key} 1000"));
+        assert!(node.engine.store.memory().buffers > before + 20_000);
+        node.call(&words(&format!("UNLEASE {key} {token}")));
+        assert_eq!(node.engine.store.memory().buffers, before);
+        for end in ["FLUSHALL", "DEL k"] {
+            lease(&mut node, "GETORLOCK k 1000");
+            node.run(end);
+            assert_eq!(node.engine.store.memory().buffers, before, "{end}");
+        }
     }
 
     #[test]

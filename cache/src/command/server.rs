@@ -4,6 +4,7 @@ pub mod absent;
 pub mod debug;
 pub mod info;
 pub mod latency;
+pub mod monitor;
 pub mod slow_log;
 
 use super::{Command, Context, Failure, Flags, Group, Keys, is_option, parse_integer};

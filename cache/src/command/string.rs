@@ -35,9 +35,7 @@ pub(super) fn fits(length: usize, more: usize, size_max: usize) -> Result<usize,
 pub(super) fn room(engine: &Engine, bytes: usize) -> Result<(), Failure> {
     let limit = engine.store.limit();
     if limit != 0 && bytes > 4_096 && engine.store.memory().used + bytes as u64 > limit {
-        return Err(Failure::Text(
-            "OOM command not allowed when used memory > 'maxmemory'.".into(),
-        ));
+        return Err(Failure::out_of_memory());
     }
     Ok(())
 }

@@ -435,7 +435,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(());
         }
         let shared = &self.worker.shared;
-        let limit = shared.output_limit(self.client().class());
+        let limit = shared.output_limit(self.client().output_class());
         let hard = setting(&limit.hard);
         // A reply goes out whole, however large: the limit is for what waits when the client asks for more.
         if hard > 0 && unsent > hard && self.taken < self.input.len() {
@@ -485,7 +485,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether it is up to the client to say something.
     fn may_idle_out(&self) -> bool {
-        self.phase == Phase::Serving && self.client().class() == Class::Normal
+        self.phase == Phase::Serving && self.client().output_class() == Class::Normal
     }
 
     /// The next moment at which a deadline, a limit or a pause has to be looked at again.
@@ -560,7 +560,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let shared = &self.worker.shared;
         shared.budget.count(&mut self.share, bytes, &shared.engine.store);
         self.client().set_buffers(self.input.len() - self.taken, self.unsent());
-        let hard = setting(&shared.output_limit(self.client().class()).hard);
+        let hard = setting(&shared.output_limit(self.client().output_class()).hard);
         self.client().outbox.set_limit(if hard == 0 { usize::MAX } else { hard });
     }
 }

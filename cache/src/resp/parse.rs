@@ -17,7 +17,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use crate::command::parse_integer;
+use crate::decimal::parse_integer;
 
 /// The longest line: of words, or with a length.
 pub const LINE_MAX: usize = 64 * 1024;

@@ -283,8 +283,11 @@ fn a_transaction_is_no_larger_than_a_request_may_be() {
 #[test]
 fn logs_keep_no_more_than_a_piece_of_what_clients_say() {
     let mut node = TestNode::new();
-    let name = vec![b'n'; 100_000];
+    let name = vec![b'n'; 1024];
     assert_eq!(node.call(&[b"CLIENT", b"SETNAME", &name]), b"+OK\r\n");
+    assert!(node.engine.store.memory().buffers >= 1024);
+    let longer = vec![b'n'; 1025];
+    assert_eq!(node.call(&[b"CLIENT", b"SETNAME", &longer])[0], b'-');
     node.run("CONFIG SET slowlog-log-slower-than 0");
     node.run("AUTH nobody nothing");
     node.run("GET a");

@@ -5,6 +5,7 @@
 //! its own code), [`Accounts::report_resident`] lowers the limit that is really applied until the process keeps to what it
 //! was promised to: 1.05 times the limit, or 64 MiB above it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use super::{Memory, Policy, SHARDS};
@@ -70,6 +71,52 @@ impl Occupied {
     /// Both.
     pub(super) fn sum(self) -> usize {
         self.data + self.overhead
+    }
+}
+
+/// Memory beside keys and connections' buffers that counts against the limit: what a registry or a client keeps. It counts no more
+/// once this is dropped. One made by `default` counts nowhere.
+#[derive(Debug, Default)]
+pub struct Charge {
+    accounts: Option<Arc<Accounts>>,
+    bytes: usize,
+}
+
+impl Charge {
+    pub(super) fn new(accounts: Arc<Accounts>) -> Self {
+        Self { accounts: Some(accounts), bytes: 0 }
+    }
+
+    /// How many bytes are counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts `bytes`, whatever was counted before.
+    pub fn set(&mut self, bytes: usize) {
+        if let Some(accounts) = &self.accounts
+            && bytes != self.bytes
+        {
+            accounts.charge_buffers(signed(bytes) - signed(self.bytes));
+        }
+        self.bytes = bytes;
+    }
+
+    /// Counts `bytes` more.
+    pub fn add(&mut self, bytes: usize) {
+        self.set(self.bytes.saturating_add(bytes));
+    }
+
+    /// Counts `bytes` less.
+    pub fn take(&mut self, bytes: usize) {
+        self.set(self.bytes.saturating_sub(bytes));
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

@@ -14,8 +14,8 @@ use super::packed::{self, Elements, Selection, below};
 use super::small_bytes::{SmallBytes, allocated};
 use super::table::{self, Place, Table};
 use super::{Kind, Stored, Value};
-use crate::command::parse_integer;
 use crate::decimal::Buffer;
+use crate::decimal::parse_integer;
 
 /// The most members of a packed set.
 const PACKED_MEMBERS: usize = 128;

@@ -46,7 +46,7 @@ const EMBEDDED_MAX: usize = 44;
 /// The form that Redis would keep `bytes` in, as `OBJECT ENCODING` tells it. Here all strings have one form.
 #[must_use]
 pub fn encoding(bytes: &[u8]) -> &'static str {
-    if crate::command::parse_integer(bytes).is_some() {
+    if crate::decimal::parse_integer(bytes).is_some() {
         "int"
     } else if bytes.len() <= EMBEDDED_MAX {
         "embstr"

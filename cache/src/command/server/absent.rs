@@ -1,4 +1,4 @@
-//! What tools ask for and this cache does not have: persistence, replication in Redis's way, modules, functions, `MONITOR`.
+//! What tools ask for and this cache does not have: persistence, replication in Redis's way, modules, functions.
 //!
 //! Each answers an error that says what is so instead, or the truth (no modules, no functions), so that tools which only look go on.
 
@@ -18,13 +18,6 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     row("replicaof", 3, REPLICATION, replica_of, "Replicas are the ring's to choose."),
     row("slaveof", 3, REPLICATION, replica_of, "Replicas are the ring's to choose."),
     row("failover", -1, ADMIN.and(Flags::STALE), replica_of, "Replicas are the ring's to choose."),
-    row(
-        "monitor",
-        1,
-        ADMIN.and(Flags::LOADING).and(Flags::STALE),
-        monitor,
-        "Other clients' commands are not shown.",
-    ),
     row("module", -2, Flags(0), help, "A container for module commands.").with(&[
         row("help", 2, HELP, help, "Tells about the subcommands."),
         row("list", 2, ADMIN, none, "Returns the modules: there are none."),
@@ -109,12 +102,6 @@ fn replica_of(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Fail
              See lattice cache ring show",
         )),
     }
-}
-
-fn monitor(_: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
-    Err(Failure::err(
-        "MONITOR is not supported: see SLOWLOG, LATENCY, INFO commandstats and INFO hotkeys",
-    ))
 }
 
 fn no_modules(_: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
