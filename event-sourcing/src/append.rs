@@ -93,7 +93,7 @@ pub struct Conflict {
     /// What did not hold, as many as were found before looking ended; at least one.
     pub failed: Vec<FailedCheck>,
     /// The events that won: those that the failed checks had not reckoned with, in order of position. At most
-    /// [`WINNERS_MAX`].
+    /// [`WINNERS_MAX`] events and [`WINNERS_BYTES_MAX`] bytes.
     pub winners: Vec<Arc<Recorded>>,
     /// All winners are there, so that the caller can decide again without reading: up to [`Conflict::head`].
     pub complete: bool,
@@ -124,3 +124,5 @@ pub enum FailedCheck {
 
 /// The most events that a conflict carries.
 pub const WINNERS_MAX: usize = 64;
+/// The most bytes of events that a conflict carries; one event is carried even if it is larger.
+pub const WINNERS_BYTES_MAX: usize = 1 << 20;

@@ -142,6 +142,15 @@ pub enum InvalidAppend {
         /// What it may have.
         limit: usize,
     },
+    /// Its idempotency key is empty.
+    #[error("its idempotency key is empty")]
+    EmptyKey,
+    /// Versions of schemas count from 1.
+    #[error("event {index} has schema version 0, and they count from 1")]
+    SchemaZero {
+        /// Its place in the append.
+        index: usize,
+    },
     /// A position that no event has yet was given as seen.
     #[error("a check is after position {after}, and the log ends at {head}")]
     AfterHead {

@@ -3,11 +3,13 @@
 //! SKELETON: the essay comes when the crate stands.
 
 pub mod append;
+pub mod clock;
 pub mod condition;
 pub mod error;
 pub mod event;
 pub mod filter;
 pub mod machine;
+pub mod page;
 pub mod read;
 pub mod record;
 pub mod retention;
@@ -23,4 +25,5 @@ pub use event::{
 };
 pub use filter::{Filter, Pattern};
 pub use read::{Direction, Page, Read, ReadError, Source};
+pub use store::memory::MemoryStore;
 pub use store::{EventStore, Pending, StreamInfo};

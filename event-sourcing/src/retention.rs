@@ -13,11 +13,17 @@
 //! - *At most N*, *at most so old*: the last N events, the events of that age or less.
 //! - *Tombstone*: the stream is gone, and can never be written to again.
 //!
+//! What is hidden stays hidden: a decision that would bring something back is refused, for the space of what was hidden may have come
+//! back already. Each `$metadata` event says all that holds from then on, as a JSON object: `$tb` (truncated before this version),
+//! `$maxCount`, `$maxAge` (in seconds). Other keys are the user's own, and kept.
+//!
 //! [`Expected::NoStream`]: crate::condition::Expected::NoStream
 
 use std::time::Duration;
 
-use crate::event::{Timestamp, Version};
+use serde_json::{Map, Value};
+
+use crate::event::{EventType, NewEvent, Timestamp, Version};
 
 /// What was decided about a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +43,69 @@ pub const METADATA_TYPE: &str = "$metadata";
 /// Type of the event that closes a stream for ever.
 pub const TOMBSTONE_TYPE: &str = "$tombstone";
 
+const TRUNCATE_BEFORE: &str = "$tb";
+const MAX_COUNT: &str = "$maxCount";
+const MAX_AGE: &str = "$maxAge";
+
 impl Retention {
+    /// What an event of type [`METADATA_TYPE`] or [`TOMBSTONE_TYPE`] decides, all of which was decided before it being overruled;
+    /// nothing, if it is another.
+    #[must_use]
+    pub fn decided_by(event: &NewEvent) -> Self {
+        match event.event_type.as_str() {
+            TOMBSTONE_TYPE => Self { tombstoned: true, ..Self::default() },
+            // None is recorded that says nothing.
+            METADATA_TYPE => Self::parse(&event.data).unwrap_or_default(),
+            _ => Self::default(),
+        }
+    }
+
+    /// Reads the content of an event of type [`METADATA_TYPE`].
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    pub fn parse(content: &[u8]) -> Result<Self, String> {
+        let object: Map<String, Value> = serde_json::from_slice(content)
+            .map_err(|error| format!("it is no JSON object ({error})"))?;
+        let number = |key: &str, least: u64| match object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_u64().filter(|number| *number >= least) {
+                Some(number) => Ok(Some(number)),
+                None => Err(format!("{key} must be a whole number from {least} on")),
+            },
+        };
+        Ok(Self {
+            truncate_before: number(TRUNCATE_BEFORE, 0)?.filter(|before| *before > 0).map(Version),
+            max_count: number(MAX_COUNT, 1)?,
+            max_age: number(MAX_AGE, 1)?.map(Duration::from_secs),
+            tombstoned: false,
+        })
+    }
+
+    /// The event that says this, to be written to `$$stream`. `others` is what was said there before: its keys that are not about
+    /// retention are kept. It is made of [`Map::new`] if there was nothing.
+    #[must_use]
+    pub fn to_event(&self, mut others: Map<String, Value>) -> NewEvent {
+        let event_type =
+            |name| EventType::new(name).expect("it is short and has no control characters");
+        if self.tombstoned {
+            return NewEvent::json(event_type(TOMBSTONE_TYPE), "{}");
+        }
+        let numbers = [
+            (TRUNCATE_BEFORE, self.truncate_before.map(|before| before.0)),
+            (MAX_COUNT, self.max_count),
+            (MAX_AGE, self.max_age.map(|age| age.as_secs().max(1))),
+        ];
+        for (key, number) in numbers {
+            match number {
+                Some(number) => others.insert(key.to_owned(), number.into()),
+                None => others.remove(key),
+            };
+        }
+        NewEvent::json(event_type(METADATA_TYPE), Value::Object(others).to_string())
+    }
+
     /// Whether the event with this version and time is visible in a stream whose last event has the version `last`, when the log's
     /// time is `now`.
     #[must_use]

@@ -18,6 +18,7 @@ use crate::retention::Retention;
 #[cfg(feature = "journal")]
 pub mod journal;
 pub mod memory;
+pub mod signal;
 
 /// An answer under way. It belongs to no runtime: `futures::executor::block_on` waits for it as well as tokio does. Dropping it does
 /// not undo what was asked for.
