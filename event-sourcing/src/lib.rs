@@ -15,6 +15,7 @@ pub mod record;
 pub mod retention;
 pub mod snapshot;
 pub mod store;
+pub mod subscription;
 pub mod testing;
 
 pub use append::{Append, AppendError, Committed, Conflict};
@@ -26,4 +27,5 @@ pub use event::{
 pub use filter::{Filter, Pattern};
 pub use read::{Direction, Page, Read, ReadError, Source};
 pub use store::memory::MemoryStore;
-pub use store::{EventStore, Pending, StreamInfo};
+pub use store::{EventStore, EventStoreExt, Pending, StreamInfo};
+pub use subscription::{Delivery, Subscribe, Subscription};

@@ -106,6 +106,19 @@ impl Retention {
         NewEvent::json(event_type(METADATA_TYPE), Value::Object(others).to_string())
     }
 
+    /// Whether this hides whatever `other` does, in any stream at any time.
+    #[must_use]
+    pub fn hides_at_least(&self, other: &Self) -> bool {
+        fn bounds<T: Ord>(ours: Option<T>, theirs: Option<T>) -> bool {
+            theirs.is_none_or(|theirs| ours.is_some_and(|ours| ours <= theirs))
+        }
+        self.tombstoned
+            || (!other.tombstoned
+                && self.truncate_before >= other.truncate_before
+                && bounds(self.max_count, other.max_count)
+                && bounds(self.max_age, other.max_age))
+    }
+
     /// Whether the event with this version and time is visible in a stream whose last event has the version `last`, when the log's
     /// time is `now`.
     #[must_use]

@@ -15,6 +15,9 @@ use crate::event::{EventType, Position, StreamName, Version};
 use crate::read::{Page, Read, ReadError};
 use crate::retention::Retention;
 
+pub use self::ext::{CHANGE_ATTEMPTS, EventStoreExt};
+
+mod ext;
 #[cfg(feature = "journal")]
 pub mod journal;
 pub mod memory;
