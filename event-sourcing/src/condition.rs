@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::InvalidName;
 use crate::event::{EventType, Label, NewEvent, Position, StreamName, Version};
 
 /// What is expected of a stream.
@@ -94,6 +95,21 @@ impl Query {
 }
 
 impl QueryItem {
+    /// Events of any of these types with all of these labels, both by name.
+    ///
+    /// # Errors
+    ///
+    /// If a name cannot be one.
+    pub fn of<T: AsRef<str>, L: AsRef<str>>(
+        types: impl IntoIterator<Item = T>,
+        labels: impl IntoIterator<Item = L>,
+    ) -> Result<Self, InvalidName> {
+        Ok(Self {
+            types: types.into_iter().map(EventType::new).collect::<Result<_, _>>()?,
+            labels: labels.into_iter().map(Label::new).collect::<Result<_, _>>()?,
+        })
+    }
+
     /// Events of any of these types.
     #[must_use]
     pub fn types(types: impl IntoIterator<Item = EventType>) -> Self {

@@ -249,6 +249,26 @@ pub enum ContentType {
     Other(Box<str>),
 }
 
+impl ContentType {
+    /// The media type.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Json => "application/json",
+            Self::Bytes => "application/octet-stream",
+            Self::Postcard => "application/vnd.postcard",
+            Self::Bincode => "application/vnd.bincode2",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for ContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What accompanies an event's content. All of it is for people and programs that follow events; the store looks at none of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {

@@ -4,28 +4,39 @@
 
 pub mod append;
 pub mod clock;
+pub mod codec;
 pub mod condition;
+pub mod decider;
 pub mod error;
 pub mod event;
+pub mod execute;
 pub mod filter;
+pub mod load;
 pub mod machine;
 pub mod page;
 pub mod read;
 pub mod record;
 pub mod retention;
+pub mod schema;
 pub mod snapshot;
 pub mod store;
 pub mod subscription;
 pub mod testing;
+pub mod time_travel;
+pub mod upcast;
 
 pub use append::{Append, AppendError, Committed, Conflict};
+pub use codec::Codec;
 pub use condition::{Check, Expected, Query, QueryItem};
+pub use decider::{Boundary, Decider, DomainEvent};
 pub use event::{
     ContentType, EventId, EventType, Label, Metadata, NewEvent, Position, Recorded, StreamName,
     Timestamp, Version,
 };
+pub use execute::{DomainStore, ExecuteError};
 pub use filter::{Filter, Pattern};
 pub use read::{Direction, Page, Read, ReadError, Source};
+pub use schema::{EventContent, Labels};
 pub use store::memory::MemoryStore;
 pub use store::{EventStore, EventStoreExt, Pending, StreamInfo};
 pub use subscription::{Delivery, Subscribe, Subscription};
