@@ -13,6 +13,8 @@ pub mod config;
 pub mod connection;
 mod cursor;
 pub mod dump;
+#[cfg(test)]
+mod every_command;
 pub mod hash;
 pub mod hyperloglog;
 pub mod introspect;

@@ -160,6 +160,14 @@ impl Engine {
         self.access.set_default_password(password.as_bytes());
     }
 
+    /// What the node keeps for itself though nobody has stored anything, in bytes: shards, counters, the table of commands. It is
+    /// part of `used_memory`, and the limit is for what comes on top of it.
+    #[must_use]
+    pub fn base_bytes(&self) -> u64 {
+        let table = crate::command::TABLE.count() * size_of::<crate::command::Known>();
+        (size_of::<Self>() + self.store.base_bytes() + self.totals.heap_bytes() + table) as u64
+    }
+
     /// A random number (SplitMix64 from [`EngineOptions::seed`]): for `SPOP`, `RANDOMKEY` and their like, not for secrets.
     pub fn draw(&self) -> u64 {
         const STEP: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -37,6 +37,10 @@ use crate::types::{Database, Now, UnixMillis, Version};
 /// How many shards a store has. Each owns an equal range of slots.
 pub const SHARDS: u16 = 16;
 
+/// A limit below this many bytes leaves hardly any room for keys: tables and blocks of each shard, statistics and connections take
+/// some megabytes, and writes may be refused though keys could give way.
+pub const LIMIT_SENSIBLE: u64 = 32 << 20;
+
 /// What a store is made with.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -403,6 +407,12 @@ impl Store {
         self.accounts.report_resident(bytes);
     }
 
+    /// What an empty store occupies, in bytes. The limit is for what comes on top of that.
+    #[must_use]
+    pub fn base_bytes(&self) -> usize {
+        size_of::<Self>() + size_of::<Accounts>() + self.shards.len() * size_of::<Mutex<Shard>>()
+    }
+
     /// Where the memory is.
     pub fn memory(&self) -> Memory {
         self.accounts.memory()
@@ -426,7 +436,9 @@ impl Store {
         self.accounts.compactions()
     }
 
+    /// Locks one shard after the other: never while this thread has shards locked.
     fn each(&self, mut visit: impl FnMut(&mut Shard)) {
+        keyspace::assert_holds_none(self);
         for shard in &self.shards {
             visit(&mut shard.lock().unwrap_or_else(PoisonError::into_inner));
         }

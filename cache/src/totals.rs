@@ -317,6 +317,13 @@ impl Totals {
         tally
     }
 
+    /// Bytes on the heap, but for the histograms, which come with the first call of a command.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let of_commands = TABLE.count() * size_of::<CommandTally>();
+        locked(&self.tallies).len() * (size_of::<Tally>() + of_commands)
+    }
+
     /// Counts an error by its code, the first word of the reply.
     pub fn note_error(&self, reply: &str) {
         let code = reply.split(' ').next().unwrap_or_default();

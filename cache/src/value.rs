@@ -180,11 +180,12 @@ pub trait Stored: Default {
         None
     }
 
-    /// Removes the parts that are due at `now` and says how many they were; the value may then be empty. The store calls it
+    /// Removes parts that are due at `now`, those due first and at most `most` of them (or a few more that share a deadline and a
+    /// hash), and says how many they were; the value may then be empty. The store calls it
     /// when the wheel says so, and before it lends out or edits a value whose [`Stored::next_deadline`] has come: so a
     /// view or an edit never meets a part at or after its deadline.
-    fn expire_parts(&mut self, now: UnixMillis) -> usize {
-        let _ = now;
+    fn expire_parts(&mut self, now: UnixMillis, most: usize) -> usize {
+        let _ = (now, most);
         0
     }
 

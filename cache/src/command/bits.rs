@@ -7,11 +7,11 @@ mod tests;
 
 use std::ops::RangeInclusive;
 
-use super::string::{room, size_max};
+use super::string::{grow, room, size_max};
 use super::{Command, Context, Failure, Flags, Group, Keys, integer, is_option, parse_integer};
 use crate::engine::Engine;
 use crate::store::{Lifetime, Missing};
-use crate::value::Text;
+use crate::value::{Text, Value, View};
 
 /// A bit's place. `scale` is what a `#` before it stands for, if it may have one.
 fn offset(engine: &Engine, text: &[u8], scale: Option<i64>) -> Result<usize, Failure> {
@@ -35,7 +35,7 @@ fn reach(engine: &Engine, bytes: &mut Vec<u8>, length: usize) -> Result<bool, Fa
     let short = bytes.len() < length;
     if short {
         room(engine, length - bytes.len())?;
-        bytes.resize(length, 0);
+        grow(bytes, length);
     }
     Ok(short)
 }
@@ -207,40 +207,63 @@ fn first(bytes: &[u8], range: &RangeInclusive<usize>, bit: u8) -> Option<usize> 
     None
 }
 
+/// Combines `from` into the beginning of `into`, which is at least as long, a word at a time.
+fn combine(into: &mut [u8], from: &[u8], combined: impl Fn(u64, u64) -> u64) {
+    let (words, rest) = into[..from.len()].as_chunks_mut::<8>();
+    let (from_words, from_rest) = from.as_chunks::<8>();
+    for (word, from) in words.iter_mut().zip(from_words) {
+        *word = combined(u64::from_le_bytes(*word), u64::from_le_bytes(*from)).to_le_bytes();
+    }
+    for (byte, from) in rest.iter_mut().zip(from_rest) {
+        *byte = combined(u64::from(*byte), u64::from(*from)).to_le_bytes()[0];
+    }
+}
+
 fn bitop(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
-    let combine: Option<fn(&mut u8, u8)> = match arguments[1] {
-        name if is_option(name, "AND") => Some(|into, byte| *into &= byte),
-        name if is_option(name, "OR") => Some(|into, byte| *into |= byte),
-        name if is_option(name, "XOR") => Some(|into, byte| *into ^= byte),
-        name if is_option(name, "NOT") => None,
-        _ => return Err(Failure::Syntax),
-    };
-    if combine.is_none() && arguments.len() != 4 {
+    let names = ["AND", "OR", "XOR", "NOT"];
+    let operation = names.into_iter().find(|name| is_option(arguments[1], name));
+    let operation = operation.ok_or(Failure::Syntax)?;
+    let sources = &arguments[3..];
+    if operation == "NOT" && sources.len() != 1 {
         return Err(Failure::err("BITOP NOT must be called with a single source key."));
     }
-    let mut result: Vec<u8> = Vec::new();
-    for (number, source) in arguments[3..].iter().enumerate() {
+    let mut longest = 0;
+    for source in sources {
         let key = ctx.key(source);
-        let bytes = ctx.keys.string(&key)?.unwrap_or_default();
-        match combine {
-            None => result = bytes.iter().map(|byte| !byte).collect(),
-            Some(_) if number == 0 => result = bytes.to_vec(),
-            Some(combine) => {
-                result.resize(result.len().max(bytes.len()), 0);
-                let (common, beyond) = result.split_at_mut(bytes.len());
-                common.iter_mut().zip(bytes).for_each(|(into, byte)| combine(into, *byte));
-                beyond.iter_mut().for_each(|into| combine(into, 0));
+        longest = longest.max(ctx.keys.string(&key)?.map_or(0, <[u8]>::len));
+    }
+    room(ctx.engine, longest)?;
+    let mut result: Vec<u8> = Vec::new();
+    for (number, source) in sources.iter().enumerate() {
+        let key = ctx.key(source);
+        let bytes = match ctx.keys.peek(&key) {
+            Some(View::String(bytes)) => bytes,
+            _ => &[],
+        };
+        if number == 0 {
+            result.reserve_exact(longest);
+            result.extend_from_slice(bytes);
+            result.resize(longest, 0);
+        }
+        match operation {
+            "NOT" => result.iter_mut().for_each(|byte| *byte = !*byte),
+            _ if number == 0 => {}
+            "AND" => {
+                combine(&mut result, bytes, |into, from| into & from);
+                result[bytes.len()..].fill(0);
             }
+            "OR" => combine(&mut result, bytes, |into, from| into | from),
+            _ => combine(&mut result, bytes, |into, from| into ^ from),
         }
     }
     let destination = ctx.key(arguments[2]);
     if !result.is_empty() {
-        ctx.keys.set(&destination, &result, Lifetime::Forever);
+        ctx.keys.put(&destination, Value::String(Text::from(result)), Lifetime::Forever);
         ctx.notify(b'$', "set", &destination);
     } else if ctx.keys.remove(&destination) {
         ctx.notify(b'g', "del", &destination);
     }
-    ctx.reply.count(result.len());
+    ctx.reply.count(longest);
     Ok(())
 }
 

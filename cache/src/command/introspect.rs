@@ -3,6 +3,7 @@
 //! Clients of a cluster route by it, `redis-cli` hints by it, and access rules are made from it; so it is generated from the very
 //! tables that commands are carried out by, and nothing is said twice.
 
+mod complexity;
 mod tips;
 
 use super::key_spec::{KeySpec, Place, specs_of, words_of};
@@ -217,14 +218,17 @@ const fn group_name(group: Group) -> &'static str {
 fn document(reply: &mut Reply<'_>, known: &Known) {
     let command = known.command;
     reply.bulk(known.full_name.as_bytes());
-    reply.map(if known.subcommands.is_empty() { 3 } else { 4 });
+    reply.map(4);
     reply.bulk(b"summary");
     reply.bulk(command.summary.as_bytes());
     reply.bulk(b"since");
     reply.bulk(command.since.as_bytes());
     reply.bulk(b"group");
     reply.bulk(group_name(command.group).as_bytes());
-    if !known.subcommands.is_empty() {
+    if known.subcommands.is_empty() {
+        reply.bulk(b"complexity");
+        reply.bulk(complexity::of(known.full_name).as_bytes());
+    } else {
         reply.bulk(b"subcommands");
         reply.map(known.subcommands.len());
         known.subcommands.values().for_each(|subcommand| document(reply, subcommand));
@@ -355,7 +359,11 @@ mod tests {
     #[test]
     fn every_command_says_what_it_does() {
         let mut node = TestNode::new();
-        assert!(node.run("COMMAND DOCS get").contains("\"group\", \"string\""));
+        assert_eq!(
+            node.run("COMMAND DOCS zcard"),
+            "[\"zcard\", [\"summary\", \"Returns how many members a sorted set has.\", \"since\", \"1.2.0\", \
+             \"group\", \"sorted-set\", \"complexity\", \"O(1)\"]]"
+        );
         each_command(|known| {
             assert!(!known.command.summary.is_empty(), "{} has no summary", known.full_name);
             assert!(!known.command.summary.contains('\n'), "{} in one line", known.full_name);

@@ -29,17 +29,18 @@ fn percentage(part: u64, whole: u64) -> f64 {
 
 fn stats(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> Result<(), Failure> {
     let memory = ctx.engine.store.memory();
+    let base = ctx.engine.base_bytes();
     let keys: u64 = (0..crate::types::DATABASES)
         .map(|number| ctx.keys.len(crate::types::Database(number)) as u64)
         .sum();
     let numbers = [
-        ("peak.allocated", memory.peak),
-        ("total.allocated", memory.used),
-        ("startup.allocated", 0),
+        ("peak.allocated", memory.peak + base),
+        ("total.allocated", memory.used + base),
+        ("startup.allocated", base),
         ("replication.backlog", 0),
         ("clients.normal", memory.buffers),
         ("aof.buffer", 0),
-        ("overhead.total", memory.overhead + memory.buffers),
+        ("overhead.total", base + memory.overhead + memory.buffers),
         ("keys.count", keys),
         ("keys.bytes-per-key", (memory.data + memory.overhead).checked_div(keys).unwrap_or(0)),
         ("dataset.bytes", memory.data),

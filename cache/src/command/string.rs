@@ -40,6 +40,16 @@ pub(super) fn room(engine: &Engine, bytes: usize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Appends zeros until `bytes` has `length`. Memory that is new is zero as the operating system gives it, so a string of zeros costs
+/// little until it is looked at.
+pub(super) fn grow(bytes: &mut Vec<u8>, length: usize) {
+    if bytes.is_empty() {
+        *bytes = vec![0; length];
+    } else if bytes.len() < length {
+        bytes.resize(length, 0);
+    }
+}
+
 fn get(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let key = ctx.key(arguments[1]);
     ctx.reply.bulk_or_null(ctx.keys.string(&key)?);

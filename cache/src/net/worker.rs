@@ -26,7 +26,7 @@ use crate::clients::{Class, Origin, Outbox};
 use crate::engine::Engine;
 use crate::session::Session;
 use crate::settings::{OutputClass, OutputLimit};
-use crate::store::SHARDS;
+use crate::store::{LIMIT_SENSIBLE, SHARDS};
 use crate::totals::{Counter, Tally};
 use crate::types::ClientId;
 
@@ -105,6 +105,14 @@ impl Shared {
         }
         if let Some(path) = socket_path {
             settings.tell("unixsocket", &path.to_string_lossy());
+        }
+        let limit = self.engine.store.limit();
+        if limit > 0 && limit < LIMIT_SENSIBLE {
+            tracing::warn!(
+                limit,
+                sensible = LIMIT_SENSIBLE,
+                "maxmemory leaves hardly any room for keys: writes may be refused"
+            );
         }
         let wanted = setting(&settings.maxclients);
         if let Some(possible) = self.connections_possible.filter(|possible| *possible < wanted) {

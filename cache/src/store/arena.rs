@@ -370,6 +370,11 @@ impl Arena {
         emptiest.map(|(_, _, number)| number)
     }
 
+    /// How many blocks there are, those included that were given back: they are numbered from 1 on.
+    pub(super) fn blocks_len(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// The handles of the live cells of block `number`.
     pub(super) fn cells_of(&self, number: u32) -> Vec<u32> {
         let block = self.block(number);

@@ -57,6 +57,9 @@ const MINUTE_SHIFT: u32 = 8;
 const MINUTE: u16 = 0xF;
 const USES: u16 = 0xFF;
 
+/// Up to how many seconds idle times are told exactly.
+pub const IDLE_TOLD_S: u64 = 3_072;
+
 /// What a new key's count of uses begins with under LFU, as in Redis: so that it is not the least used of all at once.
 const USES_AT_FIRST: u16 = 5;
 
@@ -314,6 +317,20 @@ impl Eviction {
         }
         let ago = low_bits((idle_ms / 1000).min(u64::from(STAMP)), STAMP);
         (meta & !STAMP) | (Self::stamp(now).wrapping_sub(ago) & STAMP)
+    }
+
+    /// What to note with an entry, noted `meta`, that is to be looked at again in a quarter of an hour at the latest: if it would begin
+    /// anew by then. Idle times stay between [`IDLE_TOLD_S`] and an hour, and uses that are out of date are counted down.
+    #[must_use]
+    pub fn aged(&self, meta: Meta, now: Now) -> Option<Meta> {
+        let aged = if self.is_lfu() {
+            self.with_frequency(meta, self.frequency(meta, now), now)
+        } else if self.idle_ms(meta, now) > IDLE_TOLD_S * 1000 {
+            self.with_idle(meta, IDLE_TOLD_S * 1000, now)
+        } else {
+            meta
+        };
+        (aged != meta).then_some(aged)
     }
 
     /// What to note with an entry, noted `meta`, as if it were used this often (`RESTORE … FREQ`).

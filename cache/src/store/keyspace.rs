@@ -1,5 +1,7 @@
 //! Locked shards, and all that can be done with keys.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::shard::Shard;
@@ -21,10 +23,47 @@ pub struct Keyspace<'s> {
     guards: [Option<MutexGuard<'s, Shard>>; SHARDS as usize],
     now: Now,
     touches: bool,
+    _holding: Holding,
+}
+
+thread_local! {
+    /// Which store's shards this thread has locked, by its address; 0 if none.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Notes that a thread has shards of a store locked, until it is dropped.
+#[derive(Debug)]
+struct Holding {
+    /// What the thread held before: shards of another store.
+    before: usize,
+    /// Guards of mutexes stay with their thread, and so does this.
+    _stays: PhantomData<*const ()>,
+}
+
+impl Holding {
+    fn begin(store: &Store) -> Self {
+        assert_holds_none(store);
+        let before = HELD.replace(std::ptr::from_ref(store).addr());
+        Self { before, _stays: PhantomData }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        HELD.set(self.before);
+    }
+}
+
+/// Panics if this thread has locked shards of `store`: to lock more would wait for itself, or for one that waits for it. A handler,
+/// whose shards are locked, asks its [`Keyspace`] instead.
+pub(super) fn assert_holds_none(store: &Store) {
+    let held = HELD.get();
+    assert!(held != std::ptr::from_ref(store).addr(), "this thread has locked shards already");
 }
 
 impl<'s> Keyspace<'s> {
     pub(super) fn lock(store: &'s Store, shards: ShardSet, now: Now) -> Self {
+        let holding = Holding::begin(store);
         let mut guards = [const { None }; SHARDS as usize];
         let policy = store.accounts.policy();
         let mut rest = shards.0;
@@ -36,7 +75,7 @@ impl<'s> Keyspace<'s> {
             guard.follow(policy);
             guards[index] = Some(guard);
         }
-        Self { store, guards, now, touches: true }
+        Self { store, guards, now, touches: true, _holding: holding }
     }
 }
 
@@ -237,6 +276,14 @@ impl Keyspace<'_> {
     pub fn sizes(&mut self, database: Database) -> (usize, usize) {
         let sizes = self.all().map(|shard| shard.sizes(database));
         sizes.fold((0, 0), |all, (keys, volatile)| (all.0 + keys, all.1 + volatile))
+    }
+
+    /// A sample of the keys of `database` that have a deadline: for how long they live on average, in milliseconds; 0 if there are none.
+    pub fn average_ttl_ms(&mut self, database: Database) -> u64 {
+        let now = self.now;
+        let samples = self.all().map(|shard| shard.sample_ttl(database, now));
+        let (sum, count) = samples.fold((0, 0), |all, (sum, count)| (all.0 + sum, all.1 + count));
+        u64::try_from(sum / u128::from(count.max(1_u64))).unwrap_or(u64::MAX)
     }
 
     /// The counters of all shards, which are locked here and so cannot be asked through the store.

@@ -63,6 +63,8 @@ pub(super) struct Shard {
     arena: Arena,
     objects: Objects,
     expiry: Expiry,
+    /// The block whose cells were looked at last for their age.
+    aged: usize,
     pub(super) statistics: Statistics,
     policy: Policy,
     eviction: Eviction,
@@ -116,6 +118,7 @@ impl Shard {
             arena: Arena::default(),
             objects: Objects::default(),
             expiry: Expiry::default(),
+            aged: 0,
             statistics: Statistics::new(seed),
             policy: options.policy,
             eviction: Eviction::new(options.policy, seed),
@@ -216,7 +219,7 @@ impl Shard {
             return None;
         }
         if entry::has_parts(cell) && self.parts_due(handle).is_some_and(|due| due <= now.unix) {
-            self.expire_parts(key, handle, now);
+            self.expire_parts(key, handle, usize::MAX, now);
             return self.find(key, self.place(key));
         }
         Some(handle)
@@ -237,9 +240,8 @@ impl Shard {
         }
     }
 
-    /// Looks `key` up, notes the use, and counts a hit or a miss.
+    /// Looks a key up, and counts a hit or a miss; `touches` says whether it is noted as a use.
     #[inline]
-    /// Looks a key up and counts that; `touches` says whether it is noted as a use.
     pub(super) fn get(&mut self, key: &Key<'_>, now: Now, touches: bool) -> Option<View<'_>> {
         let Some(handle) = self.live(key, now) else {
             self.statistics.miss(key.database, key.hash, key.bytes, now);

@@ -375,10 +375,10 @@ impl Stored for Hash {
         }
     }
 
-    fn expire_parts(&mut self, now: UnixMillis) -> usize {
+    fn expire_parts(&mut self, now: UnixMillis, most: usize) -> usize {
         let expired = match &mut self.form {
             Form::Packed(_) => 0,
-            Form::Large(large) => large.expire(now),
+            Form::Large(large) => large.expire(now, most),
         };
         self.changed |= expired > 0;
         expired
@@ -471,7 +471,7 @@ mod tests {
                     now.0 += u64::try_from(below(draw(), 20)).unwrap();
                     let before = model.len();
                     model.retain(|_, (_, at)| at.is_none_or(|at| at > now));
-                    let expired = hash.expire_parts(now);
+                    let expired = hash.expire_parts(now, usize::MAX);
                     assert_eq!(expired, before - model.len());
                     expired > 0
                 }
@@ -483,7 +483,7 @@ mod tests {
         }
         check(&hash, &model);
         now.0 += 1_000;
-        hash.expire_parts(now);
+        hash.expire_parts(now, usize::MAX);
         model.retain(|_, (_, at)| at.is_none());
         check(&hash, &model);
     }
@@ -543,8 +543,8 @@ mod tests {
         let mut hash = Hash::default();
         hash.set(b"a", b"1", Lifetime::Until(UnixMillis(100)));
         hash.set(b"b", b"2", Lifetime::Forever);
-        assert_eq!(hash.expire_parts(UnixMillis(99)), 0);
-        assert_eq!(hash.expire_parts(UnixMillis(100)), 1);
+        assert_eq!(hash.expire_parts(UnixMillis(99), 9), 0);
+        assert_eq!(hash.expire_parts(UnixMillis(100), 9), 1);
         assert_eq!((hash.view().get(b"a"), hash.view().get(b"b")), (None, Some(&b"2"[..])));
         assert_eq!(hash.next_deadline(), None);
     }

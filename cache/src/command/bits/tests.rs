@@ -5,6 +5,39 @@ use proptest::prelude::*;
 use super::{Asked, all, bit_at, count, first};
 use crate::command::testing::{TestNode, show, story};
 
+/// Two bytes to one.
+type Combine = fn(u8, u8) -> u8;
+
+#[test]
+fn strings_of_any_lengths_are_combined_as_bytes_are() {
+    let mut node = TestNode::new();
+    let lengths = [0, 1, 7, 8, 9, 16, 31, 100];
+    let string = |length: usize, factor: usize| -> Vec<u8> {
+        (0..length).map(|at| u8::try_from(at * factor % 256).unwrap()).collect()
+    };
+    for left in lengths {
+        for right in lengths {
+            let (one, other) = (string(left, 37), string(right, 101));
+            node.run("DEL l r");
+            node.call(&[b"APPEND", b"l", &one]);
+            node.call(&[b"APPEND", b"r", &other]);
+            let operations: [(&[u8], Combine); 3] =
+                [(b"AND", |a, b| a & b), (b"OR", |a, b| a | b), (b"XOR", |a, b| a ^ b)];
+            for (name, of) in operations {
+                let at = |bytes: &[u8], at: usize| bytes.get(at).copied().unwrap_or(0);
+                let whole = 0..left.max(right);
+                let wanted: Vec<u8> = whole.map(|it| of(at(&one, it), at(&other, it))).collect();
+                node.call(&[b"BITOP", name, b"d", b"l", b"r"]);
+                let mut reply = format!("${}\r\n", wanted.len()).into_bytes();
+                reply.extend(&wanted);
+                reply.extend(b"\r\n");
+                let reply = if wanted.is_empty() { b"$-1\r\n".to_vec() } else { reply };
+                assert_eq!(node.call(&[b"GET", b"d"]), reply);
+            }
+        }
+    }
+}
+
 #[test]
 fn single_bits() {
     story(

@@ -426,3 +426,28 @@ fn no_field_is_ever_served_at_or_after_its_deadline() {
         }
     }
 }
+
+#[test]
+fn very_many_fields_that_are_due_go_a_slice_at_a_time() {
+    let mut node = TestNode::new();
+    for field in 0..5_000 {
+        node.run(&format!("HSET h f{field} v"));
+        node.run(&format!("HPEXPIRE h 100 FIELDS 1 f{field}"));
+    }
+    node.run("HSET h stays v");
+    let shard = crate::slot::Slot::of(b"h").0 / (crate::slot::SLOTS / crate::store::SHARDS);
+    node.clock.advance_ms(200);
+    // Not looked at through the key: whoever asks for it removes all that is due.
+    let memory = |node: &TestNode| node.engine.store.memory().data;
+    let (full, mut slices) = (memory(&node), 0);
+    let mut more = true;
+    while more {
+        let before = memory(&node);
+        more = node.engine.advance(shard, 500);
+        slices += 1;
+        assert!(before - memory(&node) < full / 2, "a slice is a small part");
+        assert!(slices < 100);
+    }
+    assert!(slices >= 10, "{slices}");
+    assert_eq!(node.run("HKEYS h"), "[\"stays\"]");
+}

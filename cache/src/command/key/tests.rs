@@ -1,6 +1,6 @@
 //! Keys, whatever they hold.
 
-use crate::command::testing::{START_MS, story};
+use crate::command::testing::{START_MS, TestNode, story};
 
 #[test]
 fn keys_are_counted_typed_and_deleted() {
@@ -122,4 +122,43 @@ fn values_move_with_their_deadline() {
         TTL c                  => 100
         ",
     );
+}
+
+/// Lets time pass as a node does that tends its shards, if less often.
+fn tend(node: &mut TestNode, seconds: u64) {
+    for _ in 0..seconds / 4 {
+        node.clock.advance_ms(4_000);
+        for shard in 0..crate::store::SHARDS {
+            node.engine.advance(shard, 100);
+        }
+    }
+}
+
+#[test]
+fn idle_times_do_not_begin_anew() {
+    let mut node = TestNode::new();
+    node.run("SET a 1");
+    tend(&mut node, 3_000);
+    assert_eq!(node.run("OBJECT IDLETIME a"), "3000");
+    for _ in 0..30 {
+        tend(&mut node, 600);
+        let idle: u64 = node.run("OBJECT IDLETIME a").parse().unwrap();
+        assert!((3_072..3_700).contains(&idle), "{idle}");
+    }
+    node.run("GET a");
+    assert_eq!(node.run("OBJECT IDLETIME a"), "0");
+}
+
+#[test]
+fn what_is_not_used_for_an_hour_is_used_least() {
+    let mut node = TestNode::new();
+    node.run("CONFIG SET maxmemory-policy allkeys-lfu");
+    node.run("SET a 1");
+    for _ in 0..1_000 {
+        node.run("GET a");
+    }
+    let before: u64 = node.run("OBJECT FREQ a").parse().unwrap();
+    assert!((1..60).contains(&before), "{before}");
+    tend(&mut node, 3_600);
+    assert_eq!(node.run("OBJECT FREQ a"), "0");
 }

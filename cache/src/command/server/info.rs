@@ -186,13 +186,15 @@ fn memory(page: &mut Page<'_, '_, '_>) {
     let (memory, process) = (engine.store.memory(), engine.totals.process());
     let limit = engine.store.limit();
     let resident = process.resident;
+    let base = engine.base_bytes();
+    let (used, peak) = (memory.used + base, memory.peak.max(memory.used) + base);
     page.head("Memory");
-    page.bytes("used_memory", memory.used);
+    page.bytes("used_memory", used);
     page.bytes("used_memory_rss", resident);
-    page.bytes("used_memory_peak", memory.peak);
-    page.line("used_memory_peak_perc", format!("{:.2}%", 100.0 * ratio(memory.used, memory.peak)));
-    page.line("used_memory_overhead", memory.overhead + memory.buffers);
-    page.line("used_memory_startup", 0);
+    page.bytes("used_memory_peak", peak);
+    page.line("used_memory_peak_perc", format!("{:.2}%", 100.0 * ratio(used, peak)));
+    page.line("used_memory_overhead", base + memory.overhead + memory.buffers);
+    page.line("used_memory_startup", base);
     page.line("used_memory_dataset", memory.data);
     page.line(
         "used_memory_dataset_perc",
@@ -204,14 +206,10 @@ fn memory(page: &mut Page<'_, '_, '_>) {
     page.zeros(&["number_of_cached_scripts", "number_of_functions", "number_of_libraries"]);
     page.bytes("maxmemory", limit);
     page.line("maxmemory_policy", engine.settings.text("maxmemory-policy"));
-    page.line("mem_fragmentation_ratio", format!("{:.2}", ratio(resident, memory.used)));
-    page.line("mem_fragmentation_bytes", i128::from(resident) - i128::from(memory.used));
-    page.zeros(&[
-        "mem_not_counted_for_evict",
-        "mem_replication_backlog",
-        "mem_total_replication_buffers",
-        "mem_clients_slaves",
-    ]);
+    page.line("mem_fragmentation_ratio", format!("{:.2}", ratio(resident, used)));
+    page.line("mem_fragmentation_bytes", i128::from(resident) - i128::from(used));
+    page.line("mem_not_counted_for_evict", base);
+    page.zeros(&["mem_replication_backlog", "mem_total_replication_buffers", "mem_clients_slaves"]);
     page.line("mem_clients_normal", memory.buffers);
     page.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     page.line("mem_allocator", "mimalloc");
@@ -392,9 +390,10 @@ fn keyspace(page: &mut Page<'_, '_, '_>) {
     for number in 0..DATABASES {
         let (keys, volatile) = page.ctx.keys.sizes(Database(number));
         if keys > 0 {
+            let ttl = page.ctx.keys.average_ttl_ms(Database(number));
             page.line(
                 &format!("db{number}"),
-                format_args!("keys={keys},expires={volatile},avg_ttl=0"),
+                format_args!("keys={keys},expires={volatile},avg_ttl={ttl}"),
             );
         }
     }
@@ -458,7 +457,34 @@ mod tests {
         let mut node = TestNode::new();
         node.run("SET a 1");
         node.run("SET b 1 EX 100");
-        assert!(node.run("INFO keyspace").contains("db0:keys=2,expires=1,avg_ttl=0"));
+        node.run("SET c 1 EX 300");
+        assert!(node.run("INFO keyspace").contains("db0:keys=3,expires=2,avg_ttl=200000"));
+    }
+
+    #[test]
+    fn the_average_of_many_deadlines_is_about_right() {
+        let mut node = TestNode::new();
+        for key in 0..10_000 {
+            node.run(&format!("SET k{key} 1 PX {}", 1_000_000 + key * 100));
+            node.run(&format!("SET forever{key} 1"));
+        }
+        let info = node.run("INFO keyspace");
+        let ttl = info.split("avg_ttl=").nth(1).unwrap().trim_end_matches("\\r\\n\"");
+        let ttl: u64 = ttl.parse().unwrap();
+        assert!((1_350_000..1_650_000).contains(&ttl), "{ttl}");
+    }
+
+    #[test]
+    fn an_empty_node_uses_some_memory_for_itself() {
+        let mut node = TestNode::new();
+        let info = node.run("INFO memory");
+        let field = |name: &str| -> u64 {
+            let rest = info.split(&format!("\\n{name}:")).nth(1).unwrap();
+            rest.split("\\r").next().unwrap().parse().unwrap()
+        };
+        assert!(field("used_memory_startup") > 30_000, "{info}");
+        assert!(field("used_memory") >= field("used_memory_startup"));
+        assert!(field("used_memory_peak") >= field("used_memory"));
     }
 
     #[test]

@@ -48,24 +48,34 @@ impl Options {
 }
 
 pub(super) fn lcs(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
-    let mut strings = [Vec::new(), Vec::new()];
-    for (string, argument) in strings.iter_mut().zip(&arguments[1..3]) {
+    let mut lengths = [0_u64; 2];
+    for (length, argument) in lengths.iter_mut().zip(&arguments[1..3]) {
         let key = ctx.key(argument);
-        *string = match ctx.keys.get(&key) {
-            None => Vec::new(),
-            Some(View::String(bytes)) => bytes.to_vec(),
+        *length = match ctx.keys.get(&key) {
+            None => 0,
+            Some(View::String(bytes)) => bytes.len() as u64,
             Some(_) => return Err(Failure::err("The specified keys must contain string values")),
         };
     }
     let options = Options::read(&arguments[3..])?;
-    let [left, right] = &strings;
-    let cells = (left.len() as u64 + 1).saturating_mul(right.len() as u64 + 1);
+    // Nothing is copied before it is known to be small enough; nor if there is nothing to be found in it.
+    let cells = (lengths[0] + 1).saturating_mul(lengths[1] + 1);
     let wanted = if options.length { CELLS_MAX } else { TABLE_MAX / 4 };
     if cells > wanted {
         return Err(Failure::err(
             "Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
         ));
     }
+    let mut strings = [Vec::new(), Vec::new()];
+    if !lengths.contains(&0) {
+        for (string, argument) in strings.iter_mut().zip(&arguments[1..3]) {
+            let key = ctx.key(argument);
+            if let Some(View::String(bytes)) = ctx.keys.peek(&key) {
+                *string = bytes.to_vec();
+            }
+        }
+    }
+    let [left, right] = &strings;
     if options.length {
         ctx.reply.count(length(left, right));
         return Ok(());

@@ -76,7 +76,7 @@ pub(super) fn setrange(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result
     ctx.keys.edit(&key, Missing::Create, |text: &mut Text| {
         let bytes = text.bytes_mut();
         if bytes.len() < end {
-            bytes.resize(end, 0);
+            super::grow(bytes, end);
         }
         bytes[offset..end].copy_from_slice(part);
     })?;

@@ -9,6 +9,11 @@ use crate::value::Stored as _;
 const LOOK: usize = 1;
 const EXPIRE: usize = 8;
 
+/// In how many milliseconds each cell is looked at for its age, and how many blocks of them a call of `advance` looks at, at most: were
+/// it called too seldom for that, the oldest would count as used a moment ago.
+const AGING_MS: u64 = 512_000;
+const AGED_BLOCKS: usize = 16;
+
 /// How many elements a call of `advance` sweeps at most.
 const SWEEP: usize = 512;
 
@@ -22,14 +27,16 @@ impl Shard {
                 break true;
             }
             match self.expiry.next(now.unix) {
-                Some(element) => left = left.saturating_sub(self.look_at(element, now)),
+                Some(element) => left = left.saturating_sub(self.look_at(element, left, now)),
                 None => break false,
             }
         };
-        for _ in 0..SWEEP {
+        let mut swept = SWEEP.saturating_mul(LOOK);
+        while swept > 0 {
             let Some(element) = self.expiry.sweep() else { break };
-            self.look_at(element, now);
+            swept = swept.saturating_sub(self.look_at(element, swept, now));
         }
+        self.age(now);
         let volatile: usize = self.volatile.iter().sum();
         self.expiry.review(volatile + self.with_parts);
         let more_to_evict = self.tidy(now);
@@ -38,8 +45,9 @@ impl Shard {
         more || more_to_evict
     }
 
-    /// Looks at the cell of an element, and says what that cost.
-    fn look_at(&mut self, element: Element, now: Now) -> usize {
+    /// Looks at the cell of an element, and says what that cost. That is about `budget` at most: of a hash with very many fields that
+    /// are due, those that are left come with the next look, which is due at once.
+    fn look_at(&mut self, element: Element, budget: usize, now: Now) -> usize {
         let handle = element.handle;
         if !self.arena.is_live(handle) {
             return LOOK;
@@ -57,8 +65,10 @@ impl Shard {
         }
         let parts = self.parts_due(handle);
         if parts.is_some_and(|parts| parts <= now.unix) {
-            self.with_key(handle, |shard, key| shard.expire_parts(key, handle, now));
-            return EXPIRE;
+            let most = (budget / EXPIRE).max(1);
+            let expired =
+                self.with_key(handle, |shard, key| shard.expire_parts(key, handle, most, now));
+            return expired.max(1) * EXPIRE;
         }
         if let Some(due) = earlier(deadline, parts) {
             self.file(handle, due, now);
@@ -93,10 +103,17 @@ impl Shard {
         self.changed(key, Cause::Expired);
     }
 
-    /// Removes the parts of an entry's value whose deadlines have passed, and the entry with the last of them.
-    pub(super) fn expire_parts(&mut self, key: &Key<'_>, handle: u32, now: Now) {
+    /// Removes at most `most` parts of an entry's value whose deadlines have passed, and the entry with the last of all. Says how
+    /// many parts those were.
+    pub(super) fn expire_parts(
+        &mut self,
+        key: &Key<'_>,
+        handle: u32,
+        most: usize,
+        now: Now,
+    ) -> usize {
         let edited = self.edit_entry(key, handle, now, |hash: &mut Hash| {
-            let expired = hash.expire_parts(now.unix);
+            let expired = hash.expire_parts(now.unix, most);
             (expired, hash.next_deadline())
         });
         let (expired, next) = edited.result;
@@ -110,6 +127,35 @@ impl Shard {
         } else if let Some(next) = next {
             // Nothing was removed, so the entry is where it was: it has to be looked at again, and not at once.
             self.file(handle, next.max(UnixMillis(now.unix.0.saturating_add(TICK_MS))), now);
+        }
+        expired
+    }
+
+    /// Looks at some cells, such that all are looked at in [`AGING_MS`]: what is noted of the last use holds a little more than an
+    /// hour, and would begin anew.
+    fn age(&mut self, now: Now) {
+        if self.entries == 0 {
+            return;
+        }
+        let blocks = self.arena.blocks_len();
+        let elapsed = now.monotonic_us / 1000 % AGING_MS;
+        let part = u128::from(elapsed) * (blocks as u128 + 1) / u128::from(AGING_MS);
+        let wanted = usize::try_from(part).expect("no more than there are blocks");
+        for _ in 0..AGED_BLOCKS {
+            if self.aged == wanted {
+                break;
+            }
+            self.aged = if self.aged >= blocks { 0 } else { self.aged + 1 };
+            let Ok(number) = u32::try_from(self.aged) else { break };
+            if number == 0 || self.aged > blocks {
+                continue;
+            }
+            for handle in self.arena.cells_of(number) {
+                let meta = entry::meta(self.arena.cell(handle));
+                if let Some(aged) = self.eviction.aged(meta, now) {
+                    entry::set_meta(self.arena.cell_mut(handle), aged);
+                }
+            }
         }
     }
 }

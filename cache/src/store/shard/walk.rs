@@ -4,6 +4,7 @@ use super::{DATABASE_COUNT, Now, Shard, View, entry};
 use crate::slot::Slot;
 use crate::store::Cursor;
 use crate::store::index::{SHARD_SLOTS, local};
+use crate::store::statistics::next_random;
 use crate::types::Database;
 
 impl Shard {
@@ -94,6 +95,43 @@ impl Shard {
     fn hash_of_place(&self, database: Database, slot: usize, place: u32) -> u32 {
         let hash = self.places(database, slot).map(|places| (u64::from(place) << 32) / places);
         hash.map_or(place, |hash| u32::try_from(hash).unwrap_or(u32::MAX))
+    }
+
+    /// Looks at some keys from a random one on: the milliseconds that those live which have a deadline, and how many they are.
+    pub(in crate::store) fn sample_ttl(&mut self, database: Database, now: Now) -> (u128, u64) {
+        const LOOKS: usize = 64;
+        const SAMPLES: u64 = 16;
+        let index = self.index(self.physical(database));
+        if self.volatile[usize::from(self.physical(database))] == 0 {
+            return (0, 0);
+        }
+        // From the beginning if that is all there is, so that a few keys are told exactly.
+        let few = index.len() <= LOOKS;
+        let mut random = self.random;
+        let draw = if few { 0 } else { next_random(&mut random) };
+        let slot = usize::try_from(draw % SHARD_SLOTS as u64).expect("a slot's number");
+        let (mut sum, mut count) = (0, 0);
+        let mut from = |slot, hash| {
+            let mut looks = 0;
+            index.walk(slot, hash, |_, _, handle| {
+                if let Some(deadline) = entry::deadline(self.arena.cell(handle))
+                    && deadline > now.unix
+                {
+                    sum += u128::from(now.unix.until(deadline));
+                    count += 1;
+                }
+                looks += 1;
+                looks < LOOKS && count < SAMPLES
+            });
+            looks
+        };
+        let hash = u32::try_from(draw >> 32).expect("the upper half");
+        // Behind the last key comes the first.
+        if from(slot, hash) == 0 {
+            from(0, 0);
+        }
+        self.random = random;
+        (sum, count)
     }
 
     /// How many keys a slot has in the first database.

@@ -140,16 +140,14 @@ impl Large {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// Removes the fields that are due at `now`, and says how many they were.
-    pub(super) fn expire(&mut self, now: UnixMillis) -> usize {
+    /// Removes fields that are due at `now`, those due first and about `most` of them, and says how many they were.
+    pub(super) fn expire(&mut self, now: UnixMillis, most: usize) -> usize {
         let before = self.table.len();
-        while let Some((_, hash)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+        while before - self.table.len() < most
+            && let Some((due, hash)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now)
+        {
             self.deadlines.pop_first();
-            self.table.remove_where(
-                hash,
-                |pair| pair.parts().deadline.is_some_and(|at| at <= now),
-                drop,
-            );
+            self.table.remove_where(hash, |pair| pair.parts().deadline == Some(due), drop);
         }
         before - self.table.len()
     }
