@@ -1,2 +1,4 @@
 //! The integration tests, one file a subject.
 #![cfg(test)]
+
+mod conformance;

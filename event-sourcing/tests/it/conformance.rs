@@ -1,0 +1,25 @@
+//! The conformance suite, run for the store in memory.
+
+use std::sync::Arc;
+
+use event_sourcing::machine::Limits;
+use event_sourcing::testing::conformance::{self, Subject};
+use event_sourcing::{EventStore, MemoryStore};
+
+/// It cannot be opened again, but the space of hidden events can be taken back.
+struct Memory(Arc<MemoryStore>);
+
+impl Subject for Memory {
+    fn store(&self) -> Arc<dyn EventStore> {
+        Arc::clone(&self.0) as Arc<dyn EventStore>
+    }
+
+    fn scavenge(&mut self) {
+        self.0.scavenge();
+    }
+}
+
+#[test]
+fn the_store_in_memory_does_what_every_store_must() {
+    conformance::run(|clock| Memory(Arc::new(MemoryStore::new(clock, Limits::default()))));
+}
