@@ -8,12 +8,15 @@
 //! log was durable, which frame set the owner's state last, and whether and how far the log was cut back. This makes the
 //! report on damage exact: see `recovery`.
 
+use std::ops::Range;
+
 use crate::batch::Batch;
 
 /// Length of a frame's header in bytes.
 pub(crate) const FRAME_HEADER: usize = 80;
 /// The same, as a file offset.
 pub(crate) const FRAME_HEADER_LENGTH: u64 = 80;
+const FRAME_HEADER_LENGTH_U32: u32 = 80;
 /// Frames begin at multiples of this.
 pub(crate) const ALIGNMENT: usize = 8;
 /// Length of a whole mark frame in bytes.
@@ -119,6 +122,9 @@ impl UncheckedHeader {
         if bytes[..4] != MAGIC || bytes[24..32] != mark || bytes[13..16] != [0; 3] {
             return None;
         }
+        // The length of a whole frame fits 32 bits too.
+        let body_length = u32_at(bytes, 8);
+        body_length.checked_add(FRAME_HEADER_LENGTH_U32)?;
         let header = FrameHeader {
             kind: FrameKind::from_code(bytes[12])?,
             count: u32_at(bytes, 16),
@@ -130,11 +136,17 @@ impl UncheckedHeader {
             truncation_sequence: u64_at(bytes, 64),
             truncated_to: u64_at(bytes, 72),
         };
-        Some(Self { header, crc: u32_at(bytes, 4), body_length: u32_at(bytes, 8) })
+        Some(Self { header, crc: u32_at(bytes, 4), body_length })
     }
 
     pub(crate) fn sequence(&self) -> u64 {
         self.header.sequence
+    }
+
+    /// The positions of its items, as it claims: of a batch, for all other frames have none.
+    pub(crate) fn items(&self) -> Range<u64> {
+        let first = self.header.first;
+        first..first.saturating_add(u64::from(self.header.count))
     }
 
     /// Length of the whole frame in bytes, as it claims.

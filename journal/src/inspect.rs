@@ -10,7 +10,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{OpenError, at};
 use crate::frame::{Body, Frame, Place};
 use crate::index::Index;
-use crate::recovery::{Damage, Listing, TornTail, recover_from};
+use crate::recovery::{Damage, Listing, TornTail, recover_by_scan};
 use crate::segment::{
     Found, FrameRecord, SEGMENT_HEADER_LENGTH, SegmentHeader, SegmentScan, Window, scan,
     segment_name,
@@ -68,7 +68,7 @@ pub fn inspect(
         Ok(Arc::from(file))
     };
     let id = find_id(&open, &listing)?;
-    let recovered = recover_from(&open, directory, id, &listing)?;
+    let recovered = recover_by_scan(&open, directory, id, &listing)?;
     writeln!(out, "journal {id:032x}")?;
     let mut printer = Printer { out, render, id, frames: 0, items: 0 };
     for number in &listing.segments {
@@ -194,11 +194,7 @@ impl Printer<'_> {
                     write!(self.out, ", restarts at {first}")?;
                 }
                 self.state(body.state)?;
-                // Live frames are in the order in which they stand on disk.
-                let place = (*segment, *offset);
-                let live = index.frames.binary_search_by_key(&place, |f| (f.segment, f.offset));
-                let live = live.ok().and_then(|at| index.frames.get(at));
-                let live_end = live.map_or(first, |live| live.end());
+                let live_end = index.runs.live(&record.place()).end;
                 self.items += live_end - first;
                 for (item, position) in body.items().zip(first..) {
                     let note = if position < live_end { "" } else { " (truncated later)" };

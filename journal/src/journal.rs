@@ -3,13 +3,16 @@
 //! [`Journal::append`] turns a batch into a frame in memory; [`Journal::sync`] writes all that queued with one write and makes it
 //! durable with one `sync_data`. Group commit follows by itself: what is appended while a sync runs elsewhere goes with the next.
 //!
-//! Only two things change what is on disk otherwise: [`rotation`] begins a new segment, and [`compaction`] drops or rewrites old
-//! ones. Nothing is ever written over bytes that hold a frame.
+//! Only three things change what is on disk otherwise: [`rotation`] begins a new segment, [`compaction`] drops old ones, and
+//! [`rewriting`] replaces one. Nothing is ever written over bytes that hold a frame. [`sealing`] adds what makes the next opening
+//! fast.
 
 mod compaction;
+mod rewriting;
 mod rotation;
+mod sealing;
 
-pub use compaction::Replace;
+pub use rewriting::{Prepared, Replace, Rewriter};
 
 use std::io;
 use std::ops::Range;
@@ -22,16 +25,20 @@ use crate::error::{AppendError, Fatal, JournalError, OpenError, TooLarge, at};
 use crate::frame::{
     self, FrameHeader, FrameKind, MARK_LENGTH, NOT_TRUNCATED, Place, batch_frame_length, to_u64,
 };
-use crate::index::{FrameRef, Index};
+use crate::index::Index;
 use crate::reader::{Reader, Shared};
 use crate::recovery::{Listing, Recovered, Recovery, SegmentFacts, Tail, recover};
-use crate::segment::{LOCK_NAME, SPARE_NAME, in_memory, segment_name};
+use crate::runs::{FrameRef, Runs};
+use crate::seal::{Home, LastFrame, Seal};
+use crate::segment::{LOCK_NAME, SPARE_NAME, in_memory, seal_name, segment_name};
 use crate::status::Status;
 
 /// Bytes that queue before they are written ahead of the sync that will cover them.
 const QUEUED_MAX: usize = 1 << 20;
 /// Room at the end of a segment that batches leave for marks, which compaction needs even when the disk is full.
 const RESERVED: u64 = 4 * MARK_LENGTH;
+/// No frame is longer, so that checkpoints of any state of a batch have a length of 32 bits too.
+const FRAME_LENGTH_MAX: u64 = (1 << 32) - 4096;
 /// Of which idle marks leave this.
 const RESERVED_FOR_COMPACTION: u64 = 2 * MARK_LENGTH;
 
@@ -48,8 +55,12 @@ pub struct JournalOptions {
     pub segment_size_max: u64,
     /// The longest item in bytes.
     pub item_size_max: u64,
-    /// The longest frame of a batch in bytes; at most `u32::MAX`.
+    /// The longest frame of a batch in bytes; a little less than `u32::MAX` at most.
     pub batch_size_max: u64,
+    /// Keep a *seal* for each complete segment, and do not look through those that have one when the journal is opened. Damage in
+    /// them is then found when they are read ([`ReadError::Corrupt`](crate::ReadError::Corrupt)) or verified
+    /// ([`Reader::verify`]), and not when the journal is opened.
+    pub trust_seals: bool,
 }
 
 impl JournalOptions {
@@ -63,6 +74,7 @@ impl JournalOptions {
             segment_size_max: 64 * MIB,
             item_size_max: 64 * MIB,
             batch_size_max: 128 * MIB,
+            trust_seals: false,
         }
     }
 }
@@ -84,8 +96,7 @@ pub struct SegmentInfo {
 /// An open journal. Dropping it without [`Journal::close`] loses what was not synced, as a crash would.
 #[derive(Debug)]
 pub struct Journal {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
+    home: Home,
     options: JournalOptions,
     shared: Arc<Shared>,
     status: Status,
@@ -95,6 +106,10 @@ pub struct Journal {
     first_segment: u64,
     active: Active,
     spare: Option<Spare>,
+    /// Seals of complete segments that are not written yet.
+    seals: Vec<Seal>,
+    /// How many replacements of segments were begun.
+    attempts: u64,
     /// Frames that are not written yet: the bytes of the active segment from `active.written` on.
     queued: Vec<u8>,
     /// What the frames since the last sync change in the index.
@@ -109,12 +124,11 @@ pub struct Journal {
     last_batch: u64,
     /// All frames below this sequence are vouched for by a durable frame.
     vouched: u64,
-    chain: u32,
+    /// The last frame of the active segment, written or not.
+    last: LastFrame,
     state_sequence: u64,
     truncation_sequence: u64,
     truncated_to: u64,
-    /// The last to go.
-    _lock: Box<dyn DiskLock>,
 }
 
 /// What may still be done with the journal.
@@ -170,35 +184,40 @@ impl Journal {
     ) -> Result<(Self, Recovery), OpenError> {
         let directory = directory.into();
         disk.create_dir(&directory).map_err(at("creating", &directory))?;
-        let lock = take_lock(&*disk, &directory)?;
-        let listing = Listing::read(&*disk, &directory)?;
+        let home = Home { _lock: take_lock(&*disk, &directory)?, disk, directory };
+        let (disk, directory) = (&*home.disk, &home.directory);
+        let listing = Listing::read(disk, directory)?;
         if listing.segments.is_empty() {
             if listing.has_spare {
-                return Err(OpenError::SegmentsLost { directory });
+                return Err(OpenError::SegmentsLost { directory: home.directory });
             }
-            remove_leftovers(&*disk, &directory, &listing, &[])?;
-            let ignored = listing.ignored;
-            return Self::create(disk, directory, options, lock, ignored);
+            remove_leftovers(disk, directory, &listing, &[])?;
+            return Self::create(home, options, listing.ignored);
         }
-        let recovered = recover(&*disk, &directory, options.id, &listing)?;
+        let recovered = recover(disk, directory, options.id, &listing, options.trust_seals)?;
         if recovered.recovery.damaged.is_empty() {
-            remove_leftovers(&*disk, &directory, &listing, &recovered.obsolete)?;
-            settle_tail(&recovered, &directory)?;
-            disk.sync_dir(&directory).map_err(at("syncing", &directory))?;
+            remove_leftovers(disk, directory, &listing, &recovered.obsolete)?;
+            settle_tail(&recovered, directory)?;
+            disk.sync_dir(directory).map_err(at("syncing", directory))?;
         }
-        Self::resume(disk, directory, options, lock, recovered)
+        Self::resume(home, options, recovered)
     }
 
     fn create(
-        disk: Arc<dyn Disk>,
-        directory: PathBuf,
+        home: Home,
         options: JournalOptions,
-        lock: Box<dyn DiskLock>,
         ignored: Vec<String>,
     ) -> Result<(Self, Recovery), OpenError> {
-        let made = rotation::create_first(&*disk, &directory, &options)?;
-        let mut index = Index { end: 1, ..Index::default() };
+        let made = rotation::create_first(&*home.disk, &home.directory, &options)?;
+        let mut index = Index { runs: Runs::new(1), ..Index::default() };
         index.files.insert(1, made.file);
+        let facts = SegmentFacts {
+            number: 1,
+            length: made.length,
+            first_sequence: 1,
+            generation: 0,
+            begins: 1,
+        };
         let recovered = Recovered {
             recovery: Recovery {
                 created: true,
@@ -213,55 +232,56 @@ impl Journal {
             index,
             obsolete: Vec::new(),
             first_segment: 1,
-            segments: vec![SegmentFacts { number: 1, length: made.length, first_sequence: 1 }],
+            segments: vec![facts],
+            seals: Vec::new(),
             tail: Tail {
                 segment: 1,
                 end: made.end,
                 dirty_end: made.end,
                 unvouched_from: made.end,
                 has_unvouched_batch: false,
-                chain: made.chain,
+                last: made.checkpoint,
                 next_sequence: 2,
                 state_sequence: 0,
                 truncation_sequence: 0,
                 truncated_to: NOT_TRUNCATED,
             },
         };
-        Self::resume(disk, directory, options, lock, recovered)
+        Self::resume(home, options, recovered)
     }
 
     /// Goes on where the recovered journal ends.
     fn resume(
-        disk: Arc<dyn Disk>,
-        directory: PathBuf,
+        home: Home,
         options: JournalOptions,
-        lock: Box<dyn DiskLock>,
         recovered: Recovered,
     ) -> Result<(Self, Recovery), OpenError> {
-        let Recovered { recovery, index, first_segment, segments, tail, .. } = recovered;
+        let Recovered { recovery, index, first_segment, segments, seals, tail, .. } = recovered;
         let last = segments.last().copied().expect("a journal has at least one segment");
         let file = index.files.get(&last.number).map(Arc::clone);
         let active = Active {
             number: last.number,
-            path: directory.join(segment_name(last.number)),
+            path: home.directory.join(segment_name(last.number)),
             file: file.expect("every segment that was recovered is open"),
             length: last.length,
             end: tail.end,
             written: tail.end,
         };
         let damaged = !recovery.damaged.is_empty();
+        let status = Status::default();
+        let trust_seals = options.trust_seals;
         let mut journal = Self {
-            shared: Arc::new(Shared::new(options.id, index)),
-            disk,
-            directory,
+            shared: Arc::new(Shared::new(options.id, status.clone(), index)),
+            home,
             options,
-            _lock: lock,
-            status: Status::default(),
+            status,
             access: if damaged { Access::ReadOnly } else { Access::Write },
             segments,
             first_segment,
             active,
             spare: None,
+            seals: if damaged || !trust_seals { Vec::new() } else { seals },
+            attempts: 0,
             queued: Vec::new(),
             changes: Vec::new(),
             positions: recovery.positions.clone(),
@@ -270,7 +290,7 @@ impl Journal {
             durable_end: tail.next_sequence,
             last_batch: tail.next_sequence.saturating_sub(1),
             vouched: if tail.has_unvouched_batch { 0 } else { tail.next_sequence },
-            chain: tail.chain,
+            last: tail.last,
             state_sequence: tail.state_sequence,
             truncation_sequence: tail.truncation_sequence,
             truncated_to: tail.truncated_to,
@@ -333,12 +353,8 @@ impl Journal {
         let longest = batch.items.iter().map(|item| item.as_ref().len()).max().unwrap_or(0);
         check_limit("item", to_u64(longest), self.options.item_size_max)?;
         let length = batch_frame_length(batch);
-        check_limit("batch", length, self.frame_length_max())?;
+        check_limit("batch", length, frame_length_max(&self.options))?;
         Ok(length)
-    }
-
-    fn frame_length_max(&self) -> u64 {
-        self.options.batch_size_max.min(u64::from(u32::MAX))
     }
 
     /// Queues the frame of a batch, for which there is room.
@@ -367,27 +383,28 @@ impl Journal {
             count,
             segment,
             offset: self.active.end,
-            length,
+            length: u32::try_from(length).expect("frames are below 4 GiB"),
         }));
         let header = self.frame_header(FrameKind::Batch, count, first);
         let place = self.place();
-        self.chain = frame::put_batch(&mut self.queued, place, header, batch);
+        self.queued.reserve(usize::try_from(length).expect("what fits in memory"));
+        let crc = frame::put_batch(&mut self.queued, place, header, batch);
         self.last_batch = sequence;
-        self.frame_was_put(length);
+        self.frame_was_put(length, crc);
     }
 
     fn put_mark(&mut self) {
         let header = self.frame_header(FrameKind::Mark, 0, self.positions.end);
         let place = self.place();
-        self.chain = frame::put_mark(&mut self.queued, place, header, self.first_segment);
-        self.frame_was_put(MARK_LENGTH);
+        let crc = frame::put_mark(&mut self.queued, place, header, self.first_segment);
+        self.frame_was_put(MARK_LENGTH, crc);
     }
 
     fn frame_header(&self, kind: FrameKind, count: u32, first: u64) -> FrameHeader {
         FrameHeader {
             kind,
             count,
-            previous: self.chain,
+            previous: self.last.crc,
             sequence: self.next_sequence,
             first,
             durable_end: self.durable_end,
@@ -401,7 +418,8 @@ impl Journal {
         Place { journal: self.options.id, segment: self.active.number, offset: self.active.end }
     }
 
-    fn frame_was_put(&mut self, length: u64) {
+    fn frame_was_put(&mut self, length: u64, crc: u32) {
+        self.last = LastFrame { offset: self.active.end, length, crc };
         self.active.end += length;
         self.next_sequence += 1;
         debug_assert_eq!(
@@ -439,7 +457,7 @@ impl Journal {
             match change {
                 Change::Truncate(from) => index.truncate(from),
                 Change::Restart(at) => index.restart(at),
-                Change::Push(frame) => index.push(frame),
+                Change::Push(frame) => index.push(&frame),
             }
         }
         Ok(())
@@ -484,16 +502,21 @@ impl Journal {
         self.sync_active()
     }
 
-    /// Marks and closes the journal.
+    /// Marks and closes the journal, and writes the seals that are not written yet.
     ///
     /// # Errors
     ///
     /// As [`Journal::sync`]. A journal that is open for reading only closes without an error.
     pub fn close(mut self) -> Result<(), JournalError> {
         match self.mark() {
-            Err(JournalError::Damaged) => Ok(()),
-            result => result,
+            Err(JournalError::Damaged) => return Ok(()),
+            result => result?,
         }
+        for seal in self.take_seals() {
+            // Nothing depends on it: without a seal the segment is looked through.
+            let _ = seal.write();
+        }
+        Ok(())
     }
 
     /// A reader of the durable items.
@@ -536,7 +559,7 @@ impl Journal {
         let info = |segment: &SegmentFacts| SegmentInfo {
             number: segment.number,
             length: segment.length,
-            positions: index.positions_in(segment.number),
+            positions: index.runs.positions_in(segment.number),
             sealed: segment.number != self.active.number,
         };
         self.segments.iter().map(info).collect()
@@ -570,13 +593,17 @@ impl Journal {
     }
 }
 
+fn frame_length_max(options: &JournalOptions) -> u64 {
+    options.batch_size_max.min(FRAME_LENGTH_MAX)
+}
+
 fn check_limit(what: &'static str, size: u64, limit: u64) -> Result<(), TooLarge> {
     if size <= limit { Ok(()) } else { Err(TooLarge { what, size, limit }) }
 }
 
-fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, OpenError> {
+fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn DiskLock>, OpenError> {
     let path = directory.join(LOCK_NAME);
-    disk.lock(&path).map_err(|source| match source.kind() {
+    disk.lock(&path).map(Arc::from).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { directory: directory.to_path_buf() },
         _ => OpenError::Io { operation: "locking", path, source },
     })
@@ -592,7 +619,13 @@ fn remove_leftovers(
 ) -> Result<(), OpenError> {
     let spare = listing.has_spare.then(|| SPARE_NAME.to_owned());
     let segments = obsolete.iter().map(|number| segment_name(*number));
-    for name in listing.temporary.iter().cloned().chain(spare).chain(segments) {
+    // The last segment is not complete: if it has a seal, segments behind it were lost.
+    let complete = listing.segments.split_last().map_or(&[][..], |(_, complete)| complete);
+    let has_use =
+        |number: &&u64| complete.binary_search(number).is_ok() && !obsolete.contains(number);
+    let seals = listing.seals.iter().filter(|number| !has_use(number));
+    let seals = seals.map(|number| seal_name(*number));
+    for name in listing.temporary.iter().cloned().chain(spare).chain(segments).chain(seals) {
         let path = directory.join(name);
         disk.remove(&path).map_err(at("removing", &path))?;
     }

@@ -4,26 +4,33 @@
 //! took away are shown until the truncation is durable. It takes what it needs from the index under a short lock and reads
 //! without it. That is safe because bytes of a segment are never changed once they were written: a segment that is dropped or
 //! replaced meanwhile is read to the end through the file that is still open.
+//!
+//! The index tells only the [run](crate::runs) that an item is in. A run is read in one go, and its frames are walked by their
+//! headers; a frame whose items are wanted is verified as a whole, and its header says which items it has. So a header that
+//! rotted can lead astray, but not to a wrong item; if it does, the run is walked again with every frame verified and rotten
+//! ones passed over, which finds the item or tells what is lost.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::disk::DiskFile;
 use crate::error::ReadError;
-use crate::frame::{Body, Frame, Place};
-use crate::index::{FrameRef, Index};
-use crate::segment::in_memory;
+use crate::frame::{ALIGNMENT, BatchBody, Body, Place, UncheckedHeader, to_u64, to_usize};
+use crate::index::Index;
+use crate::runs::{RUN_BYTES, Run};
+use crate::status::Status;
 
 /// What the writer and its readers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) journal: u128,
+    pub(crate) status: Status,
     index: RwLock<Index>,
 }
 
 impl Shared {
-    pub(crate) fn new(journal: u128, index: Index) -> Self {
-        Self { journal, index: RwLock::new(index) }
+    pub(crate) fn new(journal: u128, status: Status, index: Index) -> Self {
+        Self { journal, status, index: RwLock::new(index) }
     }
 
     /// The index, for reading. Its changes are whole, whatever the thread that made them met later.
@@ -48,7 +55,7 @@ pub struct Item {
 /// Reads the durable items of a journal; clones can be used from any thread.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Reader {
@@ -62,15 +69,30 @@ impl Reader {
         self.shared.index().positions()
     }
 
+    /// The positions that were found damaged when the journal was opened, in order; an end of [`u64::MAX`] means that it is not
+    /// known where they end. Items behind them can be read.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<Range<u64>> {
+        self.shared.index().damaged.clone()
+    }
+
+    /// The memory that tells where the items stand, in bytes.
+    #[must_use]
+    pub fn index_memory(&self) -> usize {
+        self.shared.index().runs.memory()
+    }
+
     /// Reads items from the beginning of `range`, until its end, until the items read have `bytes_max` bytes, or until the
     /// first item that is damaged or not there. At least one item is returned if the first one is there; none if the range is
-    /// empty or begins behind the last item.
+    /// empty or begins behind the last item. To read one item takes at most 32 KiB of reading, or the length of its batch if that
+    /// is more.
     ///
     /// Memory use is bounded by `bytes_max` and the size of one batch.
     ///
     /// # Errors
     ///
-    /// If the *first* item was compacted away, is damaged, or cannot be read.
+    /// If the *first* item was compacted away, is damaged, or cannot be read. What is behind the damaged positions that the error
+    /// names can be read.
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Item>, ReadError> {
         let mut items = Vec::new();
         self.visit(range, bytes_max, |position, bytes| {
@@ -92,8 +114,10 @@ impl Reader {
         mut visit: impl FnMut(u64, &[u8]),
     ) -> Result<u64, ReadError> {
         let mut cursor = Cursor { range: range.clone(), next: range.start, budget: bytes_max };
-        for (frame, file) in self.plan(&range, bytes_max)? {
-            match self.visit_frame(&frame, &*file, &mut cursor, &mut visit) {
+        let mut buffer = Vec::new();
+        for (run, file) in self.plan(&range, bytes_max)? {
+            let run = Stretch::read(self.shared.journal, run, &*file, &mut buffer);
+            match run.and_then(|run| run.visit(&mut cursor, &mut visit)) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) if cursor.next > range.start => break,
@@ -103,38 +127,7 @@ impl Reader {
         Ok(cursor.next)
     }
 
-    /// Visits the items of one frame; `false` if the budget is used up. An error means that none was visited.
-    fn visit_frame(
-        &self,
-        frame: &FrameRef,
-        file: &dyn DiskFile,
-        cursor: &mut Cursor,
-        visit: &mut impl FnMut(u64, &[u8]),
-    ) -> Result<bool, ReadError> {
-        let bytes = read_bytes(file, frame)?;
-        let place =
-            Place { journal: self.shared.journal, segment: frame.segment, offset: frame.offset };
-        let found = Frame::read(&bytes, place).ok_or_else(|| corrupt(frame))?;
-        let Body::Batch(body) = found.body else { return Err(corrupt(frame)) };
-        if found.header.first != frame.first || found.header.count < frame.count {
-            return Err(corrupt(frame));
-        }
-        let end = frame.end().min(cursor.range.end);
-        for (position, item) in (frame.first..end).zip(body.items()) {
-            if position < cursor.next {
-                continue;
-            }
-            if item.len() > cursor.budget && cursor.next > cursor.range.start {
-                return Ok(false);
-            }
-            cursor.budget = cursor.budget.saturating_sub(item.len());
-            visit(position, item);
-            cursor.next = position + 1;
-        }
-        Ok(true)
-    }
-
-    /// The frames that hold the beginning of a range, as many as a budget of bytes may need.
+    /// The runs that hold the beginning of a range, as many as a budget of bytes may need.
     fn plan(&self, range: &Range<u64>, bytes_max: usize) -> Result<Plan, ReadError> {
         let mut plan = Vec::new();
         let index = self.shared.index();
@@ -150,23 +143,23 @@ impl Reader {
         }
         let budget = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         let (mut next, mut bytes) = (range.start, 0_u64);
-        for frame in index.frames.range(index.seek(range.start)..) {
-            // A frame that does not go on where the last one ended stands behind damage.
-            if next >= range.end || bytes > budget || frame.first > next {
+        for run in index.runs.from(range.start) {
+            // A run that does not go on where the last one ended stands behind damage.
+            if next >= range.end || bytes > budget || run.first > next {
                 break;
             }
-            let Some(file) = index.files.get(&frame.segment) else { break };
-            plan.push((*frame, Arc::clone(file)));
-            // The first frame may hold little of the range.
-            let counted = if next == range.start { 0 } else { frame.length };
+            let Some(file) = index.files.get(&run.segment) else { break };
+            plan.push((*run, Arc::clone(file)));
+            // The first run may hold little of the range.
+            let counted = if next == range.start { 0 } else { u64::from(run.length) };
             bytes = bytes.saturating_add(counted);
-            next = frame.end();
+            next = run.end();
         }
         Ok(plan)
     }
 }
 
-type Plan = Vec<(FrameRef, Arc<dyn DiskFile>)>;
+type Plan = Vec<(Run, Arc<dyn DiskFile>)>;
 
 /// How far a read has come.
 struct Cursor {
@@ -175,20 +168,131 @@ struct Cursor {
     budget: usize,
 }
 
-fn read_bytes(file: &dyn DiskFile, frame: &FrameRef) -> Result<Vec<u8>, ReadError> {
-    let io = |source| ReadError::Io { segment: frame.segment, source };
-    let mut bytes = vec![0; in_memory(frame.length).map_err(io)?];
-    if file.read_at(&mut bytes, frame.offset).map_err(io)? == bytes.len() {
-        Ok(bytes)
-    } else {
-        Err(corrupt(frame))
-    }
+/// The bytes of a run.
+struct Stretch<'a> {
+    journal: u128,
+    run: Run,
+    /// Shorter than the run if the file is.
+    bytes: &'a [u8],
 }
 
-fn corrupt(frame: &FrameRef) -> ReadError {
-    ReadError::Corrupt {
-        positions: frame.first..frame.end(),
-        segment: frame.segment,
-        offset: frame.offset,
+/// A batch, verified, and where it stands in a stretch.
+struct Batch<'a> {
+    items: Range<u64>,
+    body: BatchBody<'a>,
+    end: usize,
+}
+
+impl<'a> Stretch<'a> {
+    fn read(
+        journal: u128,
+        run: Run,
+        file: &dyn DiskFile,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Self, ReadError> {
+        let io = |source| ReadError::Io { segment: run.segment, source };
+        let length = to_usize(run.length);
+        if buffer.len() < length {
+            // What the buffer held is not worth a copy.
+            buffer.clear();
+            buffer.resize(length, 0);
+        }
+        let read = file.read_at(&mut buffer[..length], run.offset).map_err(io)?;
+        Ok(Self { journal, run, bytes: &buffer[..read] })
+    }
+
+    /// Visits the items from the cursor on; `false` if the budget is used up.
+    fn visit(
+        &self,
+        cursor: &mut Cursor,
+        visit: &mut impl FnMut(u64, &[u8]),
+    ) -> Result<bool, ReadError> {
+        let end = self.run.end().min(cursor.range.end);
+        let mut at = 0;
+        while cursor.next < end {
+            let batch = match self.find(at, cursor.next) {
+                Some(batch) => batch,
+                None => self.search(cursor.next)?,
+            };
+            at = batch.end;
+            for (position, item) in (batch.items.start..end).zip(batch.body.items()) {
+                if position < cursor.next {
+                    continue;
+                }
+                if item.len() > cursor.budget && cursor.next > cursor.range.start {
+                    return Ok(false);
+                }
+                cursor.budget = cursor.budget.saturating_sub(item.len());
+                visit(position, item);
+                cursor.next = position + 1;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The batch with a position, looked for from `at` on by the headers of the frames.
+    fn find(&self, mut at: usize, position: u64) -> Option<Batch<'a>> {
+        loop {
+            let header = UncheckedHeader::read(self.bytes.get(at..)?, self.journal)?;
+            if header.items().contains(&position) {
+                return self.batch(at).filter(|batch| batch.items.contains(&position));
+            }
+            at = at.checked_add(usize::try_from(header.length()).ok()?)?;
+        }
+    }
+
+    /// The batch with a position, looked for with every frame verified and all other bytes passed over.
+    fn search(&self, position: u64) -> Result<Batch<'a>, ReadError> {
+        let run = self.run;
+        let mut lost = run.first..run.end();
+        let (mut at, mut bad) = (0, None);
+        // A run longer than usual is a single frame.
+        while at < self.bytes.len() && u64::from(run.length) <= RUN_BYTES {
+            let Some((items, end)) = self.frame(at) else {
+                bad.get_or_insert(at);
+                at += ALIGNMENT;
+                continue;
+            };
+            if items.contains(&position) {
+                return self.batch(at).ok_or_else(|| self.corrupt(lost, at));
+            }
+            if !items.is_empty() && items.start > position {
+                lost.end = lost.end.min(items.start);
+                break;
+            }
+            if !items.is_empty() {
+                lost.start = items.end;
+                bad = None;
+            }
+            at = end;
+        }
+        Err(self.corrupt(lost, bad.unwrap_or(at)))
+    }
+
+    /// The items of the frame at a place, and where it ends, if it is intact.
+    fn frame(&self, at: usize) -> Option<(Range<u64>, usize)> {
+        let header = UncheckedHeader::read(self.bytes.get(at..)?, self.journal)?;
+        let end = at.checked_add(usize::try_from(header.length()).ok()?)?;
+        header.check(self.bytes.get(at..end)?, self.place(at))?;
+        Some((header.items(), end))
+    }
+
+    /// The batch at a place, if it is intact.
+    fn batch(&self, at: usize) -> Option<Batch<'a>> {
+        let header = UncheckedHeader::read(self.bytes.get(at..)?, self.journal)?;
+        let end = at.checked_add(usize::try_from(header.length()).ok()?)?;
+        let frame = header.check(self.bytes.get(at..end)?, self.place(at))?;
+        let Body::Batch(body) = frame.body else { return None };
+        Some(Batch { items: header.items(), body, end })
+    }
+
+    fn place(&self, at: usize) -> Place {
+        let Run { segment, offset, .. } = self.run;
+        Place { journal: self.journal, segment, offset: offset + to_u64(at) }
+    }
+
+    fn corrupt(&self, positions: Range<u64>, at: usize) -> ReadError {
+        let Run { segment, offset, .. } = self.run;
+        ReadError::Corrupt { positions, segment, offset: offset + to_u64(at) }
     }
 }

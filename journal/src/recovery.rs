@@ -10,6 +10,9 @@
 //! - bad bytes where frame `q` should be are a *torn tail* if `q` ≥ vouched: everything from there on is cut;
 //! - otherwise they are *damage*: the next intact frame is searched for, reading goes on there, nothing is cut.
 //!
+//! A complete segment may have a *seal*, which spares looking through it: see `seal.rs`. Seals are used only for a journal in which
+//! nothing is damaged.
+//!
 //! After damage, the header of the next intact frame tells what the lost frames did: `first` where they left the log,
 //! `truncation_sequence` and `truncated_to` whether they cut it back and how far, so that no item is returned that a lost frame
 //! had replaced, and `state_sequence` whether one of them set the owner's state.
@@ -23,7 +26,9 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{OpenError, OpenRange, at};
 use crate::frame::{Body, Frame, FrameKind, NOT_TRUNCATED, Place};
-use crate::index::{FrameRef, Index};
+use crate::index::Index;
+use crate::runs::Runs;
+use crate::seal::{LastFrame, Seal, Sealed};
 use crate::segment::{
     FORMAT_VERSION, FileName, Found, FrameRecord, HeaderFault, SEGMENT_HEADER_LENGTH, SegmentScan,
     in_memory, scan, segment_name,
@@ -126,6 +131,7 @@ impl fmt::Display for TornTail {
 pub(crate) struct Listing {
     pub(crate) segments: Vec<u64>,
     pub(crate) has_spare: bool,
+    pub(crate) seals: Vec<u64>,
     pub(crate) temporary: Vec<String>,
     pub(crate) ignored: Vec<String>,
 }
@@ -138,12 +144,14 @@ impl Listing {
                 FileName::Segment(number) => listing.segments.push(number),
                 FileName::BadSegment => return Err(OpenError::SegmentName { name }),
                 FileName::Spare => listing.has_spare = true,
+                FileName::Seal(number) => listing.seals.push(number),
                 FileName::Temporary => listing.temporary.push(name),
                 FileName::Lock => {}
                 FileName::Other => listing.ignored.push(name),
             }
         }
         listing.segments.sort_unstable();
+        listing.seals.sort_unstable();
         Ok(listing)
     }
 }
@@ -157,6 +165,8 @@ pub(crate) struct Recovered {
     pub(crate) obsolete: Vec<u64>,
     pub(crate) first_segment: u64,
     pub(crate) segments: Vec<SegmentFacts>,
+    /// Seals that are missing or out of date, made anew.
+    pub(crate) seals: Vec<Seal>,
     pub(crate) tail: Tail,
 }
 
@@ -167,6 +177,10 @@ pub(crate) struct SegmentFacts {
     pub(crate) length: u64,
     /// Sequence of the checkpoint that opens it.
     pub(crate) first_sequence: u64,
+    /// How often it was replaced.
+    pub(crate) generation: u64,
+    /// The next position when it was begun.
+    pub(crate) begins: u64,
 }
 
 /// Where the last segment ends: what the writer needs in order to go on.
@@ -181,20 +195,20 @@ pub(crate) struct Tail {
     pub(crate) unvouched_from: u64,
     /// A batch is among them.
     pub(crate) has_unvouched_batch: bool,
-    /// Checksum of the last frame.
-    pub(crate) chain: u32,
+    pub(crate) last: LastFrame,
     pub(crate) next_sequence: u64,
     pub(crate) state_sequence: u64,
     pub(crate) truncation_sequence: u64,
     pub(crate) truncated_to: u64,
 }
 
-/// Looks through the segments of a journal. The listing names at least one.
+/// Looks through the segments of a journal, but for those that a seal tells of if `trust_seals`. The listing names at least one.
 pub(crate) fn recover(
     disk: &dyn Disk,
     directory: &Path,
     journal: u128,
     listing: &Listing,
+    trust_seals: bool,
 ) -> Result<Recovered, OpenError> {
     let open = |number: u64| -> Result<Arc<dyn DiskFile>, OpenError> {
         let path = directory.join(segment_name(number));
@@ -202,22 +216,45 @@ pub(crate) fn recover(
         let file = disk.open(&path, OpenMode::ReadWrite).map_err(at("opening", &path))?;
         Ok(Arc::from(file))
     };
-    recover_from(&open, directory, journal, listing)
+    if trust_seals {
+        let sealed = |number: u64, file: &dyn DiskFile| {
+            let is_there = listing.seals.binary_search(&number).is_ok();
+            is_there.then(|| Sealed::read(disk, directory, journal, number, file)).flatten()
+        };
+        let recovered = recover_from(&open, &sealed, directory, journal, listing)?;
+        if recovered.recovery.damaged.is_empty() {
+            return Ok(recovered);
+        }
+        // Something does not fit, and seals leave out what a report on it would need.
+    }
+    recover_by_scan(&open, directory, journal, listing)
 }
 
-type Opener<'a> = &'a dyn Fn(u64) -> Result<Arc<dyn DiskFile>, OpenError>;
-
-/// As [`recover`], with files from anywhere.
-pub(crate) fn recover_from(
+/// As [`recover`] without any trust, with files from anywhere.
+pub(crate) fn recover_by_scan(
     open: Opener<'_>,
     directory: &Path,
     journal: u128,
     listing: &Listing,
 ) -> Result<Recovered, OpenError> {
-    let scan_segment = |number: u64, lowest: u64| {
+    recover_from(open, &|_, _| None, directory, journal, listing)
+}
+
+type Opener<'a> = &'a dyn Fn(u64) -> Result<Arc<dyn DiskFile>, OpenError>;
+
+/// Tells what a segment's seal says, if it is to be believed.
+type Unsealer<'a> = &'a dyn Fn(u64, &dyn DiskFile) -> Option<Sealed>;
+
+fn recover_from(
+    open: Opener<'_>,
+    sealed_by: Unsealer<'_>,
+    directory: &Path,
+    journal: u128,
+    listing: &Listing,
+) -> Result<Recovered, OpenError> {
+    let scan_segment = |file: &dyn DiskFile, number: u64, lowest: u64| {
         let path = directory.join(segment_name(number));
-        let file = open(number)?;
-        let scan = scan(&*file, journal, number, lowest).map_err(at("reading", &path))?;
+        let scan = scan(file, journal, number, lowest).map_err(at("reading", &path))?;
         match scan.header {
             Err(HeaderFault::OtherJournal(found)) => {
                 Err(OpenError::OtherJournal { segment: number, found, expected: journal })
@@ -225,7 +262,7 @@ pub(crate) fn recover_from(
             Err(HeaderFault::Version(version)) => {
                 Err(OpenError::Version { segment: number, version, newest: FORMAT_VERSION })
             }
-            Ok(_) | Err(HeaderFault::Damaged) => Ok((file, scan)),
+            Ok(_) | Err(HeaderFault::Damaged) => Ok(scan),
         }
     };
     let (sealed, last) = match listing.segments.split_last() {
@@ -233,24 +270,31 @@ pub(crate) fn recover_from(
         None => (&[][..], 0),
     };
     // The last segment first: it tells which of the others were given up.
-    let (last_file, mut last_scan) = scan_segment(last, 0)?;
+    let last_file = open(last)?;
+    let mut last_scan = scan_segment(&*last_file, last, 0)?;
     let first_segment =
         last_scan.frames().filter_map(|frame| frame.first_segment).max().unwrap_or(0);
 
     let mut replay = Replay::default();
+    let mut seals = Vec::new();
     let (obsolete, sealed) = sealed.split_at(sealed.partition_point(|n| *n < first_segment));
     replay.missing(first_segment.max(1), *sealed.first().unwrap_or(&last), first_segment > 0);
     for number in sealed {
-        let (file, scan) = scan_segment(*number, replay.expected())?;
+        let file = open(*number)?;
+        if let Some(sealed) = sealed_by(*number, &*file).filter(|sealed| replay.fits(sealed)) {
+            replay.by_seal(&sealed, file);
+            continue;
+        }
+        let scan = scan_segment(&*file, *number, replay.expected())?;
         replay.sealed(&scan, file);
+        seals.extend(replay.seal(journal));
     }
     let lowest = replay.expected();
     if last_scan.frames().any(|frame| frame.header.sequence < lowest) {
-        last_scan = scan_segment(last, lowest)?.1;
+        last_scan = scan_segment(&*last_file, last, lowest)?;
     }
     replay.missing(replay.next_number.unwrap_or(last), last, true);
-    let file = Arc::clone(&last_file);
-    let (torn, tail) = replay.last(&last_scan, file);
+    let (torn, tail) = replay.last(&last_scan, last_file);
 
     let (state, state_damaged) = replay.load_state(journal).map_err(at("reading", directory))?;
     Ok(Recovered {
@@ -268,6 +312,7 @@ pub(crate) fn recover_from(
         obsolete: obsolete.to_vec(),
         first_segment: first_segment.max(1),
         segments: replay.segments,
+        seals,
         tail,
     })
 }
@@ -322,6 +367,63 @@ impl Replay {
         if scan.found.is_empty() {
             self.bad(scan.number, scan.end..scan.length.max(scan.end));
         }
+    }
+
+    /// What a seal says goes on from what came before, without a gap in sequences, positions or segments.
+    fn fits(&self, sealed: &Sealed) -> bool {
+        let Sealed { header, seal, .. } = sealed;
+        let sound = self.gap.is_empty() && self.damage.is_empty();
+        let follows = match &self.last {
+            None => true,
+            Some(_) => {
+                self.next_number == Some(header.number)
+                    && self.expected() == header.first_sequence
+                    && self.index.end() == seal.begins
+            }
+        };
+        let starts = match sealed.cuts_to() {
+            0 => true,
+            cuts_to => seal.start == cuts_to.min(seal.begins),
+        };
+        sound && follows && starts
+    }
+
+    /// Takes in a segment without looking through it; its seal fits.
+    fn by_seal(&mut self, sealed: &Sealed, file: Arc<dyn DiskFile>) {
+        let Sealed { header, last, seal } = sealed;
+        if self.last.is_none() {
+            self.begins = Some(header.first_sequence);
+            self.index.runs = Runs::new(seal.begins);
+        }
+        match sealed.cuts_to() {
+            0 => self.index.restart(seal.start),
+            cuts_to if cuts_to < seal.begins => self.index.truncate(cuts_to),
+            _ => {}
+        }
+        self.index.runs.extend(&seal.runs);
+        let number = header.number;
+        self.segments.push(SegmentFacts {
+            number,
+            length: seal.length,
+            first_sequence: header.first_sequence,
+            generation: header.generation,
+            begins: seal.begins,
+        });
+        self.index.files.insert(number, file);
+        self.next_number = number.checked_add(1);
+        self.padding = Some((number, last.end()..seal.length));
+        self.last = Some(last.clone());
+    }
+
+    /// The seal of the segment taken in last, unless anything is damaged.
+    fn seal(&self, journal: u128) -> Option<Seal> {
+        let sound = self.gap.is_empty() && self.damage.is_empty();
+        let (facts, last) = (self.segments.last()?, self.last.as_ref()?);
+        let SegmentFacts { number, generation, length, begins, .. } = *facts;
+        let last = LastFrame::of(last);
+        let seal =
+            || Seal::new(journal, number, generation, length, last, begins, &self.index.runs);
+        sound.then(seal)
     }
 
     /// Takes in the last segment, of which a tail may be cut.
@@ -382,7 +484,7 @@ impl Replay {
             FrameKind::Batch | FrameKind::Mark => last.header.truncated_to,
         };
         Tail {
-            chain: last.crc,
+            last: LastFrame::of(last),
             next_sequence: self.expected(),
             state_sequence: last.header.state_sequence,
             truncation_sequence: last.header.truncation_sequence,
@@ -409,12 +511,17 @@ impl Replay {
                 kind: DamageKind::SegmentHeader,
                 bytes: 0..SEGMENT_HEADER_LENGTH,
                 frames: expected..expected,
-                items: self.index.end..self.index.end,
+                items: self.index.end()..self.index.end(),
             }),
         }
-        let first_sequence = scan.header.map_or(expected, |header| header.first_sequence);
         let (number, length) = (scan.number, scan.length);
-        self.segments.push(SegmentFacts { number, length, first_sequence });
+        self.segments.push(SegmentFacts {
+            number,
+            length,
+            first_sequence: scan.header.map_or(expected, |header| header.first_sequence),
+            generation: scan.header.map_or(0, |header| header.generation),
+            begins: scan.frames().next().map_or(self.index.end(), |frame| frame.header.first),
+        });
         self.index.files.insert(scan.number, file);
         self.next_number = scan.number.checked_add(1);
         self.padding = Some((scan.number, scan.end..scan.length.max(scan.end)));
@@ -443,14 +550,14 @@ impl Replay {
         if !self.gap.is_empty() {
             self.close_gap(frame);
         } else if self.last.is_none() {
-            self.index.end = frame.header.first;
+            self.index.runs = Runs::new(frame.header.first);
         }
         self.apply(frame);
     }
 
     fn continues(&self, frame: &FrameRecord) -> bool {
         let first = frame.header.first;
-        let end = self.index.end;
+        let end = self.index.end();
         frame.restarts || first == end || (frame.truncates && first < end)
     }
 
@@ -461,13 +568,15 @@ impl Replay {
             // The checkpoint that opens the first segment holds no items.
             None if self.lost_only_checkpoint(next) => first,
             None => next.start.unwrap_or(0),
-            Some(last) if next.header.truncation_sequence <= last.header.sequence => self.index.end,
+            Some(last) if next.header.truncation_sequence <= last.header.sequence => {
+                self.index.end()
+            }
             Some(last) => {
                 let next_segment = last.segment.checked_add(1) == Some(next.segment);
                 let is_checkpoint = next.header.kind == FrameKind::Checkpoint;
                 let covered = last.segment == next.segment || (next_segment && is_checkpoint);
                 let back_to = if covered { next.header.truncated_to } else { 0 };
-                back_to.max(self.index.positions().start).min(self.index.end)
+                back_to.max(self.index.positions().start).min(self.index.end())
             }
         };
         let items = lost_from.min(first)..first;
@@ -485,7 +594,7 @@ impl Replay {
     fn lost_tail(&mut self, segment: u64, bytes: Range<u64>) {
         self.bad(segment, bytes);
         let frames = self.expected()..u64::MAX;
-        let items = self.index.end..u64::MAX;
+        let items = self.index.end()..u64::MAX;
         self.index.damaged.push(items.clone());
         self.end_lost = true;
         self.report(&frames, &items);
@@ -506,13 +615,7 @@ impl Replay {
             self.index.truncate(first);
         }
         if frame.header.kind == FrameKind::Batch {
-            self.index.push(FrameRef {
-                first,
-                count: frame.header.count,
-                segment: frame.segment,
-                offset: frame.offset,
-                length: frame.length,
-            });
+            self.index.push(&frame.place());
         }
         if frame.has_state {
             self.state = Some(frame.clone());

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use crate::disk::DiskFile;
 use crate::frame::{
-    Body, FIRST_PREVIOUS, FRAME_HEADER, FRAME_HEADER_LENGTH, FrameHeader, Place, UncheckedHeader,
-    to_u64, u32_at, u64_at,
+    Body, FIRST_PREVIOUS, FRAME_HEADER, FRAME_HEADER_LENGTH, Frame, FrameHeader, FrameKind, Place,
+    UncheckedHeader, to_u64, u32_at, u64_at,
 };
+use crate::runs::{FrameRef, Runs};
 
 /// The format version that this crate writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -27,6 +28,7 @@ pub(crate) const SPARE_NAME: &str = "spare";
 
 const MAGIC: [u8; 8] = *b"LATTJRNL";
 const SUFFIX: &str = ".seg";
+const SEAL_SUFFIX: &str = ".seal";
 const TEMPORARY: &str = ".tmp";
 
 /// What a file in a journal's directory is, by its name.
@@ -36,6 +38,7 @@ pub(crate) enum FileName {
     /// Ends like a segment, but is none that the journal would write.
     BadSegment,
     Spare,
+    Seal(u64),
     Temporary,
     Lock,
     Other,
@@ -49,6 +52,11 @@ impl FileName {
             Self::Spare
         } else if name.ends_with(TEMPORARY) {
             Self::Temporary
+        } else if let Some(digits) = name.strip_suffix(SEAL_SUFFIX) {
+            match digits.parse() {
+                Ok(number) if number > 0 && seal_name(number) == name => Self::Seal(number),
+                _ => Self::Other,
+            }
         } else if let Some(digits) = name.strip_suffix(SUFFIX) {
             match digits.parse() {
                 Ok(number) if number > 0 && segment_name(number) == name => Self::Segment(number),
@@ -70,6 +78,21 @@ pub(crate) fn temporary_name(number: u64) -> String {
     format!("{number:020}{SUFFIX}{TEMPORARY}")
 }
 
+/// Name of the seal of a segment.
+pub(crate) fn seal_name(number: u64) -> String {
+    format!("{number:020}{SEAL_SUFFIX}")
+}
+
+/// Name of a seal while it is being made. Each state of a segment gets its seal once, so that no two have the same name.
+pub(crate) fn temporary_seal_name(number: u64, generation: u64) -> String {
+    format!("{number:020}.{generation}{SEAL_SUFFIX}{TEMPORARY}")
+}
+
+/// Name of what is to replace a segment, while it is being made: the `attempt`-th of this process.
+pub(crate) fn replacement_name(number: u64, attempt: u64) -> String {
+    format!("{number:020}.{attempt}{SUFFIX}{TEMPORARY}")
+}
+
 /// The first bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -79,6 +102,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_sequence: u64,
     /// Length of the file in bytes. It never shrinks, so a shorter file has lost something.
     pub(crate) length: u64,
+    /// How often the segment was replaced.
+    pub(crate) generation: u64,
 }
 
 /// Why a segment's header cannot be used.
@@ -98,6 +123,7 @@ impl SegmentHeader {
         bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.first_sequence.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.length.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.generation.to_le_bytes());
         let crc = header_checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -126,6 +152,7 @@ impl SegmentHeader {
             number: u64_at(bytes, 32),
             first_sequence: u64_at(bytes, 40),
             length: u64_at(bytes, 48),
+            generation: u64_at(bytes, 56),
         };
         if header.number == number { Ok(header) } else { Err(HeaderFault::Damaged) }
     }
@@ -154,6 +181,59 @@ pub(crate) struct FrameRecord {
 }
 
 impl FrameRecord {
+    /// What is remembered of a frame that was found intact at this place.
+    pub(crate) fn of(frame: &Frame<'_>, segment: u64, offset: u64, length: u64) -> Self {
+        let mut record = Self {
+            header: frame.header,
+            crc: frame.crc,
+            segment,
+            offset,
+            length,
+            truncates: false,
+            restarts: false,
+            has_state: false,
+            first_segment: None,
+            start: None,
+        };
+        match frame.body {
+            Body::Batch(body) => {
+                record.truncates = body.truncates();
+                record.restarts = body.restarts();
+                record.has_state = body.state.is_some();
+            }
+            Body::Checkpoint { first_segment, start, state } => {
+                record.first_segment = Some(first_segment);
+                record.start = Some(start);
+                record.has_state = state.is_some();
+            }
+            Body::Mark { first_segment } => record.first_segment = Some(first_segment),
+        }
+        record
+    }
+
+    /// The frame as the index takes it.
+    pub(crate) fn place(&self) -> FrameRef {
+        FrameRef {
+            first: self.header.first,
+            count: self.header.count,
+            segment: self.segment,
+            offset: self.offset,
+            length: u32::try_from(self.length).expect("no header of a longer frame is read"),
+        }
+    }
+
+    /// What the frame does to the log, to which it is the next one: of a segment alone or of all.
+    pub(crate) fn apply(&self, runs: &mut Runs) {
+        if self.restarts {
+            runs.restart(self.header.first);
+        } else if self.truncates {
+            runs.truncate(self.header.first);
+        }
+        if self.header.kind == FrameKind::Batch {
+            runs.push(&self.place());
+        }
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.length
     }
@@ -188,6 +268,17 @@ impl SegmentScan {
             Found::Bad(_) => None,
         })
     }
+}
+
+/// The header of the segment `number`, if it is intact.
+pub(crate) fn read_header(
+    file: &dyn DiskFile,
+    journal: u128,
+    number: u64,
+) -> io::Result<Option<SegmentHeader>> {
+    let mut bytes = [0; SEGMENT_HEADER];
+    let read = file.read_at(&mut bytes, 0)?;
+    Ok(SegmentHeader::decode(&bytes[..read], Some(journal), number).ok())
 }
 
 /// Looks through a segment. Frames below the sequence `lowest` cannot belong here.
@@ -290,32 +381,7 @@ impl<'a> Window<'a> {
         let Some(frame) = head.check(bytes, Place { journal, segment, offset }) else {
             return Ok(None);
         };
-        let mut record = FrameRecord {
-            header: frame.header,
-            crc: frame.crc,
-            segment,
-            offset,
-            length,
-            truncates: false,
-            restarts: false,
-            has_state: false,
-            first_segment: None,
-            start: None,
-        };
-        match frame.body {
-            Body::Batch(body) => {
-                record.truncates = body.truncates();
-                record.restarts = body.restarts();
-                record.has_state = body.state.is_some();
-            }
-            Body::Checkpoint { first_segment, start, state } => {
-                record.first_segment = Some(first_segment);
-                record.start = Some(start);
-                record.has_state = state.is_some();
-            }
-            Body::Mark { first_segment } => record.first_segment = Some(first_segment),
-        }
-        Ok(Some(record))
+        Ok(Some(FrameRecord::of(&frame, segment, offset, length)))
     }
 
     /// The next intact frame behind `offset`, in steps of the alignment.
@@ -382,19 +448,29 @@ mod tests {
             ("+0000000000000000001.seg", FileName::BadSegment),
             ("00000000000000000001.seg.tmp", FileName::Temporary),
             ("spare", FileName::Spare),
+            ("00000000000000000007.seal", FileName::Seal(7)),
+            ("00000000000000000000.seal", FileName::Other),
+            ("7.seal", FileName::Other),
             ("lock", FileName::Lock),
             ("notes.txt", FileName::Other),
         ];
         for (name, kind) in table {
             assert_eq!(FileName::of(name), kind, "{name}");
         }
-        assert_eq!(FileName::of(&temporary_name(7)), FileName::Temporary);
+        for name in [temporary_name(7), temporary_seal_name(7, 0), replacement_name(7, 1)] {
+            assert_eq!(FileName::of(&name), FileName::Temporary, "{name}");
+        }
     }
 
     #[test]
     fn a_header_is_checked_in_every_bit() {
-        let header =
-            SegmentHeader { journal: 9 << 100 | 5, number: 2, first_sequence: 7, length: 4096 };
+        let header = SegmentHeader {
+            journal: 9 << 100 | 5,
+            number: 2,
+            first_sequence: 7,
+            length: 4096,
+            generation: 3,
+        };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes, Some(header.journal), 2), Ok(header));
         assert_eq!(SegmentHeader::decode(&bytes, None, 3), Err(HeaderFault::Damaged));
@@ -412,7 +488,8 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_named() {
-        let header = SegmentHeader { journal: 1, number: 1, first_sequence: 1, length: 0 };
+        let header =
+            SegmentHeader { journal: 1, number: 1, first_sequence: 1, length: 0, generation: 0 };
         let mut bytes = header.encode();
         bytes[8] = 2;
         let crc = header_checksum(&bytes);

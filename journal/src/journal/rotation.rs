@@ -19,6 +19,7 @@ use crate::frame::{
     self, FIRST_PREVIOUS, FrameHeader, FrameKind, Place, checkpoint_length, to_u64,
 };
 use crate::recovery::SegmentFacts;
+use crate::seal::LastFrame;
 use crate::segment::{
     SEGMENT_HEADER_LENGTH, SPARE_NAME, SegmentHeader, segment_name, temporary_name,
 };
@@ -29,8 +30,7 @@ pub(super) struct Begun {
     pub(super) length: u64,
     /// Where its second frame goes.
     pub(super) end: u64,
-    /// Checksum of its checkpoint.
-    pub(super) chain: u32,
+    pub(super) checkpoint: LastFrame,
 }
 
 /// What opens a segment.
@@ -44,8 +44,8 @@ struct Beginning<'a> {
 }
 
 impl Beginning<'_> {
-    /// Header and checkpoint as bytes, and the checksum of the checkpoint.
-    fn encode(&self) -> (Vec<u8>, u32) {
+    /// Header and checkpoint as bytes, and the place of the checkpoint.
+    fn encode(&self) -> (Vec<u8>, LastFrame) {
         let mut bytes = self.segment.encode().to_vec();
         let place = Place {
             journal: self.segment.journal,
@@ -53,7 +53,7 @@ impl Beginning<'_> {
             offset: SEGMENT_HEADER_LENGTH,
         };
         let checkpoint = FrameHeader { previous: FIRST_PREVIOUS, ..self.checkpoint };
-        let chain = frame::put_checkpoint(
+        let crc = frame::put_checkpoint(
             &mut bytes,
             place,
             checkpoint,
@@ -61,7 +61,8 @@ impl Beginning<'_> {
             self.start,
             self.state,
         );
-        (bytes, chain)
+        let length = to_u64(bytes.len()) - SEGMENT_HEADER_LENGTH;
+        (bytes, LastFrame { offset: SEGMENT_HEADER_LENGTH, length, crc })
     }
 }
 
@@ -77,7 +78,13 @@ pub(super) fn create_first(
     let file = allocate_new(disk, &temporary, length)
         .map_err(|(operation, source)| at(operation, &temporary)(source))?;
     let beginning = Beginning {
-        segment: SegmentHeader { journal: options.id, number: 1, first_sequence: 1, length },
+        segment: SegmentHeader {
+            journal: options.id,
+            number: 1,
+            first_sequence: 1,
+            length,
+            generation: 0,
+        },
         checkpoint: FrameHeader {
             kind: FrameKind::Checkpoint,
             count: 0,
@@ -93,12 +100,12 @@ pub(super) fn create_first(
         start: 1,
         state: None,
     };
-    let (bytes, chain) = beginning.encode();
+    let (bytes, checkpoint) = beginning.encode();
     file.write_at(&bytes, 0).map_err(at("writing", &temporary))?;
     file.sync_data().map_err(at("syncing", &temporary))?;
     disk.rename(&temporary, &path).map_err(at("renaming", &temporary))?;
     disk.sync_dir(directory).map_err(at("syncing", directory))?;
-    Ok(Begun { file, length, end: to_u64(bytes.len()), chain })
+    Ok(Begun { file, length, end: to_u64(bytes.len()), checkpoint })
 }
 
 /// The length of a segment that is to hold a checkpoint of this state and one frame.
@@ -124,22 +131,25 @@ impl Journal {
                 number,
                 first_sequence: self.next_sequence,
                 length,
+                generation: 0,
             },
             checkpoint: self.frame_header(FrameKind::Checkpoint, 0, self.positions.end),
             first_segment: self.first_segment,
             start: self.positions.start,
             state: self.state.as_deref(),
         };
-        let (bytes, chain) = beginning.encode();
-        let path = self.directory.join(segment_name(number));
+        let (bytes, checkpoint) = beginning.encode();
+        let path = self.home.directory.join(segment_name(number));
         self.publish(&name, &path, &*file, &bytes)?;
+        self.seal_active();
 
         let end = to_u64(bytes.len());
         self.shared.index_mut().files.insert(number, Arc::clone(&file));
         let first_sequence = self.next_sequence;
-        self.segments.push(SegmentFacts { number, length, first_sequence });
+        let begins = self.positions.end;
+        self.segments.push(SegmentFacts { number, length, first_sequence, generation: 0, begins });
         self.active = Active { number, path, file, length, end, written: end };
-        self.chain = chain;
+        self.last = checkpoint;
         self.truncated_to = NOT_TRUNCATED;
         self.next_sequence += 1;
         self.durable_end = self.next_sequence;
@@ -177,15 +187,15 @@ impl Journal {
         file: &dyn DiskFile,
         beginning: &[u8],
     ) -> Result<(), JournalError> {
-        let from = self.directory.join(name);
+        let from = self.home.directory.join(name);
         let written = file.write_at(beginning, 0);
         written.map_err(|error| self.poison_at("writing", &from, error))?;
         file.sync_data().map_err(|error| self.poison_at("syncing", &from, error))?;
-        match self.disk.rename(&from, path) {
+        match self.home.disk.rename(&from, path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 // The directory is full. What is in the file now must not be taken for a spare.
-                let removed = self.disk.remove(&from);
+                let removed = self.home.disk.remove(&from);
                 removed.map_err(|error| self.poison_at("removing", &from, error))?;
                 self.status.set_low_space(true);
                 self.note_size();
@@ -198,8 +208,8 @@ impl Journal {
     }
 
     pub(super) fn sync_directory(&mut self) -> Result<(), Fatal> {
-        let directory = self.directory.clone();
-        let synced = self.disk.sync_dir(&directory);
+        let directory = self.home.directory.clone();
+        let synced = self.home.disk.sync_dir(&directory);
         synced.map_err(|error| self.poison_at("syncing", &directory, error))
     }
 
@@ -229,8 +239,11 @@ impl Journal {
     fn replace_spare(&mut self, length: u64) -> Result<bool, Fatal> {
         let name = temporary_name(self.active.number + 1);
         let Some(file) = self.allocate(&name, length)? else { return Ok(false) };
-        let (from, to) = (self.directory.join(&name), self.directory.join(SPARE_NAME));
-        self.disk.rename(&from, &to).map_err(|error| self.poison_at("renaming", &from, error))?;
+        let (from, to) = (self.home.directory.join(&name), self.home.directory.join(SPARE_NAME));
+        self.home
+            .disk
+            .rename(&from, &to)
+            .map_err(|error| self.poison_at("renaming", &from, error))?;
         self.spare = Some(Spare { file, length });
         Ok(true)
     }
@@ -241,8 +254,8 @@ impl Journal {
         name: &str,
         length: u64,
     ) -> Result<Option<Arc<dyn DiskFile>>, Fatal> {
-        let path = self.directory.join(name);
-        match allocate_new(&*self.disk, &path, length) {
+        let path = self.home.directory.join(name);
+        match allocate_new(&*self.home.disk, &path, length) {
             Ok(file) => Ok(Some(file)),
             Err((_, error)) if error.kind() == io::ErrorKind::StorageFull => Ok(None),
             Err((operation, error)) => Err(self.poison_at(operation, &path, error)),

@@ -9,4 +9,6 @@ mod inspecting;
 mod model;
 mod opening;
 mod reading;
+mod rewriting;
+mod sealing;
 mod support;

@@ -1,10 +1,12 @@
 //! Random operations against a model, with openings in between.
 
-use lattice_journal::{Batch, MemoryDisk};
+use std::collections::BTreeMap;
+
+use lattice_journal::{Batch, Disk, JournalError, MemoryDisk, Prepared};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::support::{Model, open, shown};
+use crate::support::{Model, open, open_trusting, shown};
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -30,8 +32,18 @@ enum Operation {
     ReplaceSegment {
         nth: usize,
     },
+    /// Prepares what is to replace a segment, and drops what was prepared before.
+    Prepare {
+        nth: usize,
+    },
+    Install,
+    /// Takes the seals, and writes them or not.
+    Seals {
+        write: bool,
+    },
     Reopen {
         close: bool,
+        trust: bool,
     },
 }
 
@@ -45,8 +57,16 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Mark),
         1 => (0..30_u64).prop_map(|keep| Operation::Compact { keep }),
         1 => (0..6_usize).prop_map(|nth| Operation::ReplaceSegment { nth }),
-        2 => any::<bool>().prop_map(|close| Operation::Reopen { close }),
+        1 => (0..6_usize).prop_map(|nth| Operation::Prepare { nth }),
+        1 => Just(Operation::Install),
+        1 => any::<bool>().prop_map(|write| Operation::Seals { write }),
+        2 => any::<(bool, bool)>().prop_map(|(close, trust)| Operation::Reopen { close, trust }),
     ]
+}
+
+fn names_like(disk: &MemoryDisk, suffix: &str) -> Vec<String> {
+    let names = disk.list("log".as_ref()).unwrap();
+    names.into_iter().filter(|name| name.ends_with(suffix)).collect()
 }
 
 fn bytes(salt: u64, size: usize) -> Vec<u8> {
@@ -59,7 +79,8 @@ proptest! {
     #[test]
     fn a_journal_does_what_its_model_does(operations in vec(operation(), 1..60)) {
         let disk = MemoryDisk::new();
-        let (mut journal, _) = open(&disk, 800).unwrap();
+        let (mut journal, _) = open_trusting(&disk, 800).unwrap();
+        let mut prepared: Option<(Prepared, BTreeMap<u64, Vec<u8>>)> = None;
         let mut model = Model::new();
         // The log after each batch since the last operation that made it durable.
         let mut since = vec![model.clone()];
@@ -122,14 +143,60 @@ proptest! {
                         journal.sync().unwrap();
                     }
                 }
-                Operation::Reopen { close } => {
+                Operation::Prepare { nth } => {
+                    journal.sync().unwrap();
+                    let segments = journal.segments();
+                    prepared = None;
+                    if let Some(segment) = segments.get(nth).filter(|segment| segment.sealed) {
+                        let mut new = BTreeMap::new();
+                        let ready = journal.rewriter(segment.number).unwrap().prepare(&mut |position, old| {
+                            let old: &[u8] = old;
+                            assert_eq!(old, model.items[&position]);
+                            new.insert(position, bytes(salt, old.len() / 3 + 5));
+                            Some(new[&position].clone())
+                        }).unwrap();
+                        prop_assert_eq!(ready.segment(), segment.number);
+                        prepared = Some((ready, new));
+                    }
+                }
+                Operation::Install => {
+                    journal.sync().unwrap();
+                    if let Some((ready, new)) = prepared.take() {
+                        let number = ready.segment();
+                        let segments = journal.segments();
+                        let held = segments.iter().find(|segment| segment.number == number);
+                        let held = held.map(|segment| segment.positions.clone());
+                        match journal.install(ready) {
+                            Ok(()) => {
+                                for position in held.unwrap() {
+                                    let bytes = new[&position].clone();
+                                    prop_assert!(model.items.insert(position, bytes).is_some());
+                                }
+                            }
+                            // It was dropped or replaced since.
+                            Err(JournalError::NoSuchSegment { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+                Operation::Seals { write } => {
+                    journal.sync().unwrap();
+                    for seal in journal.take_seals() {
+                        if write {
+                            seal.write().unwrap();
+                        }
+                    }
+                }
+                Operation::Reopen { close, trust } => {
+                    prepared = None;
                     if close {
                         journal.close().unwrap();
                     } else {
                         journal.sync().unwrap();
                         drop(journal);
                     }
-                    let (opened, recovery) = open(&disk, 800).unwrap();
+                    let opened = if trust { open_trusting(&disk, 800) } else { open(&disk, 800) };
+                    let (opened, recovery) = opened.unwrap();
                     prop_assert_eq!(&recovery.damaged, &[]);
                     prop_assert_eq!(&recovery.torn, &None);
                     journal = opened;
@@ -138,10 +205,14 @@ proptest! {
             since = vec![model.clone()];
             prop_assert_eq!(&shown(&journal), &model);
             prop_assert_eq!(journal.reader().positions(), journal.positions());
+            prop_assert_eq!(journal.reader().verify_all().unwrap(), []);
+            let leftovers = names_like(&disk, ".tmp");
+            prop_assert_eq!(leftovers.len(), usize::from(prepared.is_some()), "{:?}", leftovers);
         }
         // What was not synced may be gone, whole batches of it; a rotation may have synced some.
+        drop(prepared);
         drop(journal);
-        let (journal, recovery) = open(&disk, 800).unwrap();
+        let (journal, recovery) = open_trusting(&disk, 800).unwrap();
         prop_assert_eq!(&recovery.damaged, &[]);
         prop_assert!(since.contains(&shown(&journal)));
     }

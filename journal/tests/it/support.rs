@@ -25,6 +25,26 @@ pub(crate) fn open(
     Journal::open(Arc::new(disk.clone()), "log", options(size))
 }
 
+/// As [`open`], with seals.
+pub(crate) fn open_trusting(
+    disk: &(impl Disk + Clone),
+    size: u64,
+) -> Result<(Journal, Recovery), OpenError> {
+    let mut options = options(size);
+    options.trust_seals = true;
+    Journal::open(Arc::new(disk.clone()), "log", options)
+}
+
+pub(crate) fn seal_path(number: u64) -> PathBuf {
+    PathBuf::from(format!("log/{number:020}.seal"))
+}
+
+/// The segments that have a seal on a disk.
+pub(crate) fn seals(disk: &impl Disk) -> Vec<u64> {
+    let names = disk.list("log".as_ref()).unwrap();
+    names.iter().filter_map(|name| name.strip_suffix(".seal")?.parse().ok()).collect()
+}
+
 pub(crate) fn segment_path(number: u64) -> PathBuf {
     PathBuf::from(format!("log/{number:020}.seg"))
 }
