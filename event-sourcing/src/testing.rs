@@ -1,3 +1,4 @@
-//! For tests: of backends ([`conformance`]) and of domain code.
+//! For tests: of backends ([`conformance`], [`differential`]) and of domain code.
 
 pub mod conformance;
+pub mod differential;

@@ -1,9 +1,10 @@
-//! The conformance suite, run for the store in memory.
+//! The conformance suite and the comparison with a naive model, run for the store in memory.
 
 use std::sync::Arc;
 
 use event_sourcing::machine::Limits;
 use event_sourcing::testing::conformance::{self, Subject};
+use event_sourcing::testing::differential;
 use event_sourcing::{EventStore, MemoryStore};
 
 /// It cannot be opened again, but the space of hidden events can be taken back.
@@ -22,4 +23,13 @@ impl Subject for Memory {
 #[test]
 fn the_store_in_memory_does_what_every_store_must() {
     conformance::run(|clock| Memory(Arc::new(MemoryStore::new(clock, Limits::default()))));
+}
+
+#[test]
+fn the_store_in_memory_answers_as_the_simplest_one_does() {
+    for seed in 0..60 {
+        differential::run(seed, 400, |clock| {
+            Memory(Arc::new(MemoryStore::new(clock, Limits::default())))
+        });
+    }
 }
