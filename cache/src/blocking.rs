@@ -196,7 +196,8 @@ impl Waiters {
         Self { registry: Mutex::new(registry), count: AtomicUsize::new(0) }
     }
 
-    /// Serves those who wait for what has changed, oldest first. All shards are locked if anybody waits for any of it.
+    /// Serves those who wait for what has changed, oldest first. All shards are locked if anybody waits for any of it. Who then still
+    /// waits for a string that somebody was to load waits in vain, as every change ends a lease.
     pub fn note(&self, engine: &Engine, keys: &mut Keyspace<'_>, changes: &[Change]) {
         for change in changes {
             if !self.is_used() {
@@ -205,11 +206,15 @@ impl Waiters {
             match change.cause {
                 Cause::Created | Cause::Written => {
                     self.serve(engine, keys, change.database, &change.key);
+                    self.ask_again(change.database, &change.key);
                 }
-                // Other values stand under the database's keys.
-                Cause::Swapped => self.serve_all(engine, keys, change.database),
-                // What only shrinks gives nobody anything.
-                _ => {}
+                Cause::Deleted => self.ask_again(change.database, &change.key),
+                // Other values stand under the database's keys, or none.
+                Cause::Swapped | Cause::Flushed => {
+                    self.serve_all(engine, keys, change.database);
+                }
+                // What goes by itself ends no lease, and gives nobody anything.
+                Cause::Expired | Cause::Evicted | Cause::PartsExpired | Cause::LastPartExpired => {}
             }
         }
     }
@@ -268,6 +273,21 @@ impl Waiters {
         wanted: Kind,
         answer: impl Fn(&mut Reply<'_>),
     ) {
+        self.end_all(database, key, wanted, |_, reply| answer(reply));
+    }
+
+    /// Ends the wait of everybody who waits for somebody to load `key`, as if their time were over: the lease is void.
+    pub(crate) fn ask_again(&self, database: Database, key: &[u8]) {
+        self.end_all(database, key, Kind::String, |waiter, reply| (waiter.nothing)(reply));
+    }
+
+    fn end_all(
+        &self,
+        database: Database,
+        key: &[u8],
+        wanted: Kind,
+        answer: impl Fn(&Waiter, &mut Reply<'_>),
+    ) {
         if !self.is_used() {
             return;
         }
@@ -281,7 +301,7 @@ impl Waiters {
                 && let Some(waiter) = registry.remove(client)
             {
                 let mut bytes = Vec::new();
-                answer(&mut Reply::new(&mut bytes, waiter.protocol));
+                answer(&waiter, &mut Reply::new(&mut bytes, waiter.protocol));
                 waiter.client.outbox.answer(&bytes);
             }
         }
@@ -358,7 +378,7 @@ impl Waiters {
         }
     }
 
-    /// Serves those who wait for any key of `database`.
+    /// As after a change of each key of `database` that is waited for.
     fn serve_all(&self, engine: &Engine, keys: &mut Keyspace<'_>, database: Database) {
         let waited: Vec<Box<[u8]>> = match self.lock().queues.get(&database) {
             Some(queues) => queues.keys().cloned().collect(),
@@ -366,6 +386,7 @@ impl Waiters {
         };
         for key in waited {
             self.serve(engine, keys, database, &key);
+            self.ask_again(database, &key);
         }
     }
 

@@ -24,8 +24,7 @@ use crate::slow_log::SlowLog;
 use crate::store::{Change, Key, Keyspace, ShardSet, Store, StoreOptions};
 use crate::totals::Totals;
 use crate::tracking::Tracking;
-use crate::types::{ClientId, Database, Now};
-use crate::value::Kind;
+use crate::types::{ClientId, Now};
 use crate::watch::Watches;
 
 /// Where the time comes from: the only way in which a node learns it.
@@ -244,25 +243,15 @@ impl Engine {
             self.tracking.broadcast(&self.heard(Listener::Tracking, &changes), by);
             self.store.charge_buffers(self.tracking.take_charge());
             self.channels.note(&self.heard(Listener::Channels, &changes));
-            let voided = self.leases.note(&changes);
+            self.leases.note(&changes);
             self.waiters.note(self, keys, &changes);
-            // Those for whom there is a value have it by now; nobody loads it for the others any more.
-            for (database, key) in &voided {
-                self.no_longer_loaded(*database, key);
-            }
         }
     }
 
-    /// Ends the lease of a key that a command was to remove, whether it was there or not.
+    /// Ends the lease of a key that a command was to remove, whether it was there or not, and has those who wait for it ask again.
     pub(crate) fn void_lease(&self, key: &Key<'_>) {
-        if self.leases.void(key.database(), key.bytes()) {
-            self.no_longer_loaded(key.database(), key.bytes());
-        }
-    }
-
-    /// Has those who wait for a key that somebody was to load ask again, at once: the lease has ended before its time.
-    pub(crate) fn no_longer_loaded(&self, database: Database, key: &[u8]) {
-        self.waiters.answer_all(database, key, Kind::String, crate::command::lease::ask_again);
+        self.leases.void(key.database(), key.bytes());
+        self.waiters.ask_again(key.database(), key.bytes());
     }
 
     /// What a registry hears of changes: all of them, unless a bug is planted.

@@ -18,8 +18,7 @@ pub const LEASES_MAX: usize = 65_536;
 /// What a lease or a negative entry occupies beside its key, which is kept twice; in bytes, roughly.
 const ENTRY_COST: usize = 192;
 
-/// A key, with its database.
-pub type Place = (Database, Box<[u8]>);
+type Place = (Database, Box<[u8]>);
 
 fn cost(place: &Place) -> usize {
     ENTRY_COST + 2 * place.1.len()
@@ -37,12 +36,6 @@ enum State {
 struct Entry {
     state: State,
     until_us: u64,
-}
-
-impl Entry {
-    fn is_lease(&self) -> bool {
-        matches!(self.state, State::Leased(_))
-    }
 }
 
 /// What one who wants to load is told.
@@ -91,13 +84,14 @@ impl Registry {
         }
     }
 
-    /// Removes all of `database`, and returns the places for which there was a lease.
-    fn remove_database(&mut self, database: Database) -> Vec<Place> {
+    /// Removes all of `database`.
+    fn remove_database(&mut self, database: Database) {
         let first = (database, Box::default());
         let of_database = self.entries.range(first..).take_while(|(place, _)| place.0 == database);
-        let mut places: Vec<Place> = of_database.map(|(place, _)| place.clone()).collect();
-        places.retain(|place| self.remove(place).is_some_and(|entry| entry.is_lease()));
-        places
+        let places: Vec<Place> = of_database.map(|(place, _)| place.clone()).collect();
+        for place in &places {
+            self.remove(place);
+        }
     }
 }
 
@@ -181,43 +175,34 @@ impl Leases {
         });
     }
 
-    /// Forgets what is noted of `key`: it was removed by a command, which may have found nothing to remove. True if that ended a
-    /// lease.
-    pub fn void(&self, database: Database, key: &[u8]) -> bool {
-        let place = || (database, Box::from(key));
-        self.is_used()
-            && self.with(|registry| registry.remove(&place())).is_some_and(|entry| entry.is_lease())
+    /// Forgets what is noted of `key`: it was removed by a command, which may have found nothing to remove.
+    pub fn void(&self, database: Database, key: &[u8]) {
+        if self.is_used() {
+            self.with(|registry| registry.remove(&(database, Box::from(key))));
+        }
     }
 
-    /// Voids what changes make untrue, and returns the keys whose leases that has ended. An expiry or an eviction ends none: what is
-    /// being loaded is as new as before.
-    #[must_use = "those who wait for these keys have to be told"]
-    pub fn note(&self, changes: &[Change]) -> Vec<Place> {
+    /// Voids what changes make untrue. An expiry or an eviction does not: what is being loaded is as new as before.
+    pub fn note(&self, changes: &[Change]) {
         if !self.is_used() {
-            return Vec::new();
+            return;
         }
-        let mut voided = Vec::new();
         self.with(|registry| {
             for change in changes {
                 let place = || (change.database, change.key.clone());
                 match change.cause {
                     Cause::Created | Cause::Written => {
-                        let place = place();
-                        if registry.remove(&place).is_some_and(|entry| entry.is_lease()) {
-                            voided.push(place);
-                        }
+                        registry.remove(&place());
                     }
                     Cause::Deleted => {
                         let place = place();
+                        let entry = registry.entries.get(&place);
                         // A negative entry comes after the removal of the stale value that it replaces.
-                        if registry.entries.get(&place).is_some_and(Entry::is_lease) {
+                        if entry.is_some_and(|entry| entry.state != State::Absent) {
                             registry.remove(&place);
-                            voided.push(place);
                         }
                     }
-                    Cause::Flushed | Cause::Swapped => {
-                        voided.append(&mut registry.remove_database(change.database));
-                    }
+                    Cause::Flushed | Cause::Swapped => registry.remove_database(change.database),
                     Cause::Expired
                     | Cause::Evicted
                     | Cause::PartsExpired
@@ -225,7 +210,6 @@ impl Leases {
                 }
             }
         });
-        voided
     }
 
     /// Forgets what has ended. True if nothing is left where there was something: nobody needs to hear of changes any more.

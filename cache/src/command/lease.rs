@@ -105,7 +105,7 @@ fn get_or_lock(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Fai
     }
     #[cfg(feature = "sim")]
     if engine.store.bug() == Some(crate::sim::PlantedBug::LeaseGrantedTwice) {
-        let _ = engine.leases.void(key.database(), key.bytes());
+        engine.leases.void(key.database(), key.bytes());
     }
     let secret = engine.secret(8);
     let token = u64::from_be_bytes(secret.try_into().expect("eight bytes were asked for"));
@@ -153,14 +153,12 @@ fn wait_for_value(
 ) -> Result<(), Failure> {
     let wait_ms = duration(wait, 1, "wait")?.min(lease_us.div_ceil(1000).max(1));
     let seconds = format!("{}.{:03}", wait_ms / 1000, wait_ms % 1000);
+    let nothing = |reply: &mut Reply<'_>| {
+        answer(reply, "wait", None);
+        reply.integer(0);
+    };
     let keys = [arguments[1]];
-    attempt_or_wait(ctx, arguments, &keys, Kind::String, seconds.as_bytes(), published, ask_again)
-}
-
-/// What those are answered who have waited in vain, or whose loader has lost its lease: nothing keeps them from asking again.
-pub(crate) fn ask_again(reply: &mut Reply<'_>) {
-    answer(reply, "wait", None);
-    reply.integer(0);
+    attempt_or_wait(ctx, arguments, &keys, Kind::String, seconds.as_bytes(), published, nothing)
 }
 
 /// Serves one who waits, once there is a value.
@@ -272,7 +270,7 @@ fn unlease(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure
     let held = token(arguments[2])
         .is_some_and(|it| leases.release(key.database(), key.bytes(), it, now_us));
     if held {
-        ctx.engine.no_longer_loaded(key.database(), key.bytes());
+        ctx.engine.waiters.ask_again(key.database(), key.bytes());
     }
     ctx.reply.integer(i64::from(held));
     Ok(())

@@ -74,6 +74,8 @@ pub(super) struct Waits {
     /// Oldest first.
     pub(super) waiters: Vec<Waiter>,
     pub(super) leases: BTreeMap<Name, Lease>,
+    /// What was answered to some of them already, and is not yet seen.
+    pub(super) answered: Vec<(usize, Answer)>,
 }
 
 impl Waits {
@@ -84,7 +86,7 @@ impl Waits {
     /// Serves whoever can be served after `touches`, as the node is to do it: shard by shard, key by key, oldest first, and then on
     /// with what serving has changed. Returns who gets what, and all touches.
     pub(super) fn settle(&mut self, model: &mut Model) -> (Vec<(usize, Answer)>, Vec<Touch>) {
-        let (mut served, mut all) = (Vec::new(), Vec::new());
+        let (mut served, mut all) = (std::mem::take(&mut self.answered), Vec::new());
         loop {
             let mut touches = std::mem::take(&mut model.touches);
             if touches.is_empty() {
@@ -97,18 +99,23 @@ impl Waits {
             });
             for touch in &touches {
                 match touch {
-                    Touch::Written(name) => self.serve(model, name, &mut served),
-                    Touch::Swapped(database) => {
+                    Touch::Written(name) => {
+                        self.serve(model, name, &mut served);
+                        self.ask_again(name, &mut served);
+                    }
+                    Touch::Removed(name) => self.ask_again(name, &mut served),
+                    Touch::Swapped(database) | Touch::Flushed(database) => {
                         let waiters = self.waiters.iter().filter(|it| it.database == *database);
                         let mut keys: Vec<Vec<u8>> =
                             waiters.flat_map(|it| it.keys().to_vec()).collect();
                         keys.sort();
                         keys.dedup();
                         for key in keys {
-                            self.serve(model, &(*database, key), &mut served);
+                            let name = (*database, key);
+                            self.serve(model, &name, &mut served);
+                            self.ask_again(&name, &mut served);
                         }
                     }
-                    Touch::Removed(_) | Touch::Flushed(_) => {}
                 }
             }
             all.extend(touches);
@@ -124,6 +131,24 @@ impl Waits {
             let waiter = self.waiters.remove(at);
             served.push((waiter.client, answer));
         }
+    }
+
+    /// Those who wait for somebody to load a key wait in vain.
+    fn ask_again(&mut self, name: &Name, served: &mut Vec<(usize, Answer)>) {
+        let waits = |waiter: &Waiter| {
+            waiter.database == name.0
+                && matches!(&waiter.wanted, Wanted::Loaded(key) if *key == name.1)
+        };
+        let ended = self.waiters.extract_if(.., |waiter| waits(waiter));
+        served.extend(ended.map(|waiter| (waiter.client, waiter.nothing())));
+    }
+
+    /// A command was to remove a key, which may not have been there.
+    pub(super) fn forget(&mut self, name: &Name) {
+        self.leases.remove(name);
+        let mut answered = std::mem::take(&mut self.answered);
+        self.ask_again(name, &mut answered);
+        self.answered = answered;
     }
 
     /// Leases that a change makes worthless.

@@ -504,16 +504,16 @@ impl World {
         if seen.is_ambiguous {
             self.resync(database, operation)?;
         }
+        if let Operation::Del(keys) = operation {
+            // Whoever is loading one of them may have read what is out of date now.
+            for key in keys {
+                self.waits.forget(&(database, key.clone()));
+            }
+        }
         self.settle(client, &mut seen)?;
         match operation {
             Operation::Flush | Operation::FlushAll => self.note(Sometimes::Flushed),
             Operation::Swap(..) => self.note(Sometimes::Swapped),
-            Operation::Del(keys) => {
-                // Whoever is loading one of them may have read what is out of date now.
-                for key in keys {
-                    self.waits.leases.remove(&(database, key.clone()));
-                }
-            }
             _ => {}
         }
         Ok(told)

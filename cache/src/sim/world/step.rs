@@ -277,13 +277,8 @@ impl World {
         }
         self.waits.leases.remove(name);
         if gives_up {
-            let waits = |waiter: &Waiter| {
-                waiter.database == name.0
-                    && matches!(&waiter.wanted, Wanted::Loaded(key) if *key == name.1)
-            };
-            let served = self.waits.waiters.extract_if(.., |it| waits(it));
-            let served: Vec<_> = served.map(|waiter| (waiter.client, waiter.nothing())).collect();
-            return self.see_answers(&mut seen, served);
+            self.waits.forget(name);
+            return self.settle(client, &mut seen);
         }
         let (life, when) = (Life::For(span), When::Always);
         let operation = Operation::Set { key: name.1.clone(), value, life, when };
