@@ -19,7 +19,7 @@ pub use self::log::{LogContext, LogEntry};
 use self::selector::has_spaces;
 use self::user::Rules;
 pub use self::user::{SelectorShown, User, UserShown, hex};
-use crate::command::{Failure, Known};
+use crate::command::{Failure, Known, shown};
 use crate::settings::Settings;
 use crate::types::Now;
 
@@ -63,7 +63,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(user, command) => {
-                let user = String::from_utf8_lossy(user);
+                let user = shown(user);
                 write!(f, "NOPERM User {user} has no permissions to run the '{command}' command")
             }
             Self::Key(..) => f.write_str("NOPERM No permissions to access a key"),
@@ -203,7 +203,7 @@ impl AccessControl {
             old.as_ref().map_or_else(|| Rules::new(all_channels), |user| user.rules().clone());
         for rule in merge_selectors(rules)? {
             changed.apply(&rule, all_channels).map_err(|error| {
-                let rule = String::from_utf8_lossy(&rule);
+                let rule = shown(&rule);
                 Failure::err(format_args!("Error in ACL SETUSER modifier '{rule}': {error}"))
             })?;
         }
@@ -314,7 +314,7 @@ fn merge_selectors(rules: &[&[u8]]) -> Result<Vec<Vec<u8>>, Failure> {
         None => Ok(merged),
         Some(rule) => Err(Failure::err(format_args!(
             "Unmatched parenthesis in acl selector starting at '{}'.",
-            String::from_utf8_lossy(rule)
+            shown(rule)
         ))),
     }
 }

@@ -495,6 +495,12 @@ impl Failure {
     }
 }
 
+/// Bytes of a client to be shown in an error: up to the first zero, as Redis shows them.
+pub(crate) fn shown(bytes: &[u8]) -> Cow<'_, str> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end])
+}
+
 impl From<WrongType> for Failure {
     fn from(_: WrongType) -> Self {
         Self::WrongType

@@ -2,6 +2,7 @@
 //!
 //! Locks are taken in one order: shards, ascending; then one registry; then a client's outbox. No code holds two registries.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -255,19 +256,15 @@ impl Engine {
     }
 
     /// What a registry hears of changes: all of them, unless a bug is planted.
-    #[cfg(not(feature = "sim"))]
-    fn heard<'c>(&self, _: Listener, changes: &'c [Change]) -> &'c [Change] {
-        changes
-    }
-
-    /// What a registry hears of changes: all of them, unless a bug is planted.
-    #[cfg(feature = "sim")]
-    fn heard<'c>(
-        &self,
-        listener: Listener,
-        changes: &'c [Change],
-    ) -> std::borrow::Cow<'c, [Change]> {
-        crate::sim::PlantedBug::heard(self.store.bug(), listener, changes)
+    #[cfg_attr(not(feature = "sim"), expect(clippy::unused_self, reason = "bugs are the store's"))]
+    fn heard<'c>(&self, listener: Listener, changes: &'c [Change]) -> Cow<'c, [Change]> {
+        #[cfg(feature = "sim")]
+        return crate::sim::PlantedBug::heard(self.store.bug(), listener, changes);
+        #[cfg(not(feature = "sim"))]
+        {
+            let _ = listener;
+            Cow::Borrowed(changes)
+        }
     }
 
     /// Makes room for `bytes` more, by eviction if the policy has it, and tells whoever listens. False if there is none: the

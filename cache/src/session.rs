@@ -18,7 +18,7 @@ use crate::access::{Denied, LogContext, User};
 use crate::blocking::Standing;
 use crate::clients::{Client, Mark, Outbox, Pause};
 use crate::command::secrets::without_secrets;
-use crate::command::{Command, Context, Failure, Flags, Known, TABLE};
+use crate::command::{Command, Context, Failure, Flags, Known, TABLE, shown};
 use crate::engine::Engine;
 use crate::pubsub::Subscriptions;
 use crate::resp::{Protocol, Reply};
@@ -663,9 +663,9 @@ pub fn resolve(arguments: &[&[u8]]) -> Result<&'static Known, Failure> {
     let known = match arguments.get(1) {
         Some(subcommand) if !known.subcommands.is_empty() => {
             known.find(subcommand).ok_or_else(|| {
-                let shown = text(&subcommand[..subcommand.len().min(128)]);
-                let name = known.full_name.to_uppercase();
-                Failure::err(format_args!("unknown subcommand '{shown}'. Try {name} HELP."))
+                let name = shown(&subcommand[..subcommand.len().min(128)]);
+                let container = known.full_name.to_uppercase();
+                Failure::err(format_args!("unknown subcommand '{name}'. Try {container} HELP."))
             })?
         }
         _ => known,
@@ -679,22 +679,16 @@ pub fn resolve(arguments: &[&[u8]]) -> Result<&'static Known, Failure> {
 
 #[cold]
 fn unknown_command(arguments: &[&[u8]]) -> Failure {
-    let mut shown = String::new();
+    let mut rest = String::new();
     for argument in &arguments[1..] {
-        if shown.len() >= 128 {
+        if rest.len() >= 128 {
             break;
         }
-        let room = 128 - shown.len();
-        shown.push_str(&format!("'{}' ", text(&argument[..argument.len().min(room)])));
+        let room = 128 - rest.len();
+        rest.push_str(&format!("'{}' ", shown(&argument[..argument.len().min(room)])));
     }
-    let name = text(&arguments[0][..arguments[0].len().min(128)]);
-    Failure::err(format_args!("unknown command '{name}', with args beginning with: {shown}"))
-}
-
-/// Bytes to be shown in an error: up to the first zero, as Redis shows them.
-fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end])
+    let name = shown(&arguments[0][..arguments[0].len().min(128)]);
+    Failure::err(format_args!("unknown command '{name}', with args beginning with: {rest}"))
 }
 
 #[cfg(test)]

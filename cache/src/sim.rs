@@ -8,7 +8,7 @@
 //! Beside the node runs a [model](model) of plain maps, which says what every command has to answer. After every step is checked:
 //!
 //! - nothing is served at or after its deadline, and once a wheel has turned to its end nothing is left that a tick ago was due;
-//! - every expiry and eviction is announced, once, and of nothing else; the counts of keys, and of keys with a deadline, are true;
+//! - every expiry and eviction is announced, once, and of nothing else; eviction keeps to the policy; the counts of keys, and of keys with a deadline, are true;
 //! - a full scan returns every key, or element, that was there throughout, and while nothing changes none twice;
 //! - what a tracking client caches is what the node holds, once its messages are read;
 //! - `EXEC` runs if and only if no watched key has changed;

@@ -69,7 +69,9 @@ impl Rules {
     /// Applies one rule of `ACL SETUSER`.
     pub(super) fn apply(&mut self, rule: &[u8], all_channels: bool) -> Result<(), RuleError> {
         let is = |word: &str| rule.eq_ignore_ascii_case(word.as_bytes());
-        if is("on") {
+        if rule.is_empty() {
+            // Says nothing.
+        } else if is("on") {
             self.enabled = true;
         } else if is("off") {
             self.enabled = false;

@@ -1,6 +1,8 @@
 //! `AUTH` and `ACL`.
 
-use super::{Command, Context, Failure, Flags, Group, Keys, TABLE, help, integer, is_option};
+use super::{
+    Command, Context, Failure, Flags, Group, Keys, TABLE, help, integer, is_option, shown,
+};
 use crate::access::category::{CATEGORIES, belongs, each_command};
 use crate::access::{LogContext, UserShown};
 use crate::clients::Mark;
@@ -106,7 +108,7 @@ fn cat(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
         }
         [_, _, name] => {
             let Some(category) = CATEGORIES.iter().find(|it| is_option(name, it)) else {
-                let name = String::from_utf8_lossy(&name[..name.len().min(128)]);
+                let name = shown(&name[..name.len().min(128)]);
                 return Err(Failure::err(format_args!("Unknown category '{name}'")));
             };
             let mut names = Vec::new();
@@ -127,8 +129,8 @@ fn cat(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
 
 /// What Redis says to a subcommand with too many arguments.
 fn unknown_subcommand(arguments: &[&[u8]]) -> Failure {
-    let name = String::from_utf8_lossy(&arguments[1][..arguments[1].len().min(128)]);
-    let container = String::from_utf8_lossy(arguments[0]).to_uppercase();
+    let name = shown(&arguments[1][..arguments[1].len().min(128)]);
+    let container = shown(arguments[0]).to_uppercase();
     Failure::err(format_args!(
         "unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP."
     ))
@@ -311,11 +313,11 @@ fn log(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
 fn dry_run(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     let access = &ctx.engine.access;
     let Some(user) = access.find(arguments[2]) else {
-        let name = String::from_utf8_lossy(arguments[2]);
+        let name = shown(arguments[2]);
         return Err(Failure::err(format_args!("User '{name}' not found")));
     };
     if TABLE.find(arguments[3]).is_none() {
-        let name = String::from_utf8_lossy(arguments[3]);
+        let name = shown(arguments[3]);
         return Err(Failure::err(format_args!("Command '{name}' not found")));
     }
     let known = resolve(&arguments[3..])?;

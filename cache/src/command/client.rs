@@ -3,7 +3,9 @@
 mod kill;
 mod tracking;
 
-use super::{Command, Context, Failure, Flags, Group, Keys, TABLE, help, integer, is_option};
+use super::{
+    Command, Context, Failure, Flags, Group, Keys, TABLE, help, integer, is_option, shown,
+};
 use crate::clients::{Class, Client, Labels, Mark, Pause};
 use crate::session::Replies;
 use crate::totals::{Counter, Outcome};
@@ -86,8 +88,8 @@ type Done = Result<(), Failure>;
 
 /// What Redis says to a subcommand with too many arguments.
 pub(super) fn wrong_usage(arguments: &[&[u8]]) -> Failure {
-    let name = String::from_utf8_lossy(&arguments[1][..arguments[1].len().min(128)]);
-    let container = String::from_utf8_lossy(arguments[0]).to_uppercase();
+    let name = shown(&arguments[1][..arguments[1].len().min(128)]);
+    let container = shown(arguments[0]).to_uppercase();
     Failure::err(format_args!(
         "unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP."
     ))
@@ -139,7 +141,7 @@ fn set_info(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Done {
     } else if is_option(option, "LIB-VER") {
         (|labels| &mut labels.library_version, "lib-ver")
     } else {
-        let option = String::from_utf8_lossy(option);
+        let option = shown(option);
         return Err(Failure::err(format_args!("Unrecognized option '{option}'")));
     };
     if !is_label(value) {
@@ -179,8 +181,8 @@ fn class(name: &[u8]) -> Result<Option<Class>, Failure> {
     } else if ["SLAVE", "REPLICA", "MASTER"].iter().any(|it| is_option(name, it)) {
         Ok(None)
     } else {
-        let shown = String::from_utf8_lossy(name);
-        Err(Failure::err(format_args!("Unknown client type '{shown}'")))
+        let name = shown(name);
+        Err(Failure::err(format_args!("Unknown client type '{name}'")))
     }
 }
 

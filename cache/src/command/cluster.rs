@@ -4,7 +4,7 @@
 //! `cluster-announce-ip` and `cluster-announce-port` say otherwise. Where slots lie is decided by the ring (DESIGN §7), so
 //! the subcommands by which operators of Redis move them answer an error that names the right tool.
 
-use super::{Command, Context, Failure, Flags, Group, Handler, Keys, help, parse_integer};
+use super::{Command, Context, Failure, Flags, Group, Handler, Keys, help, parse_integer, shown};
 use crate::clients::Mark;
 use crate::slot::{SLOTS, Slot};
 
@@ -255,7 +255,7 @@ fn known_node(ctx: &Context<'_, '_>, id: &[u8]) -> Result<(), Failure> {
     if id.eq_ignore_ascii_case(node_id(ctx).as_bytes()) {
         return Ok(());
     }
-    Err(Failure::err(format_args!("Unknown node {}", String::from_utf8_lossy(id))))
+    Err(Failure::err(format_args!("Unknown node {}", shown(id))))
 }
 
 fn replicas(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {

@@ -1,6 +1,8 @@
 //! What a connection chooses for itself: `PING`, `ECHO`, `SELECT`, `HELLO`, `RESET`, `QUIT`.
 
-use super::{Command, Context, Failure, Flags, Group, Keys, integer, is_option, parse_integer};
+use super::{
+    Command, Context, Failure, Flags, Group, Keys, integer, is_option, parse_integer, shown,
+};
 use crate::clients::Mark;
 use crate::resp::Protocol;
 use crate::session::Next;
@@ -135,8 +137,8 @@ fn hello(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> 
                 after
             }
             _ => {
-                let shown = String::from_utf8_lossy(option);
-                return Err(Failure::err(format_args!("Syntax error in HELLO option '{shown}'")));
+                let option = shown(option);
+                return Err(Failure::err(format_args!("Syntax error in HELLO option '{option}'")));
             }
         };
     }

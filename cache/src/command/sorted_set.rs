@@ -23,6 +23,8 @@ fn score_bounds(min: &[u8], max: &[u8]) -> Result<(ScoreBound, ScoreBound), Fail
             [b'(', rest @ ..] => (rest, true),
             _ => (text, false),
         };
+        // As C reads a text: to the first zero byte. Nothing is zero.
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         let score = if text.is_empty() { Some(0.0) } else { parse_double_saturating(text) };
         score.map(|score| ScoreBound { score, exclusive })
     };

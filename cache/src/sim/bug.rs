@@ -43,13 +43,19 @@ pub enum PlantedBug {
     CompactionLeavesStaleHandle,
     /// Nobody is told of an eviction.
     EvictionNotAnnounced,
+    /// A policy for volatile keys evicts any.
+    VolatilePolicyEvictsAny,
+    /// The limit of memory is not looked at.
+    LimitForgotten,
     /// The counter of keys with a deadline only grows.
     VolatileCountDrifts,
+    /// Two writes in one millisecond have the same version.
+    VersionStandsStill,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::DeadlineAsDuration,
         Self::WheelOverflow,
         Self::ScanByPlace,
@@ -65,7 +71,10 @@ impl PlantedBug {
         Self::KeepTtlForgets,
         Self::CompactionLeavesStaleHandle,
         Self::EvictionNotAnnounced,
+        Self::VolatilePolicyEvictsAny,
+        Self::LimitForgotten,
         Self::VolatileCountDrifts,
+        Self::VersionStandsStill,
     ];
 
     /// Its name on the command line.
@@ -87,7 +96,10 @@ impl PlantedBug {
             Self::KeepTtlForgets => "keepttl-forgets",
             Self::CompactionLeavesStaleHandle => "compaction-leaves-stale-handle",
             Self::EvictionNotAnnounced => "eviction-not-announced",
+            Self::VolatilePolicyEvictsAny => "volatile-policy-evicts-any",
+            Self::LimitForgotten => "limit-forgotten",
             Self::VolatileCountDrifts => "volatile-count-drifts",
+            Self::VersionStandsStill => "version-stands-still",
         }
     }
 

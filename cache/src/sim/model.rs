@@ -1,22 +1,54 @@
 //! What the node has to hold: every key with its value and its deadline, in plain maps.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
 use super::operation::{Life, Operation, When};
-use super::reply::Answer;
+use super::reply::{Answer, show_bytes};
 use crate::slot::{SLOTS, Slot};
 use crate::store::SHARDS;
 
 /// A database and a key.
 pub(super) type Name = (u8, Vec<u8>);
 
-#[derive(Clone, Debug, PartialEq)]
+/// A name as text.
+pub(super) fn show_name(name: &Name) -> String {
+    format!("{}/{}", name.0, show_bytes(&name.1))
+}
+
+#[derive(Clone, PartialEq)]
 pub(super) enum Content {
     Text(Vec<u8>),
     List(VecDeque<Vec<u8>>),
     Set(BTreeSet<Vec<u8>>),
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
     Sorted(BTreeMap<Vec<u8>, i64>),
+}
+
+impl Content {
+    /// Everything in it, as the reading command of its kind tells it.
+    fn answer(&self) -> Answer {
+        Answer::List(match self {
+            Self::Text(bytes) => return Answer::bulk(bytes),
+            Self::List(list) => list.iter().map(Answer::bulk).collect(),
+            Self::Set(set) => set.iter().map(Answer::bulk).collect(),
+            Self::Hash(hash) => {
+                hash.iter().flat_map(|(field, value)| [field, value].map(Answer::bulk)).collect()
+            }
+            Self::Sorted(set) => {
+                let mut members: Vec<_> =
+                    set.iter().map(|(member, score)| (score, member)).collect();
+                members.sort();
+                members.into_iter().map(|(_, member)| Answer::bulk(member)).collect()
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.answer().show())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -287,22 +319,7 @@ impl Model {
 
     /// Everything in a collection, as the reading command of its kind tells it.
     pub(super) fn whole(&self, name: &Name) -> Answer {
-        let items = match self.get(name) {
-            None => Vec::new(),
-            Some(Content::Text(bytes)) => return Answer::bulk(bytes),
-            Some(Content::List(list)) => list.iter().map(Answer::bulk).collect(),
-            Some(Content::Set(set)) => set.iter().map(Answer::bulk).collect(),
-            Some(Content::Hash(hash)) => {
-                hash.iter().flat_map(|(field, value)| [field, value].map(Answer::bulk)).collect()
-            }
-            Some(Content::Sorted(set)) => {
-                let mut members: Vec<_> =
-                    set.iter().map(|(member, score)| (score, member)).collect();
-                members.sort();
-                members.into_iter().map(|(_, member)| Answer::bulk(member)).collect()
-            }
-        };
-        Answer::List(items)
+        self.get(name).map_or(Answer::List(Vec::new()), Content::answer)
     }
 
     /// Does what a command does, and says what it answers. `told` is what the node answered: where chance decides, it is followed

@@ -1,6 +1,8 @@
 //! Commands that a run draws, and their words. Names of keys begin with the kind of value that they hold, so no command meets the
 //! wrong kind: that is what the differential fuzzer is for.
 
+use super::reply::show_bytes;
+
 /// How long a string lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -153,6 +155,12 @@ impl Operation {
                 words(&["SWAPDB"], &[&number(&u64::from(*left)), &number(&u64::from(*right))])
             }
         }
+    }
+
+    /// The command as text, short.
+    pub(super) fn show(&self) -> String {
+        let words: Vec<String> = self.words().iter().take(12).map(|it| show_bytes(it)).collect();
+        words.join(" ")
     }
 
     /// The keys that it names.

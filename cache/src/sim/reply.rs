@@ -1,7 +1,9 @@
 //! What a client reads: replies and messages, the same for both protocols.
 
+use std::fmt;
+
 /// A reply, or a message.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Answer {
     Simple(String),
     Error(String),
@@ -105,6 +107,12 @@ impl Answer {
                 format!("[{}{more}]", shown.join(" "))
             }
         }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.show())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::{Model, Name, Touch, shard_of};
-use super::reply::Answer;
+use super::reply::{Answer, show_bytes};
 use crate::store::SHARDS;
 
 /// What a client waits for.
@@ -27,7 +27,15 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    fn keys(&self) -> &[Vec<u8>] {
+    /// As text.
+    pub(super) fn show(&self) -> String {
+        let keys: Vec<String> = self.keys().iter().map(|key| show_bytes(key)).collect();
+        let (client, database, keys) = (self.client, self.database, keys.join(" "));
+        format!("client {client}, who waits for {keys} in database {database}")
+    }
+
+    /// The keys that it waits for.
+    pub(super) fn keys(&self) -> &[Vec<u8>] {
         match &self.wanted {
             Wanted::Element { keys, .. } => keys,
             Wanted::Moved { from: key, .. } | Wanted::Loaded(key) => std::slice::from_ref(key),
@@ -69,6 +77,17 @@ pub(super) struct Lease {
     pub(super) until_us: u64,
 }
 
+/// What serving those who wait has come to.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// Who gets what.
+    pub(super) served: Vec<(usize, Answer)>,
+    /// What changed, in order.
+    pub(super) touches: Vec<Touch>,
+    /// Whether what one got made something for another.
+    pub(super) is_chained: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     /// Oldest first.
@@ -84,14 +103,17 @@ impl Waits {
     }
 
     /// Serves whoever can be served after `touches`, as the node is to do it: shard by shard, key by key, oldest first, and then on
-    /// with what serving has changed. Returns who gets what, and all touches.
-    pub(super) fn settle(&mut self, model: &mut Model) -> (Vec<(usize, Answer)>, Vec<Touch>) {
-        let (mut served, mut all) = (std::mem::take(&mut self.answered), Vec::new());
+    /// with what serving has changed.
+    pub(super) fn settle(&mut self, model: &mut Model) -> Settled {
+        let served = std::mem::take(&mut self.answered);
+        let mut settled = Settled { served, ..Settled::default() };
+        let mut is_first = true;
         loop {
             let mut touches = std::mem::take(&mut model.touches);
             if touches.is_empty() {
-                return (served, all);
+                return settled;
             }
+            let served_before = settled.served.len();
             self.void(&touches);
             touches.sort_by_key(|touch| match touch {
                 Touch::Written(name) | Touch::Removed(name) => shard_of(&name.1),
@@ -100,10 +122,10 @@ impl Waits {
             for touch in &touches {
                 match touch {
                     Touch::Written(name) => {
-                        self.serve(model, name, &mut served);
-                        self.ask_again(name, &mut served);
+                        self.serve(model, name, &mut settled.served);
+                        self.ask_again(name, &mut settled.served);
                     }
-                    Touch::Removed(name) => self.ask_again(name, &mut served),
+                    Touch::Removed(name) => self.ask_again(name, &mut settled.served),
                     Touch::Swapped(database) | Touch::Flushed(database) => {
                         let waiters = self.waiters.iter().filter(|it| it.database == *database);
                         let mut keys: Vec<Vec<u8>> =
@@ -112,13 +134,15 @@ impl Waits {
                         keys.dedup();
                         for key in keys {
                             let name = (*database, key);
-                            self.serve(model, &name, &mut served);
-                            self.ask_again(&name, &mut served);
+                            self.serve(model, &name, &mut settled.served);
+                            self.ask_again(&name, &mut settled.served);
                         }
                     }
                 }
             }
-            all.extend(touches);
+            settled.is_chained |= !is_first && settled.served.len() > served_before;
+            is_first = false;
+            settled.touches.extend(touches);
         }
     }
 

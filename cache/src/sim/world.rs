@@ -12,10 +12,10 @@ use super::PlantedBug;
 use super::client::{Caching, PREFIX, SimClient};
 use super::coverage::{Coverage, Sometimes};
 use super::draw::{Draw, HASH_SEED};
-use super::model::{Content, Entry, Model, Name, Touch, shard_of};
+use super::model::{Content, Entry, Model, Name, Touch, shard_of, show_name};
 use super::operation::Operation;
 use super::reply::{Answer, show_bytes};
-use super::waits::Waits;
+use super::waits::{Settled, Waits};
 use crate::engine::{Clock, Engine, EngineOptions};
 use crate::session::Next;
 use crate::store::{Policy, SHARDS, ShardSet, StoreOptions};
@@ -73,6 +73,7 @@ pub(super) struct World {
     pub(super) waits: Waits,
     pub(super) coverage: Arc<Coverage>,
     pub(super) is_limited: bool,
+    policy: Policy,
     keeps_versions: bool,
     versions: [u64; SHARDS as usize],
     started_ms: u64,
@@ -106,7 +107,7 @@ impl World {
         let start = if draw.one_in(4) { 0 } else { 1_700_000_000_000 + draw.below(1 << 40) };
         let now = Now { unix: UnixMillis(start), monotonic_us: 1_000 };
         let clock = Arc::new(SimClock(Mutex::new(now)));
-        let keeps_versions = store.versions;
+        let (policy, keeps_versions) = (store.policy, store.versions);
         let options = EngineOptions { store, cluster: false, seed };
         let engine = Engine::new(options, Arc::clone(&clock) as Arc<dyn Clock>);
         if let Some(bug) = bug {
@@ -124,6 +125,7 @@ impl World {
             waits: Waits::default(),
             coverage,
             is_limited,
+            policy,
             keeps_versions,
             versions: [0; SHARDS as usize],
             started_ms: start,
@@ -349,7 +351,8 @@ impl World {
         if kind == "expired" {
             if self.model.due.remove(&name).is_none() {
                 let there = self.model.entries.get(&name).map(|entry| entry.deadline);
-                let detail = format!("{name:?} at {}, its deadline {there:?}", self.model.now);
+                let (name, now) = (show_name(&name), self.model.now);
+                let detail = format!("{name} at {now}, its deadline {there:?}");
                 return Err(Violation::new("only what is due expires, and once", detail));
             }
             let was_far = self.model.far.remove(&name);
@@ -362,19 +365,30 @@ impl World {
             return Ok(false);
         }
         self.note(Sometimes::Evicted);
-        let was_there = self.model.entries.remove(&name).is_some();
+        let entry = self.model.entries.remove(&name);
         self.see_touches(usize::MAX, &[Touch::Removed(name.clone())]);
         let is_named = named.contains(&name.1);
-        if !was_there && !is_named {
-            return Err(Violation::new("only what is there is evicted", format!("{name:?}")));
+        // What the command did to the keys that it names, the model has not done yet.
+        if entry.is_none() && !is_named {
+            return Err(Violation::new("only what is there is evicted", show_name(&name)));
+        }
+        let is_volatile = entry.is_some_and(|entry| entry.deadline.is_some());
+        let may_go = match self.policy {
+            Policy::NoEviction => false,
+            Policy::AllKeysLru | Policy::AllKeysLfu | Policy::AllKeysRandom => true,
+            _ => is_volatile || is_named,
+        };
+        if !self.is_limited || !may_go {
+            let detail = format!("{}, {:?}", show_name(&name), self.policy);
+            return Err(Violation::new("eviction keeps to the policy", detail));
         }
         Ok(is_named)
     }
 
     /// What a command did is told to all that depend on it, and whoever waited must have been answered.
     pub(super) fn settle(&mut self, by: usize, seen: &mut Seen) -> Outcome {
-        let (served, touches) = self.waits.settle(&mut self.model);
-        if served.len() > 1 {
+        let Settled { served, touches, is_chained } = self.waits.settle(&mut self.model);
+        if is_chained {
             self.note(Sometimes::Chained);
         }
         if !served.is_empty() {
@@ -457,7 +471,8 @@ impl World {
             drop(keys);
             if version <= self.versions[usize::from(shard)] {
                 let detail = format!(
-                    "{name:?} has {version:x}, the shard had {:x}",
+                    "{} has {version:x}, the shard had {:x}",
+                    show_name(name),
                     self.versions[usize::from(shard)]
                 );
                 return Err(Violation::new("versions ascend", detail));
@@ -493,7 +508,7 @@ impl World {
         }
         let mut seen = self.send(client, &operation.words(), cached)?;
         let Some(told) = seen.reply.clone() else {
-            let detail = format!("{operation:?}: {seen:?}");
+            let detail = format!("{}: {seen:?}", operation.show());
             return Err(Violation::new("a command is answered", detail));
         };
         if self.is_refusal(&told) {
@@ -540,8 +555,8 @@ impl World {
         };
         if expected != told && !is_ambiguous {
             let detail = format!(
-                "{:?} in database {database} at {}: expected {}, got {}",
-                operation,
+                "{} in database {database} at {}: expected {}, got {}",
+                operation.show(),
                 self.model.now,
                 expected.show(),
                 told.show()
@@ -650,7 +665,8 @@ impl World {
         match late {
             None => Ok(()),
             Some((name, deadline)) => {
-                let detail = format!("{name:?} was due at {deadline}, it is {}", self.model.now);
+                let (name, now) = (show_name(name), self.model.now);
+                let detail = format!("{name} was due at {deadline}, it is {now}");
                 Err(Violation::new("what is due is gone within a tick", detail))
             }
         }
@@ -704,7 +720,7 @@ impl World {
         for (name, entry) in entries {
             let found = self.probe(&name)?;
             if found.as_ref() != Some(&entry) {
-                let detail = format!("{name:?}: {found:?}, and it is {entry:?}");
+                let detail = format!("{}: {found:?}, and it is {entry:?}", show_name(&name));
                 return Err(Violation::new("the node holds what the model holds", detail));
             }
             *counts.entry((name.0, crate::slot::Slot::of(&name.1).0)).or_insert(0u64) += 1;

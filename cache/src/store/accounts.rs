@@ -152,6 +152,11 @@ impl Accounts {
     /// Works out what follows from the limit and the drift.
     fn apply(&self) {
         let limit = self.limit();
+        #[cfg(feature = "sim")]
+        let limit = match self.bug() {
+            Some(crate::sim::PlantedBug::LimitForgotten) => 0,
+            _ => limit,
+        };
         let (effective, soft) = if limit == 0 {
             (u64::MAX, u64::MAX)
         } else {
@@ -194,6 +199,7 @@ impl Accounts {
     #[cfg(feature = "sim")]
     pub(super) fn plant(&self, bug: crate::sim::PlantedBug) {
         let _already = self.planted.bug.set(bug);
+        self.apply();
     }
 
     #[cfg(feature = "sim")]

@@ -330,6 +330,11 @@ impl Shard {
     /// The next version of the shard's mutations.
     fn next_version(&mut self, now: Now) -> Version {
         let time = now.unix.0.min((1 << 48) - 1) << 16;
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::VersionStandsStill) {
+            self.version = time.max(self.version);
+            return Version(self.version);
+        }
         self.version = time.max(self.version + 1);
         Version(self.version)
     }

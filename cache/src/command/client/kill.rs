@@ -1,6 +1,6 @@
 //! `CLIENT KILL`: by address, or by filters that all have to fit.
 
-use super::{Context, Done, Failure, class, is_option};
+use super::{Context, Done, Failure, class, is_option, shown};
 use crate::clients::{Class, Client, Mark};
 use crate::session::Next;
 use crate::types::ClientId;
@@ -63,8 +63,8 @@ fn parse<'a>(ctx: &Context<'_, '_>, mut options: &[&'a [u8]]) -> Result<Filter<'
             filter.local_address = Some(value);
         } else if is_option(option, "USER") {
             if ctx.engine.access.find(value).is_none() {
-                let shown = String::from_utf8_lossy(value);
-                return Err(Failure::err(format_args!("No such user '{shown}'")));
+                let name = shown(value);
+                return Err(Failure::err(format_args!("No such user '{name}'")));
             }
             filter.user = Some(value);
         } else if is_option(option, "MAXAGE") {

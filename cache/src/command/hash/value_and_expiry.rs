@@ -1,7 +1,7 @@
 //! Values together with deadlines: `HGETEX`, `HSETEX`, `HGETDEL`.
 
 use super::expiry::{NOT_POSITIVE, Unit, read_fields, refuse};
-use crate::command::{Context, Failure, integer, is_option};
+use crate::command::{Context, Failure, integer, is_option, shown};
 use crate::store::{Lifetime, Missing};
 use crate::types::UnixMillis;
 use crate::value::Hash;
@@ -137,8 +137,8 @@ impl Options {
                     }
                 };
             } else {
-                let shown = String::from_utf8_lossy(option);
-                return Err(Failure::err(format_args!("unknown argument: {shown}")));
+                let option = shown(option);
+                return Err(Failure::err(format_args!("unknown argument: {option}")));
             }
         }
         Err(Failure::Arity(name))

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{must_be_sketch, sketch};
-use crate::command::{Context, Failure, is_option};
+use crate::command::{Context, Failure, is_option, shown};
 use crate::store::Missing;
 use crate::value::Text;
 
@@ -52,8 +52,8 @@ pub(super) fn pfdebug(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<
             ctx.reply.integer(i64::from(!is_dense));
         }
         other => {
-            let shown = String::from_utf8_lossy(other);
-            return Err(Failure::err(format_args!("Unknown PFDEBUG subcommand '{shown}'")));
+            let name = shown(other);
+            return Err(Failure::err(format_args!("Unknown PFDEBUG subcommand '{name}'")));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! A deadline is an absolute moment in milliseconds, whatever form it was given in. One that has passed deletes the key.
 
-use crate::command::{Context, Failure, integer, is_option};
+use crate::command::{Context, Failure, integer, is_option, shown};
 use crate::types::UnixMillis;
 
 pub(super) fn expire(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
@@ -47,8 +47,8 @@ impl Condition {
                 ("LT", &mut condition.earlier),
             ];
             let Some((_, set)) = names.into_iter().find(|(name, _)| is_option(option, name)) else {
-                let shown = String::from_utf8_lossy(option);
-                return Err(Failure::err(format_args!("Unsupported option {shown}")));
+                let option = shown(option);
+                return Err(Failure::err(format_args!("Unsupported option {option}")));
             };
             *set = true;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::command::{Command, Context, Failure, Flags, Group, Keys, is_option};
+use crate::command::{Command, Context, Failure, Flags, Group, Keys, is_option, shown};
 use crate::session::{Next, Waiting};
 use crate::value::View;
 
@@ -42,7 +42,7 @@ fn debug(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> 
         }
         [name, key] if is_option(name, "OBJECT") => object(ctx, key)?,
         _ => {
-            let name = String::from_utf8_lossy(&arguments[1][..arguments[1].len().min(128)]);
+            let name = shown(&arguments[1][..arguments[1].len().min(128)]);
             return Err(Failure::err(format_args!(
                 "unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
             )));

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use crate::command::{Command, Context, Failure, Flags, Group, Handler, Keys, Known, TABLE, help};
+use crate::command::{
+    Command, Context, Failure, Flags, Group, Handler, Keys, Known, TABLE, help, shown,
+};
 use crate::latency::Event;
 
 const OPEN: Flags = Flags::LOADING.and(Flags::STALE);
@@ -78,7 +80,7 @@ fn reset(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> 
 fn graph(ctx: &mut Context<'_, '_>, arguments: &[&[u8]]) -> Result<(), Failure> {
     const ROWS: u64 = 4;
     let Some((name, event)) = find(ctx, arguments[2]) else {
-        let name = String::from_utf8_lossy(arguments[2]);
+        let name = shown(arguments[2]);
         return Err(Failure::err(format_args!("No samples available for event '{name}'")));
     };
     let spikes: Vec<u64> = event.spikes.iter().map(|spike| spike.ms).collect();

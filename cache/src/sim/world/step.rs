@@ -7,7 +7,7 @@ use lattice_sim::Violation;
 use super::{ACTORS, DATABASES, Outcome, Sometimes, World};
 use crate::session::Next;
 use crate::sim::client::{Caching, PREFIX};
-use crate::sim::model::{Content, Name};
+use crate::sim::model::{Content, Name, show_name};
 use crate::sim::operation::{Life, Operation, When};
 use crate::sim::reply::Answer;
 use crate::sim::scan::{Scan, Scanned};
@@ -42,10 +42,36 @@ impl World {
                 let budget = 1 + self.draw.index(4);
                 self.turn(shard, budget).map(|_| ())
             }
-            94..97 => self.turn_to_the_end(),
-            97 | 98 => self.burst(),
-            _ => self.end_waits(),
+            94 | 95 => self.turn_to_the_end(),
+            96 | 97 => self.burst(),
+            _ if self.draw.one_in(2) => self.end_waits(),
+            _ => self.feed(),
         }
+    }
+
+    /// A list that somebody waits for.
+    fn awaited_list(&mut self) -> Option<Name> {
+        let waits = self.waits.waiters.iter();
+        let waits = waits.filter(|waiter| !matches!(waiter.wanted, Wanted::Loaded(_)));
+        let mut lists: Vec<Name> = waits
+            .flat_map(|waiter| waiter.keys().iter().map(|key| (waiter.database, key.clone())))
+            .collect();
+        let is_some = !lists.is_empty();
+        is_some.then(|| lists.swap_remove(self.draw.index(lists.len())))
+    }
+
+    /// Somebody pushes to a list that somebody else waits for.
+    fn feed(&mut self) -> Outcome {
+        let Some((database, key)) = self.awaited_list() else { return Ok(()) };
+        let client = (ACTORS..self.clients.len()).find(|client| {
+            let actor = &self.clients[*client];
+            let is_free = !self.waits.is_waiting(*client) && actor.queue.is_none();
+            is_free && actor.database == database
+        });
+        let Some(client) = client else { return Ok(()) };
+        let elements = (0..=self.draw.below(2)).map(|_| self.draw.value()).collect();
+        let operation = Operation::Push { key, left: self.draw.one_in(2), elements };
+        self.perform(client, &operation).map(|_| ())
     }
 
     /// A client that does not wait does something.
@@ -98,7 +124,11 @@ impl World {
             return Ok(());
         }
         let database = u8::try_from(self.draw.below(DATABASES.into())).expect("few");
-        self.send(client, &words(&[b"SELECT", database.to_string().as_bytes()]), None)?;
+        let line = words(&[b"SELECT", database.to_string().as_bytes()]);
+        let seen = self.send(client, &line, None)?;
+        if seen.reply != Some(Answer::ok()) {
+            return Err(unexpected("a database is selected", format!("{seen:?}")));
+        }
         self.clients[client].database = database;
         Ok(())
     }
@@ -128,7 +158,7 @@ impl World {
         for waiter in over {
             let mut seen = self.look_again(waiter.client)?;
             if seen.reply != Some(waiter.nothing()) || seen.next != Next::Continue {
-                let detail = format!("{waiter:?}: {seen:?}");
+                let detail = format!("{}: {seen:?}", waiter.show());
                 return Err(unexpected("a wait ends in time", detail));
             }
             self.note(Sometimes::TimedOut);
@@ -142,7 +172,13 @@ impl World {
         let halves = self.draw.below(8);
         let seconds = format!("{}.{}", halves / 2, 5 * (halves % 2));
         let (wanted, line) = if self.draw.one_in(3) {
-            let (from, to) = (self.draw.list_key(), self.draw.list_key());
+            let (from, mut to) = (self.draw.list_key(), self.draw.list_key());
+            // What it gets is now and then for another one that waits.
+            if self.draw.one_in(2)
+                && let Some((_, awaited)) = self.awaited_list()
+            {
+                to = awaited;
+            }
             let line = words(&[b"BLMOVE", &from, &to, b"LEFT", b"RIGHT", seconds.as_bytes()]);
             (Wanted::Moved { from, to }, line)
         } else {
@@ -160,13 +196,14 @@ impl World {
         let mut seen = self.send(client, &line, None)?;
         let expected = waiter.attempt(&mut self.model);
         if seen.reply != expected {
-            let detail = format!("{waiter:?}: expected {expected:?}, got {seen:?}");
+            let detail = format!("{}: expected {expected:?}, got {seen:?}", waiter.show());
             return Err(unexpected("a wait begins only if there is nothing", detail));
         }
         if expected.is_none() {
             self.note(Sometimes::Blocked);
             if seen.next != Next::Wait(until_us) {
-                return Err(unexpected("a wait has its time", format!("{waiter:?}: {seen:?}")));
+                let detail = format!("{}: {seen:?}", waiter.show());
+                return Err(unexpected("a wait has its time", detail));
             }
             self.waits.waiters.push(waiter);
         }
@@ -198,7 +235,8 @@ impl World {
 
     fn ask_for_lease(&mut self, client: usize, key: Vec<u8>) -> Outcome {
         let name = (self.clients[client].database, key.clone());
-        let (lease_ms, stale_ms) = (1 + self.draw.below(3_000), self.draw.below(2) * 500 + 1);
+        let longest = if self.draw.one_in(2) { 3_000 } else { 3_600_000 };
+        let (lease_ms, stale_ms) = (1 + self.draw.below(longest), self.draw.below(2) * 500 + 1);
         let wait_ms = if self.draw.one_in(2) { 1 + self.draw.below(2_000) } else { 0 };
         let mut line = words(&[b"GETORLOCK", &key, lease_ms.to_string().as_bytes()]);
         line.extend([b"STALE".to_vec(), bytes(stale_ms)]);
@@ -220,7 +258,7 @@ impl World {
             None => {
                 let token = seen.reply.as_ref().and_then(|it| it.items().get(2)?.bytes());
                 let Some(token) = token.map(<[u8]>::to_vec) else {
-                    let detail = format!("{name:?}: {seen:?}");
+                    let detail = format!("{}: {seen:?}", show_name(&name));
                     return Err(unexpected("a lease is granted if none stands", detail));
                 };
                 self.note(Sometimes::Leased);
@@ -238,7 +276,8 @@ impl World {
             }
         };
         if seen.reply != expected {
-            let detail = format!("{name:?}: expected {expected:?}, got {:?}", seen.reply);
+            let name = show_name(&name);
+            let detail = format!("{name}: expected {expected:?}, got {:?}", seen.reply);
             return Err(unexpected("one lease at a time", detail));
         }
         if expected.is_none() {
@@ -268,7 +307,7 @@ impl World {
         };
         let mut seen = self.send(client, &line, None)?;
         if seen.reply != Some(Answer::Integer(holds.into())) {
-            let detail = format!("{name:?}: holds {holds}, got {:?}", seen.reply);
+            let detail = format!("{}: holds {holds}, got {:?}", show_name(name), seen.reply);
             return Err(unexpected("only a standing lease publishes", detail));
         }
         self.note(if holds { Sometimes::LeasePublished } else { Sometimes::LeaseVoided });
@@ -339,7 +378,10 @@ impl World {
                 self.settle(client, &mut seen)
             }
             4 if self.draw.one_in(3) => {
-                self.send(client, &words(&[b"DISCARD"]), None)?;
+                let seen = self.send(client, &words(&[b"DISCARD"]), None)?;
+                if seen.reply != Some(Answer::ok()) {
+                    return Err(unexpected("a transaction is given up", format!("{seen:?}")));
+                }
                 self.end_transaction(client);
                 Ok(())
             }

@@ -140,7 +140,11 @@ impl Shard {
         let chosen = loop {
             let known = handles.len();
             let wanted = known + SAMPLE;
-            if self.eviction.is_volatile_only() {
+            #[cfg(feature = "sim")]
+            let any = self.has_bug(crate::sim::PlantedBug::VolatilePolicyEvictsAny);
+            #[cfg(not(feature = "sim"))]
+            let any = false;
+            if self.eviction.is_volatile_only() && !any {
                 self.sample_volatile(&mut handles, wanted);
             } else {
                 self.sample_any(&mut handles, wanted);

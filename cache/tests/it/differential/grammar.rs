@@ -127,11 +127,13 @@ fn argument(name: &str, random: &mut impl Rng) -> Vec<u8> {
     let number = |random: &mut _, bound| below(random, bound).to_string();
     let text = match name {
         "s" | "h" | "l" | "t" | "z" | "y" | "i" | "p" => {
-            let kind = if below(random, 12) == 0 {
-                pick(random, &["s", "h", "l", "t", "z", "i"])
+            // Where scores differ, a range by text means nothing: `y` is never `z`.
+            let others: &[&str] = if name == "y" {
+                &["s", "h", "l", "t", "i"]
             } else {
-                name
+                &["s", "h", "l", "t", "z", "i"]
             };
+            let kind = if below(random, 12) == 0 { pick(random, others) } else { name };
             format!("{kind}{}", below(random, 4))
         }
         "k" => {

@@ -22,8 +22,8 @@ pub(crate) enum Value {
     Line(String),
     /// Bytes, with their type byte.
     Bulk(u8, Vec<u8>),
-    /// An array, a set or a push.
-    Array(Vec<Self>),
+    /// An array, a set or a push, with its type byte.
+    Array(u8, Vec<Self>),
     /// A map: names and values in turn.
     Map(Vec<Self>),
 }
@@ -35,20 +35,28 @@ impl std::fmt::Debug for Value {
             Self::Bulk(_, bytes) => {
                 write!(f, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]))
             }
-            Self::Array(elements) => f.debug_list().entries(elements).finish(),
+            Self::Array(_, elements) => f.debug_list().entries(elements).finish(),
             Self::Map(elements) => f.debug_set().entries(elements).finish(),
         }
     }
 }
 
 impl Value {
-    /// With a number of 17 digits as short as it can be, which is how Redis writes it from 7.2 on.
-    pub(crate) fn plain(&self) -> Self {
-        let Self::Bulk(kind, bytes) = self else { return self.clone() };
-        let number = std::str::from_utf8(bytes).ok().filter(|text| text.len() >= 17);
-        match number.and_then(|text| text.parse::<f64>().ok()) {
-            Some(number) => Self::Bulk(*kind, number.to_string().into_bytes()),
-            None => self.clone(),
+    /// With the numbers that Redis writes otherwise from 7.2 on as few digits as can be, see [`shortened`]. `scores` if there are
+    /// scores of sorted sets among them.
+    pub(crate) fn plain(&self, scores: bool) -> Self {
+        let plain = |elements: &[Self]| elements.iter().map(|it| it.plain(scores)).collect();
+        match self {
+            Self::Line(line) => match line.strip_prefix(',').and_then(|it| shortened(it, scores)) {
+                Some(number) => Self::Line(format!(",{number}")),
+                None => self.clone(),
+            },
+            Self::Bulk(kind, bytes) => {
+                let number = std::str::from_utf8(bytes).ok().and_then(|it| shortened(it, scores));
+                number.map_or(self.clone(), |number| Self::Bulk(*kind, number.into_bytes()))
+            }
+            Self::Array(kind, elements) => Self::Array(*kind, plain(elements)),
+            Self::Map(elements) => Self::Map(plain(elements)),
         }
     }
 
@@ -58,10 +66,42 @@ impl Value {
 
     pub(crate) fn as_array(&self) -> Option<&[Self]> {
         match self {
-            Self::Array(elements) | Self::Map(elements) => Some(elements),
+            Self::Array(_, elements) | Self::Map(elements) => Some(elements),
             Self::Line(_) | Self::Bulk(..) => None,
         }
     }
+
+    /// Without one text, wherever it is.
+    pub(crate) fn without(&self, text: &str) -> Self {
+        let is_it = |it: &Self| matches!(it, Self::Bulk(_, bytes) if bytes == text.as_bytes());
+        let rest = |elements: &[Self]| {
+            elements.iter().filter(|it| !is_it(it)).map(|it| it.without(text)).collect()
+        };
+        match self {
+            Self::Array(kind, elements) => Self::Array(*kind, rest(elements)),
+            Self::Map(elements) => Self::Map(rest(elements)),
+            _ => self.clone(),
+        }
+    }
+
+    /// Whether both are collections of one type, whatever is in them.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Array(kind, _), Self::Array(its, _)) => kind == its,
+            (Self::Map(_), Self::Map(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A number that Redis 7.0 writes with 17 digits, and 7.2 with as few as read back the same: one with a fraction or an exponent,
+/// and, if it is a score, a whole one of so many digits. None if `text` is anything else.
+fn shortened(text: &str, is_score: bool) -> Option<String> {
+    let is_long = text.len() >= 17 && (is_score || text.contains('.'));
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.e".contains(&byte));
+    let differs = is_number && (is_long || text.contains("e+") || text.contains("e-"));
+    let number: f64 = text.parse().ok().filter(|_| differs)?;
+    Some(number.to_string())
 }
 
 /// A connection to a server.
@@ -104,9 +144,9 @@ impl Wire {
                     Value::Bulk(kind, bytes)
                 }
             },
-            b'*' | b'~' | b'>' => match length() {
+            kind @ (b'*' | b'~' | b'>') => match length() {
                 None => Value::Line(line),
-                Some(length) => Value::Array((0..length).map(|_| self.receive()).collect()),
+                Some(length) => Value::Array(kind, (0..length).map(|_| self.receive()).collect()),
             },
             b'%' => Value::Map((0..2 * length().unwrap()).map(|_| self.receive()).collect()),
             _ => Value::Line(line),
@@ -134,6 +174,9 @@ impl Redis {
                 "",
                 "--appendonly",
                 "no",
+                // How often it looks whether a wait is over; ten times a second if not told otherwise.
+                "--hz",
+                "500",
             ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
