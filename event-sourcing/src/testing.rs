@@ -1,4 +1,10 @@
-//! For tests: of backends ([`conformance`], [`differential`]) and of domain code.
+//! For tests: of domain code ([`given()`]), of many users at once ([`mod@interleave`]), and of backends ([`conformance`],
+//! [`differential`]).
 
 pub mod conformance;
 pub mod differential;
+pub mod given;
+pub mod interleave;
+
+pub use given::given;
+pub use interleave::{Chance, WaveringStore, interleave};

@@ -1,0 +1,55 @@
+//! The domain library: deciders, commands, snapshots, time travel, and many users at once.
+
+#[path = "../../src/bin/event-sourcing/bank.rs"]
+mod bank;
+mod commands;
+mod courses;
+mod observed;
+mod races;
+mod retries;
+mod snapshots;
+mod stories;
+mod time_travel;
+
+use std::sync::Arc;
+
+use event_sourcing::MemoryStore;
+use event_sourcing::clock::ManualClock;
+use event_sourcing::event::Timestamp;
+use event_sourcing::execute::Execute;
+use event_sourcing::machine::Limits;
+use event_sourcing::{DomainStore, EventStore};
+use futures::executor::block_on;
+
+use bank::{Account, AccountCommand};
+
+const OPEN: fn() -> AccountCommand = || AccountCommand::Open { owner: "ada".to_owned() };
+
+fn deposit(cents: u64) -> AccountCommand {
+    AccountCommand::Deposit { cents }
+}
+
+fn withdraw(cents: u64) -> AccountCommand {
+    AccountCommand::Withdraw { cents }
+}
+
+/// A store whose clock is set by hand.
+fn store_with_clock() -> (Arc<MemoryStore>, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+    (Arc::new(MemoryStore::new(clock.clone(), Limits::default())), clock)
+}
+
+/// A command for the account `a1`.
+fn ask<S: EventStore + ?Sized>(store: &S, command: AccountCommand) -> Execute<'_, S, Account> {
+    store.execute::<Account>(command).on("a1")
+}
+
+/// An account `a1` with these deposits.
+fn account_with<S: EventStore + ?Sized>(store: &S, deposits: &[u64]) {
+    block_on(async {
+        ask(store, OPEN()).await.unwrap();
+        for &cents in deposits {
+            ask(store, deposit(cents)).await.unwrap();
+        }
+    });
+}
