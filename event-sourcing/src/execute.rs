@@ -137,7 +137,7 @@ impl<'s, S: EventStore + ?Sized, D: Decider> Command<'s, S, D> {
     }
 }
 
-/// A command on its way. It is carried out when it is awaited, on whatever runtime; `futures::executor::block_on` will do.
+/// A command on its way. It is carried out when it is awaited, on whatever runtime, or without any by [`Execute::wait`].
 ///
 /// If the future is dropped before it ends, the command may or may not be carried out: see [`Execute::idempotency`].
 #[must_use = "nothing happens before it is awaited"]
@@ -216,6 +216,15 @@ impl<S: EventStore + ?Sized, D: Decider> Execute<'_, S, D> {
     {
         self.keeper = Some(Keeper::new(snapshots.clone()));
         self
+    }
+
+    /// Carries it out on this thread, which waits until that is done: for programs without a runtime. Inside of one, await it.
+    ///
+    /// # Errors
+    ///
+    /// As when it is awaited.
+    pub fn wait(self) -> Result<Done<D>, ExecuteError<D::Rejection>> {
+        futures::executor::block_on(self.into_future())
     }
 }
 

@@ -66,23 +66,8 @@ pub struct Loaded<D: Decider> {
     pub(crate) since_snapshot: u64,
     /// Version of the snapshot that stands in the snapshots' stream, trusted or not.
     pub(crate) standing_snapshot: Option<Version>,
-    /// What has to hold of the beginning of each home stream for the state to be that of the visible events.
-    pub(crate) homes: BTreeMap<StreamName, Beginning>,
-}
-
-/// Where the visible part of a home stream has to begin, for the events in a state to be the visible ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Beginning {
-    /// At this version,
-    pub(crate) first: Version,
-    /// or, unless this is set, before.
-    pub(crate) exactly: bool,
-}
-
-impl Beginning {
-    pub(crate) fn holds(self, first: Version) -> bool {
-        if self.exactly { first == self.first } else { first <= self.first }
-    }
+    /// The version of the oldest event in the state, by home stream.
+    pub(crate) homes: BTreeMap<StreamName, Version>,
 }
 
 impl<D: Decider> std::fmt::Debug for Loaded<D>
@@ -156,13 +141,11 @@ impl<D: Decider> Loaded<D> {
 
     /// Notes that an event is in the state.
     pub(crate) fn count(&mut self, position: Position, stream: &StreamName, version: Version) {
-        let is_stream = matches!(self.boundary, Boundary::Stream(_));
-        if is_stream {
+        if matches!(self.boundary, Boundary::Stream(_)) {
             self.last = Some(version);
         }
         if !self.homes.contains_key(stream) {
-            let beginning = Beginning { first: version, exactly: is_stream };
-            self.homes.insert(stream.clone(), beginning);
+            self.homes.insert(stream.clone(), version);
         }
         self.seen = position;
         self.events += 1;

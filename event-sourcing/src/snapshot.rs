@@ -6,12 +6,13 @@
 //! - Its *fingerprint* is ours: name and fold version of the decider, its format, and the event types with their versions. A snapshot by
 //!   an older program does not know what newer events mean; one by a newer program has a state that we do not know.
 //! - It is of the same boundary, and not of a later moment than the log.
-//! - The visible part of each stream that it was made of still begins where it did. Whoever truncates a stream wants its beginning
-//!   forgotten, and a snapshot must not remember it.
+//! - Every event that it was made of is still visible. Whoever truncates a stream wants its beginning forgotten, and a snapshot must
+//!   not remember it. What a stream hides is always its beginning, so the oldest event of each stream tells.
 //!
 //! A snapshot is an event of type `$snapshot` in a stream of the store's own, `$snapshot-DECIDER-STREAM`, whose retention keeps
 //! the last one. It is written after the command's own events, and if that fails the command has still succeeded.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::decider::{Boundary, Decider, DomainEvent};
 use crate::event::{
     EventId, EventType, Metadata, NAME_SIZE_MAX, NewEvent, Position, StreamName, Version,
 };
-use crate::load::{Beginning, Loaded};
+use crate::load::Loaded;
 use crate::read::{Read, ReadError, Source};
 use crate::retention::METADATA_TYPE;
 use crate::store::EventStore;
@@ -122,8 +123,8 @@ pub enum Ignored {
     Fingerprint,
     /// It is of another boundary.
     Boundary,
-    /// Events that it was made of are not visible any more, or others before them are.
-    Beginning,
+    /// Events that it was made of are not visible any more.
+    Hidden,
     /// It is of a later moment than the log.
     Future,
     /// Its state cannot be read.
@@ -137,9 +138,6 @@ pub enum SnapshotError {
     /// The state does not go into the format.
     #[error("the state does not go into a snapshot")]
     Codec(#[from] CodecError),
-    /// The store could not say where the streams begin.
-    #[error("the store could not be asked about the streams of the snapshot")]
-    Read(#[from] ReadError),
     /// The store did not take it.
     #[error("the snapshot was not recorded")]
     Append(#[from] AppendError),
@@ -156,8 +154,8 @@ struct Header {
     seen: Position,
     /// How many these are.
     events: u64,
-    /// Where the visible part of each home stream began.
-    homes: Vec<(StreamName, Version)>,
+    /// The version of the oldest of them, by home stream.
+    homes: BTreeMap<StreamName, Version>,
 }
 
 /// Reads and writes the snapshots of a decider.
@@ -249,9 +247,7 @@ impl<D: Decider> Keeper<D> {
                 loaded.last = header.last;
                 loaded.seen = header.seen;
                 loaded.events = header.events;
-                let homes = header.homes.into_iter();
-                loaded.homes =
-                    homes.map(|(home, first)| (home, Beginning { first, exactly: true })).collect();
+                loaded.homes = header.homes;
                 SnapshotUse::Used { events: header.events }
             }
             Err(why) => SnapshotUse::Ignored(why),
@@ -281,15 +277,15 @@ impl<D: Decider> Keeper<D> {
         if header.seen > store.head() {
             return Ok(Err(Ignored::Future));
         }
-        for (home, first) in &header.homes {
+        for (home, oldest) in &header.homes {
             let Some(info) = store.stream(home.clone()).await? else {
                 return Ok(Err(Ignored::Future));
             };
             if header.last.is_some_and(|last| last > info.last) {
                 return Ok(Err(Ignored::Future));
             }
-            if info.first != *first || info.retention.tombstoned {
-                return Ok(Err(Ignored::Beginning));
+            if info.first > *oldest {
+                return Ok(Err(Ignored::Hidden));
             }
         }
         Ok((self.decode)(event).map(|state| (header, state)).or(Err(Ignored::State)))
@@ -311,26 +307,19 @@ impl<D: Decider> Keeper<D> {
         self.write(store, loaded).await.transpose()
     }
 
-    /// Writes a snapshot, unless the beginning of one of its streams was just taken away, or somebody else wrote one.
+    /// Writes a snapshot, unless somebody else just did.
     async fn write<S: EventStore + ?Sized>(
         &self,
         store: &S,
         loaded: &Loaded<D>,
     ) -> Result<Option<Position>, SnapshotError> {
-        let mut homes = Vec::with_capacity(loaded.homes.len());
-        for (home, beginning) in &loaded.homes {
-            match store.stream(home.clone()).await? {
-                Some(info) if beginning.holds(info.first) => homes.push((home.clone(), info.first)),
-                _ => return Ok(None),
-            }
-        }
         let header = Header {
             fingerprint: fingerprint::<D>(),
             boundary: loaded.boundary.clone(),
             last: loaded.last,
             seen: loaded.seen,
             events: loaded.events,
-            homes,
+            homes: loaded.homes.clone(),
         };
         let snapshot = NewEvent {
             id: EventId::random(),

@@ -33,7 +33,6 @@ use std::fmt::{Debug, Write as _};
 use crate::decider::{Decider, DomainEvent};
 
 /// What happened before, in order.
-#[must_use]
 pub fn given<D: Decider>(events: impl IntoIterator<Item = D::Event>) -> Given<D> {
     Given { events: events.into_iter().collect() }
 }
@@ -52,7 +51,6 @@ pub struct GivenOn<D: Decider> {
 }
 
 /// What a command came to.
-#[must_use = "nothing is tested yet"]
 pub struct Outcome<D: Decider> {
     decided: Result<Vec<D::Event>, D::Rejection>,
     state: D::State,
@@ -90,6 +88,7 @@ impl<D: Decider> Given<D> {
     ///
     /// As [`GivenOn::when`].
     #[track_caller]
+    #[must_use = "nothing is tested yet"]
     pub fn when(self, command: D::Command) -> Outcome<D>
     where
         D::Id: Default,
@@ -107,6 +106,7 @@ impl<D: Decider> GivenOn<D> {
     ///
     /// If the id makes no boundary, or an event that was given cannot be written and read.
     #[track_caller]
+    #[must_use = "nothing is tested yet"]
     pub fn when(self, command: D::Command) -> Outcome<D>
     where
         D::Command: Debug,

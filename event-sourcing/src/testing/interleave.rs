@@ -157,8 +157,7 @@ impl<S: EventStore> EventStore for WaveringStore<S> {
                     Some(done) => Some(done.await),
                     None => None,
                 };
-                let lost =
-                    || AppendError::Unknown(Failure { message: "lost".into(), cause: None });
+                let lost = || AppendError::Unknown(Failure { message: "lost".into(), cause: None });
                 answer.filter(|_| !is_lost).unwrap_or_else(|| Err(lost()))
             }
             .boxed()

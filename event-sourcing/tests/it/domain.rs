@@ -19,7 +19,7 @@ use event_sourcing::event::Timestamp;
 use event_sourcing::execute::Execute;
 use event_sourcing::machine::Limits;
 use event_sourcing::{DomainStore, EventStore};
-use futures::executor::block_on;
+use futures::FutureExt;
 
 use bank::{Account, AccountCommand};
 
@@ -31,6 +31,11 @@ fn deposit(cents: u64) -> AccountCommand {
 
 fn withdraw(cents: u64) -> AccountCommand {
     AccountCommand::Withdraw { cents }
+}
+
+/// The answer: a store in memory has it at once.
+fn block_on<F: IntoFuture>(asked: F) -> F::Output {
+    asked.into_future().now_or_never().expect("a store in memory answers at once")
 }
 
 /// A store whose clock is set by hand.

@@ -7,23 +7,23 @@ use thiserror::Error;
 
 /// Somebody has an account now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccountOpened {
+pub(crate) struct AccountOpened {
     /// Who.
-    pub owner: String,
+    pub(crate) owner: String,
 }
 
 /// Money came in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MoneyDeposited {
+pub(crate) struct MoneyDeposited {
     /// How much.
-    pub cents: u64,
+    pub(crate) cents: u64,
 }
 
 /// Money went out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MoneyWithdrawn {
+pub(crate) struct MoneyWithdrawn {
     /// How much.
-    pub cents: u64,
+    pub(crate) cents: u64,
 }
 
 impl EventContent for AccountOpened {
@@ -41,7 +41,7 @@ impl EventContent for MoneyWithdrawn {
 domain_events! {
     /// What happens to an account.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum AccountEvent {
+    pub(crate) enum AccountEvent {
         Opened(AccountOpened),
         Deposited(MoneyDeposited),
         Withdrawn(MoneyWithdrawn),
@@ -50,7 +50,7 @@ domain_events! {
 
 /// What can be asked of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccountCommand {
+pub(crate) enum AccountCommand {
     /// To be opened.
     Open {
         /// For whom.
@@ -70,7 +70,7 @@ pub enum AccountCommand {
 
 /// Why an account refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// It cannot be opened twice.
     #[error("the account is open already")]
     IsOpen,
@@ -93,16 +93,16 @@ pub enum Refusal {
 
 /// An account as decisions are made on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccountState {
+pub(crate) struct AccountState {
     /// Whose it is, once it was opened.
-    pub owner: Option<String>,
+    pub(crate) owner: Option<String>,
     /// What is in it, in cents.
-    pub balance: u64,
+    pub(crate) balance: u64,
 }
 
 /// Decides for an account: its boundary is the stream `account-ID`.
 #[derive(Debug)]
-pub struct Account;
+pub(crate) struct Account;
 
 impl Decider for Account {
     const NAME: &'static str = "account";
@@ -160,6 +160,6 @@ impl Decider for Account {
 
 /// An amount as people write it.
 #[must_use]
-pub fn euros(cents: u64) -> String {
+pub(crate) fn euros(cents: u64) -> String {
     format!("€{}.{:02}", cents / 100, cents % 100)
 }

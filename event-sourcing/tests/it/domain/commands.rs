@@ -10,11 +10,10 @@ use event_sourcing::{
     Append, Boundary, Decider, DomainStore, EventStore, EventStoreExt, EventType, ExecuteError,
     Expected, MemoryStore, NewEvent, Position, Read, Source, Version,
 };
-use futures::executor::block_on;
 
 use super::bank::{Account, AccountCommand, AccountEvent, AccountState, Refusal};
 use super::observed::Observed;
-use super::{OPEN, account_with, ask, deposit, store_with_clock, withdraw};
+use super::{OPEN, account_with, ask, block_on, deposit, store_with_clock, withdraw};
 
 fn a1() -> StreamName {
     StreamName::new("account-a1").unwrap()

@@ -67,9 +67,8 @@ async fn round<F>(store: &Arc<StartLine>, race: impl Fn(Arc<StartLine>, usize) -
 where
     F: Future<Output = bool> + Send + 'static,
 {
-    let racers: Vec<_> = (0..RACERS)
-        .map(|racer| tokio::spawn(race(Arc::clone(store), racer)))
-        .collect();
+    let racers: Vec<_> =
+        (0..RACERS).map(|racer| tokio::spawn(race(Arc::clone(store), racer))).collect();
     let mut winners = 0;
     for racer in racers {
         winners += usize::from(racer.await.unwrap());

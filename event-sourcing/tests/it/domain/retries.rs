@@ -10,12 +10,11 @@ use event_sourcing::{
     ExecuteError, MemoryStore, NewEvent, Position, StreamName, domain_events,
 };
 use futures::FutureExt;
-use futures::executor::block_on;
 use serde::{Deserialize, Serialize};
 
 use super::bank::{Account, Refusal};
 use super::courses::{No, Subscribe, Subscription, of};
-use super::{OPEN, account_with, ask, deposit, withdraw};
+use super::{OPEN, account_with, ask, block_on, deposit, withdraw};
 
 #[test]
 fn a_repeated_command_has_its_first_outcome_though_others_came_after_it() {
@@ -64,16 +63,15 @@ fn a_key_for_two_things_is_an_error() {
     account_with(&store, &[100]);
     block_on(ask(&store, deposit(5)).idempotency("k")).unwrap();
     let is_reused = |error: ExecuteError<Refusal>| {
-        assert!(
-            matches!(error, ExecuteError::KeyReused { position: Position(3) }),
-            "{error:?}"
-        );
+        assert!(matches!(error, ExecuteError::KeyReused { position: Position(3) }), "{error:?}");
     };
     is_reused(block_on(ask(&store, deposit(6)).idempotency("k")).unwrap_err());
     is_reused(block_on(ask(&store, withdraw(1)).idempotency("k")).unwrap_err());
     is_reused(block_on(ask(&store, withdraw(1_000_000)).idempotency("k")).unwrap_err());
     block_on(store.execute::<Account>(OPEN()).on("a2")).unwrap();
-    is_reused(block_on(store.execute::<Account>(deposit(5)).on("a2").idempotency("k")).unwrap_err());
+    is_reused(
+        block_on(store.execute::<Account>(deposit(5)).on("a2").idempotency("k")).unwrap_err(),
+    );
     assert_eq!(block_on(store.load::<Account>("a1")).unwrap().state.balance, 105);
     assert_eq!(block_on(store.load::<Account>("a2")).unwrap().state.balance, 0);
 }

@@ -4,9 +4,7 @@ use std::panic::catch_unwind;
 
 use event_sourcing::testing::given;
 
-use super::bank::{
-    Account, AccountEvent, AccountOpened, MoneyDeposited, MoneyWithdrawn, Refusal,
-};
+use super::bank::{Account, AccountEvent, AccountOpened, MoneyDeposited, MoneyWithdrawn, Refusal};
 use super::courses::{No, Subscribe, Subscribed, Subscription, of};
 use super::{OPEN, deposit, withdraw};
 

@@ -6,11 +6,10 @@ use event_sourcing::event::Timestamp;
 use event_sourcing::load::LoadError;
 use event_sourcing::time_travel::{Moment, diff};
 use event_sourcing::{DomainStore, Position, Version};
-use futures::executor::block_on;
 
 use super::bank::Account;
 use super::courses::{Subscribe, Subscription, of};
-use super::{OPEN, ask, deposit, store_with_clock, withdraw};
+use super::{OPEN, ask, block_on, deposit, store_with_clock, withdraw};
 
 #[test]
 fn an_account_can_be_seen_at_any_version_position_and_time() {
