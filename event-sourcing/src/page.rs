@@ -10,6 +10,9 @@ use crate::read::{Direction, From, Page, Read, Source};
 use crate::record;
 use crate::store::StreamInfo;
 
+#[cfg(test)]
+mod tests;
+
 /// How many terms and events are looked at for one page, at most.
 pub const WORK_MAX: u64 = 1 << 16;
 /// The most bytes in a page, whatever the read asks for; one event is returned even if it is larger.

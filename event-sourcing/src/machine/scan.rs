@@ -161,6 +161,7 @@ pub(crate) struct Scan<'a, I: Index> {
     /// The alternatives.
     items: Vec<ItemCursor<I::Postings<'a>>>,
     visibility: Visibility<'a, I>,
+    has_looked: bool,
 }
 
 impl<'a, I: Index> Scan<'a, I> {
@@ -185,6 +186,7 @@ impl<'a, I: Index> Scan<'a, I> {
             at: from.of_event().map(|_| from),
             items: Vec::new(),
             visibility: Visibility::new(index)?,
+            has_looked: false,
         };
         match source {
             Source::Stream(stream) => scan.add_item(&[], &[], Some(stream), from, end)?,
@@ -255,9 +257,11 @@ impl<'a, I: Index> Scan<'a, I> {
             };
             // Where an event cannot be read, the scan stands: what is before it has been returned.
             self.at = Some(candidate);
-            if !budget.take(1) {
+            // One event is looked at however little is left: whoever goes on from where this ends comes to an end.
+            if !budget.take(1) && self.has_looked {
                 return Ok(Found::NotBefore(candidate));
             }
+            self.has_looked = true;
             let entry = self.index.event(candidate)?;
             let found = match entry {
                 Entry::Event(recorded) => self.is_match(&recorded)?.then_some(recorded),

@@ -85,3 +85,45 @@ impl Signal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_are_woken_who_waited_for_less() {
+        let signal = Signal::new(Position(5));
+        let [mut near, mut far] = [5, 7].map(|position| signal.wait_beyond(Position(position)));
+        assert!((&mut near).now_or_never().is_none());
+        signal.advance(Position(7));
+        assert_eq!(near.now_or_never().unwrap().unwrap(), Position(7));
+        assert!((&mut far).now_or_never().is_none());
+        signal.advance(Position(6));
+        assert_eq!(signal.head(), Position(7), "it does not go back");
+        signal.advance(Position(9));
+        assert_eq!(far.now_or_never().unwrap().unwrap(), Position(9));
+        assert_eq!(signal.wait_beyond(Position(8)).now_or_never().unwrap().unwrap(), Position(9));
+    }
+
+    #[test]
+    fn closing_ends_all_waiting() {
+        let signal = Signal::new(Position(1));
+        let waiting = signal.wait_beyond(Position(1));
+        signal.close();
+        assert!(matches!(waiting.now_or_never(), Some(Err(ReadError::Closed))));
+        let late = signal.wait_beyond(Position(0));
+        assert!(matches!(late.now_or_never(), Some(Err(ReadError::Closed))));
+    }
+
+    #[test]
+    fn those_who_stopped_waiting_are_forgotten() {
+        let signal = Signal::new(Position(1));
+        let kept = signal.wait_beyond(Position(1));
+        for _ in 0..100_000 {
+            drop(signal.wait_beyond(Position(1)));
+        }
+        assert!(signal.state().waiting.len() <= 2 * CLEAN_AT_LEAST);
+        signal.advance(Position(2));
+        assert!(kept.now_or_never().is_some());
+    }
+}
