@@ -38,20 +38,21 @@
 //! caller, since a library has no threads of its own to give.
 
 mod background;
+mod builder;
 mod clock;
 mod flight;
+mod load;
 mod tags;
 mod typed;
 
-use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::clock::SystemClock;
-use self::flight::{Flights, Leader, Seat};
+pub use self::builder::Builder;
+use self::flight::Flights;
+pub use self::load::{Load, Loaded};
 use self::tags::Tags;
 pub use self::typed::Typed;
 use crate::engine::Clock;
@@ -59,7 +60,7 @@ use crate::store::{
     Cause, Change, Counters, Cursor, Key, Keyspace, Lifetime, Memory, Policy, SHARDS, ShardSet,
     Store, StoreOptions, Summary,
 };
-use crate::types::{Database, Now, UnixMillis};
+use crate::types::{Database, Now};
 use crate::value::View;
 
 /// Values stand in the first database, so that a server over the same store would show them.
@@ -108,48 +109,6 @@ pub enum Removal {
 
 type Listener = Box<dyn Fn(&[u8], Removal) + Send + Sync>;
 
-/// How a key is loaded, and how long what was loaded is kept.
-#[derive(Clone, Debug, Default)]
-pub struct Load {
-    /// How long it is fresh; None for as long as there is room.
-    pub ttl: Option<Duration>,
-    /// How much longer it may be handed out while it is loaded anew. Counts only with a TTL.
-    pub stale: Duration,
-    /// How long a key that has no value is not asked for again. Zero: not remembered.
-    pub negative_ttl: Duration,
-    /// By which it can be invalidated.
-    pub tags: Vec<String>,
-}
-
-impl Load {
-    /// Fresh for `ttl`, and then gone.
-    #[must_use]
-    pub fn for_ttl(ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), ..Self::default() }
-    }
-
-    /// Handed out for `stale` longer while somebody loads it anew.
-    #[must_use]
-    pub fn stale(mut self, stale: Duration) -> Self {
-        self.stale = stale;
-        self
-    }
-
-    /// A key without a value is remembered as such for `ttl`.
-    #[must_use]
-    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.negative_ttl = ttl;
-        self
-    }
-
-    /// To be invalidated by `tag`, too.
-    #[must_use]
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
-        self
-    }
-}
-
 /// What a cache has counted.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
@@ -167,101 +126,6 @@ pub struct Statistics {
     pub waits: u64,
     /// Bytes of the index of tags, estimated.
     pub tag_bytes: usize,
-}
-
-/// What a cache is made with.
-pub struct Builder {
-    options: StoreOptions,
-    clock: Option<Arc<dyn Clock>>,
-    listeners: Vec<Listener>,
-    tag_bytes: usize,
-    background: bool,
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-impl Builder {
-    /// The most memory to use, in bytes. Unless a policy is chosen, the entries that are used least give way at it.
-    #[must_use]
-    pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.options.limit = bytes;
-        self
-    }
-
-    /// What gives way at the memory limit.
-    #[must_use]
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.options.policy = policy;
-        self
-    }
-
-    /// Seeds the order of keys and what is drawn at random: two caches of one seed do the same. To be a secret where others choose
-    /// the keys, or they could make them collide.
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.options.hash_seed = seed;
-        self
-    }
-
-    /// Where the time comes from, instead of the system.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = Some(clock);
-        self
-    }
-
-    /// Calls `listener` with every key that expired or was evicted: in whichever thread saw to it, outside of all locks, so it
-    /// may call the cache. Costs a copy of the key for every change of the cache.
-    #[must_use]
-    pub fn on_removal(mut self, listener: impl Fn(&[u8], Removal) + Send + Sync + 'static) -> Self {
-        self.listeners.push(Box::new(listener));
-        self
-    }
-
-    /// The most bytes for the index of tags; 16 MiB unless said otherwise. An entry costs its key's bytes and about 48 more for each
-    /// of its tags. When that is not enough, keys that are gone leave the index, and if that does not help, the tag with the most
-    /// keys is invalidated: safe, and a loss of entries.
-    #[must_use]
-    pub fn tag_bytes(mut self, bytes: usize) -> Self {
-        self.tag_bytes = bytes;
-        self
-    }
-
-    /// Sees to expiry on a thread of its own, a hundred times a second, until the last handle is dropped.
-    #[must_use]
-    pub fn background(mut self) -> Self {
-        self.background = true;
-        self
-    }
-
-    /// The cache.
-    #[must_use]
-    pub fn build(self) -> Cache {
-        let inner = Inner {
-            store: Store::new(&self.options),
-            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
-            listeners: self.listeners,
-            flights: Flights::default(),
-            tags: Mutex::new(Tags::new(self.tag_bytes)),
-            knows_absent: AtomicBool::new(false),
-            passing_at_us: AtomicU64::new(0),
-            passing_shard: AtomicU64::new(0),
-            loads: AtomicU64::new(0),
-            loads_failed: AtomicU64::new(0),
-            waits: AtomicU64::new(0),
-            runs_in_background: self.background,
-        };
-        inner.store.observe(!inner.listeners.is_empty());
-        let cache = Cache { inner: Arc::new(inner) };
-        if self.background {
-            background::start(Arc::downgrade(&cache.inner));
-        }
-        cache
-    }
 }
 
 /// A cache within this process. A handle: clones are the same cache.
@@ -290,18 +154,6 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("memory", &self.store.memory()).finish_non_exhaustive()
     }
-}
-
-/// What a look before a load finds.
-enum Found {
-    /// A value that is fresh.
-    Fresh(Vec<u8>),
-    /// A value that should be loaded anew.
-    Stale(Vec<u8>),
-    /// That there is none, by a negative entry.
-    Absent,
-    /// Nothing.
-    Nothing,
 }
 
 impl Cache {
@@ -440,89 +292,6 @@ impl Cache {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// What `key` holds; if nothing, what `load` brings, which is kept as `how` says. Only one caller at a time loads a key, and the
-    /// others wait for it: see the head of the module.
-    ///
-    /// # Errors
-    /// The loader's. What could not be kept, for want of room, is handed out all the same.
-    pub fn get_or_load<E>(
-        &self,
-        key: &[u8],
-        how: &Load,
-        load: impl FnOnce() -> Result<Option<Vec<u8>>, E>,
-    ) -> Result<Option<Vec<u8>>, E> {
-        loop {
-            let stale = match self.look(key, how) {
-                Found::Fresh(value) => return Ok(Some(value)),
-                Found::Absent => return Ok(None),
-                Found::Stale(value) => Some(value),
-                Found::Nothing => None,
-            };
-            match (self.inner.flights.join(key, &how.tags), stale) {
-                (Seat::Leader(leader), stale) => {
-                    if let Some(answer) = self.look_again(key, how, stale.is_some()) {
-                        leader.leave();
-                        return Ok(answer);
-                    }
-                    self.inner.loads.fetch_add(1, Ordering::Relaxed);
-                    let guard = CountFailure::new(&self.inner.loads_failed);
-                    let loaded = load();
-                    return self.land(key, how, leader, loaded, stale, guard);
-                }
-                (Seat::Follower(_), Some(stale)) => return Ok(Some(stale)),
-                (Seat::Follower(flight), None) => {
-                    self.inner.waits.fetch_add(1, Ordering::Relaxed);
-                    if let Some(value) = flight.wait() {
-                        return Ok(value.map(|value| value.to_vec()));
-                    }
-                }
-            }
-        }
-    }
-
-    /// As [`Cache::get_or_load`], for a loader that is a future. Dropping the returned future gives the load up, and the next caller
-    /// that waits begins its own. Needs no particular runtime.
-    ///
-    /// # Errors
-    /// The loader's.
-    pub async fn get_or_load_async<E, F>(
-        &self,
-        key: &[u8],
-        how: &Load,
-        load: impl FnOnce() -> F,
-    ) -> Result<Option<Vec<u8>>, E>
-    where
-        F: Future<Output = Result<Option<Vec<u8>>, E>>,
-    {
-        loop {
-            let stale = match self.look(key, how) {
-                Found::Fresh(value) => return Ok(Some(value)),
-                Found::Absent => return Ok(None),
-                Found::Stale(value) => Some(value),
-                Found::Nothing => None,
-            };
-            match (self.inner.flights.join(key, &how.tags), stale) {
-                (Seat::Leader(leader), stale) => {
-                    if let Some(answer) = self.look_again(key, how, stale.is_some()) {
-                        leader.leave();
-                        return Ok(answer);
-                    }
-                    self.inner.loads.fetch_add(1, Ordering::Relaxed);
-                    let guard = CountFailure::new(&self.inner.loads_failed);
-                    let loaded = load().await;
-                    return self.land(key, how, leader, loaded, stale, guard);
-                }
-                (Seat::Follower(_), Some(stale)) => return Ok(Some(stale)),
-                (Seat::Follower(flight), None) => {
-                    self.inner.waits.fetch_add(1, Ordering::Relaxed);
-                    if let Some(value) = flight.wait_async().await {
-                        return Ok(value.map(|value| value.to_vec()));
-                    }
-                }
-            }
-        }
     }
 
     /// As [`Cache::get`], in the form that a cluster needs.
@@ -685,76 +454,6 @@ impl Cache {
         }
     }
 
-    fn look(&self, key: &[u8], how: &Load) -> Found {
-        let now = self.now();
-        let place = self.inner.store.key(VALUES, key);
-        let mut keys = self.lock(&place, now);
-        let deadline = if how.stale.is_zero() { None } else { keys.deadline(&place).flatten() };
-        let found = match keys.get(&place) {
-            Some(View::String(bytes)) if is_stale(deadline, how, now) => {
-                Found::Stale(bytes.to_vec())
-            }
-            Some(View::String(bytes)) => Found::Fresh(bytes.to_vec()),
-            _ => {
-                let absent = self.inner.knows_absent.load(Ordering::Relaxed)
-                    && keys.peek(&self.inner.store.key(ABSENT, key)).is_some();
-                if absent { Found::Absent } else { Found::Nothing }
-            }
-        };
-        self.settle(keys);
-        found
-    }
-
-    /// Between the look and taking the lead, another one may have loaded: what it brought, if that is so.
-    fn look_again(&self, key: &[u8], how: &Load, stale: bool) -> Option<Option<Vec<u8>>> {
-        match self.look(key, how) {
-            Found::Fresh(value) => Some(Some(value)),
-            Found::Absent if !stale => Some(None),
-            _ => None,
-        }
-    }
-
-    /// Keeps what was loaded and hands it to all who wait.
-    fn land<E>(
-        &self,
-        key: &[u8],
-        how: &Load,
-        leader: Leader<'_>,
-        loaded: Result<Option<Vec<u8>>, E>,
-        stale: Option<Vec<u8>>,
-        guard: CountFailure<'_>,
-    ) -> Result<Option<Vec<u8>>, E> {
-        let value = match (loaded, stale) {
-            (Ok(value), _) => value,
-            (Err(_), Some(stale)) => return Ok(Some(stale)),
-            (Err(error), None) => return Err(error),
-        };
-        guard.none();
-        if !leader.is_void() {
-            match &value {
-                Some(bytes) => {
-                    let now = self.now();
-                    let lifetime = how.ttl.map_or(Lifetime::Forever, |ttl| {
-                        Lifetime::Until(now.unix.after(ttl.saturating_add(how.stale)))
-                    });
-                    // What cannot be kept is handed out all the same.
-                    let _kept = self.set_until(key, bytes, lifetime, now);
-                    self.note_tags(key, how.tags.iter().map(String::as_str));
-                }
-                None => {
-                    self.remove_all(&[key]);
-                    self.note_absent(key, how.negative_ttl);
-                }
-            }
-            if leader.is_void() {
-                // Invalidated just now: too late for the look above, and perhaps too early to have removed what was set since.
-                self.remove_all(&[key]);
-            }
-        }
-        leader.finish(value.as_deref());
-        Ok(value)
-    }
-
     fn remove_all(&self, gone: &[impl AsRef<[u8]>]) -> usize {
         let mut removed = 0;
         for key in gone {
@@ -793,33 +492,6 @@ impl Cache {
             }
         }
         removed
-    }
-}
-
-fn is_stale(deadline: Option<UnixMillis>, how: &Load, now: Now) -> bool {
-    deadline.is_some_and(|at| u128::from(now.unix.until(at)) <= how.stale.as_millis())
-}
-
-/// Counts a load as failed unless it is told otherwise: a panic, or the end of a future, tells nobody.
-struct CountFailure<'c> {
-    counter: Option<&'c AtomicU64>,
-}
-
-impl<'c> CountFailure<'c> {
-    fn new(counter: &'c AtomicU64) -> Self {
-        Self { counter: Some(counter) }
-    }
-
-    fn none(mut self) {
-        self.counter = None;
-    }
-}
-
-impl Drop for CountFailure<'_> {
-    fn drop(&mut self) {
-        if let Some(counter) = self.counter {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 
@@ -889,9 +561,6 @@ impl Inner {
         true
     }
 }
-
-/// An infallible loader's result: for loaders that cannot fail.
-pub type Loaded = Result<Option<Vec<u8>>, Infallible>;
 
 #[cfg(test)]
 mod tests;

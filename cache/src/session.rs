@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::pubsub::Subscriptions;
 use crate::resp::{Protocol, Reply};
 use crate::slot::Slot;
-use crate::store::{Keyspace, ShardSet};
+use crate::store::{Charge, Keyspace, ShardSet};
 use crate::totals::{Counter, Outcome, Tally};
 use crate::tracking::Choice;
 use crate::types::{Database, Now};
@@ -47,7 +47,7 @@ pub enum Waiting {
     #[default]
     Nothing,
     /// For the end of `CLIENT PAUSE`, to carry out the command that was held back.
-    Pause(Box<[Box<[u8]>]>),
+    Pause(Box<[Box<[u8]>]>, Charge),
     /// For a moment on the monotonic clock, in microseconds, to answer `OK`.
     Moment(u64),
 }
@@ -249,7 +249,7 @@ impl Session {
                     engine.review_observation();
                 }
             }
-            Waiting::Pause(arguments) => {
+            Waiting::Pause(arguments, _charge) => {
                 self.client.mark(Mark::PAUSED, false);
                 let arguments: Vec<&[u8]> = arguments.iter().map(|it| &**it).collect();
                 if !self.client.is_doomed() {
@@ -435,7 +435,9 @@ impl Session {
             self.client.mark(Mark::PAUSED, false);
             return false;
         }
-        self.waiting = Waiting::Pause(arguments.iter().map(|it| Box::from(*it)).collect());
+        let mut charge = engine.store.charge();
+        charge.set(transaction::cost(arguments));
+        self.waiting = Waiting::Pause(arguments.iter().map(|it| Box::from(*it)).collect(), charge);
         self.next = Next::Wait(Some(until_us));
         true
     }

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
 
+use std::convert::Infallible;
+
 use super::*;
+use crate::types::UnixMillis;
 
 #[derive(Debug)]
 struct HandClock(AtomicU64);

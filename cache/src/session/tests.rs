@@ -306,3 +306,18 @@ fn a_user_whose_name_is_no_text_is_known_by_it() {
     assert_eq!(node.call(&[b"ACL", b"DELUSER", b"u\xff"]), b":1\r\n");
     assert!(theirs.client.is_doomed());
 }
+
+#[test]
+fn what_is_held_back_counts_against_the_limit_of_memory() {
+    let mut node = TestNode::new();
+    let mut other = node.connect();
+    node.run("CLIENT PAUSE 100");
+    let before = node.engine.store.memory().buffers;
+    let value = vec![b'v'; 10_000];
+    assert_eq!(call(&node.engine, &mut other, &[&b"SET"[..], b"a", &value]), b"");
+    assert!(node.engine.store.memory().buffers >= before + 10_000);
+    node.clock.advance_ms(100);
+    let mut out = Vec::new();
+    other.wait_is_over(&node.engine, node.engine.clock.now(), &mut out);
+    assert_eq!((&out[..], node.engine.store.memory().buffers), (&b"+OK\r\n"[..], before));
+}

@@ -54,8 +54,8 @@ pub(crate) fn watch_cost(key: &[u8]) -> i64 {
     i64::try_from(2 * key.len() + BESIDES).unwrap_or(i64::MAX)
 }
 
-/// What a queued command occupies, in bytes, roughly.
-fn cost(arguments: &[&[u8]]) -> usize {
+/// What a command that is kept for later occupies, in bytes, roughly.
+pub(super) fn cost(arguments: &[&[u8]]) -> usize {
     COMMAND_COST + arguments.iter().map(|it| it.len() + ARGUMENT_COST).sum::<usize>()
 }
 

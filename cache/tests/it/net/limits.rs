@@ -111,6 +111,22 @@ fn a_slow_reader_is_disconnected_while_another_goes_on() {
 }
 
 #[test]
+fn a_monitor_that_does_not_read_is_disconnected_and_costs_nobody_else_anything() {
+    let node = Node::start();
+    let (mut slow, mut other) = (node.connect(), node.connect());
+    assert_eq!(other.ask("CONFIG SET client-output-buffer-limit \"pubsub 1mb 0 0\""), "+OK");
+    assert_eq!(slow.ask("MONITOR"), "+OK");
+    let value = "v".repeat(100_000);
+    let set = request(&[b"SET", b"a", value.as_bytes()]);
+    while node.engine.monitors.is_used() {
+        other.send(&set);
+        assert_eq!(other.reply(), "+OK");
+    }
+    node.wait_for_connections(1);
+    drop(slow);
+}
+
+#[test]
 fn an_idle_client_is_disconnected_if_the_setting_says_so() {
     let node = Node::start_with(|engine, _| {
         engine.settings.set(&[("timeout", "1")]).unwrap();
