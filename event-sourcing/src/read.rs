@@ -36,7 +36,7 @@ pub enum Source {
     Query(Query),
 }
 
-/// Where a read begins. Beyond the last event it finds nothing, which is no error.
+/// Where a read begins. Beyond the last event it finds nothing, which is no error; going backward, all events are before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     /// At the first event, or going backward at the last.
@@ -121,7 +121,7 @@ pub struct Page {
     /// Where the next page begins; `None` at the end of what there was.
     pub next: Option<From>,
     /// Every match up to this position (going backward: down to it) is in this page or an earlier one: what a checkpoint may say.
-    /// Going forward to the end it is [`Page::head`].
+    /// Going forward to the end it is [`Page::head`], and going backward to the end [`Position::BEGINNING`].
     pub scanned: Position,
     /// The last position of the log when the page was read. Later events are not in it.
     pub head: Position,

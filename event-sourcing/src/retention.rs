@@ -40,6 +40,8 @@ pub struct Retention {
 
 /// Type of the event that says what was decided about a stream.
 pub const METADATA_TYPE: &str = "$metadata";
+/// The most that can be said about a stream, in bytes. It is read whenever it is asked what of the stream can be seen.
+pub const METADATA_SIZE_MAX: usize = 64 << 10;
 /// Type of the event that closes a stream for ever.
 pub const TOMBSTONE_TYPE: &str = "$tombstone";
 

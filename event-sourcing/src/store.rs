@@ -36,7 +36,8 @@ pub type Pending<T> = BoxFuture<'static, T>;
 /// - A read shows only what is durable, a page is of one moment, and what one page has shown no later one takes back: its order is
 ///   the order of the log, without gaps that close later.
 pub trait EventStore: Debug + Send + Sync + 'static {
-    /// Records events, if the append's checks hold. Appends are carried out in some order, one at a time.
+    /// Records events, if the append's checks hold. Appends are carried out one at a time, those of one caller in the order of its
+    /// calls; none has to be waited for before the next.
     fn append(&self, append: Append) -> Pending<Result<Committed, AppendError>>;
 
     /// Reads a page.

@@ -167,7 +167,8 @@ impl<S: EventStore> Subscription<S> {
             filter: filter.clone(),
             count_max: *count_max,
             bytes_max: *bytes_max,
-            ..Read::forward(source.clone()).from(From::Position(self.scanned.next()))
+            ..Read::forward(source.clone())
+                .from(From::Position(Position(self.scanned.0.saturating_add(1))))
         };
         let head = self.store.head();
         Doing::Read(self.store.read(read), head)

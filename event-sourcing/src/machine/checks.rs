@@ -35,7 +35,7 @@ pub(super) fn check<I: Index>(
                 check_stream(index, stream, *expected, &mut winners)
             }
             Check::NoMatch { query, after } => {
-                let after = evaluated_to.max(*after);
+                let after = evaluated_to.min(head).max(*after);
                 let source = Source::Query(query.clone());
                 winners.add_all(index, &source, after.next()).map(|(first, _)| {
                     first.map(|position| FailedCheck::Match { check: place, position })

@@ -7,7 +7,7 @@ use crate::condition::{Check, QUERY_ITEMS_MAX, QUERY_TERMS_MAX, Query, STREAM_LA
 use crate::error::InvalidAppend;
 use crate::event::{NewEvent, StreamName};
 use crate::record;
-use crate::retention::{METADATA_TYPE, Retention, TOMBSTONE_TYPE};
+use crate::retention::{METADATA_SIZE_MAX, METADATA_TYPE, Retention, TOMBSTONE_TYPE};
 
 /// Bounds of an append. All nodes of a group must have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,9 @@ fn check_names(stream: &StreamName, event: &NewEvent) -> Result<(), InvalidAppen
         }
         return match event_type {
             TOMBSTONE_TYPE => Ok(()),
+            METADATA_TYPE if event.data.len() > METADATA_SIZE_MAX => {
+                reserved(format!("what is said about a stream may have {METADATA_SIZE_MAX} bytes"))
+            }
             METADATA_TYPE => match Retention::parse(&event.data) {
                 Ok(_) => Ok(()),
                 Err(why) => reserved(format!("what {stream} is to say makes no sense: {why}")),

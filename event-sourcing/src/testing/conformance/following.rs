@@ -105,9 +105,11 @@ fn from_every_checkpoint(case: &mut Case) {
         assert_eq!(events(&follow(after)), events(&whole[index + 1..]), "from {after}");
     }
     // A position beyond the log is somebody else's, or this is an older copy of the log.
-    let mut forged = case.store().subscribe(Subscribe::to(Source::All).after(at(41)));
-    let answer = block_on(forged.next());
-    assert!(matches!(answer, Err(ReadError::Invalid(_))), "{answer:?}");
+    for position in [41, u64::MAX] {
+        let mut forged = case.store().subscribe(Subscribe::to(Source::All).after(at(position)));
+        let answer = block_on(forged.next());
+        assert!(matches!(answer, Err(ReadError::Invalid(_))), "{answer:?}");
+    }
 }
 
 fn before_it_exists(case: &mut Case) {

@@ -10,7 +10,7 @@ use crate::condition::Expected;
 use crate::error::InvalidAppend;
 use crate::event::{Timestamp, Version};
 use crate::read::{Read, ReadError, Source};
-use crate::retention::Retention;
+use crate::retention::{METADATA_SIZE_MAX, Retention};
 use crate::store::EventStoreExt;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -236,6 +236,8 @@ fn senseless_decisions(case: &mut Case) {
         let refused = matches!(answer, Err(AppendError::Invalid(InvalidAppend::Reserved(_))));
         assert!(refused, "{json}: {answer:?}");
     }
+    let long = format!(r#"{{"mine":"{}"}}"#, "x".repeat(METADATA_SIZE_MAX));
+    assert!(matches!(case.say("a", &long), Err(AppendError::Invalid(_))));
     case.say("a", r#"{"$tb":null,"$maxCount":null}"#).expect("it says nothing");
     // What it truncates may be written by the same append.
     let said = |before| {
