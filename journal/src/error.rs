@@ -225,19 +225,22 @@ pub enum ReadError {
         /// The damaged positions; an end of [`u64::MAX`] means that it is not known where they end.
         positions: Range<u64>,
     },
-    /// The frame of the first item does not read back as it was written: it rotted since the journal was opened.
+    /// The frame of the first item does not read back as it was written: it rotted since the journal was opened, or since its
+    /// segment was sealed.
     #[error("items {positions:?} are damaged: segment {segment}, byte {offset}")]
     Corrupt {
-        /// The items in the frame.
+        /// The items that are lost with it, among them the first one that was asked for. What is behind them can be read.
         positions: Range<u64>,
         /// The frame's segment.
         segment: u64,
-        /// Where the frame begins, in bytes from the beginning of the segment.
+        /// Where bytes stop being intact frames, from the beginning of the segment.
         offset: u64,
     },
     /// The disk failed.
     #[error("reading segment {segment} failed")]
     Io {
+        /// The items in what was to be read: those behind them may be readable.
+        positions: Range<u64>,
         /// The segment.
         segment: u64,
         /// What the disk said.

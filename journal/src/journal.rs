@@ -91,6 +91,8 @@ pub struct SegmentInfo {
     pub positions: Range<u64>,
     /// It is complete; only the last one is not.
     pub sealed: bool,
+    /// How often it was replaced.
+    pub generation: u64,
 }
 
 /// An open journal. Dropping it without [`Journal::close`] loses what was not synced, as a crash would.
@@ -269,7 +271,6 @@ impl Journal {
         };
         let damaged = !recovery.damaged.is_empty();
         let status = Status::default();
-        let trust_seals = options.trust_seals;
         let mut journal = Self {
             shared: Arc::new(Shared::new(options.id, status.clone(), index)),
             home,
@@ -280,7 +281,7 @@ impl Journal {
             first_segment,
             active,
             spare: None,
-            seals: if damaged || !trust_seals { Vec::new() } else { seals },
+            seals: if damaged { Vec::new() } else { seals },
             attempts: 0,
             queued: Vec::new(),
             changes: Vec::new(),
@@ -561,6 +562,7 @@ impl Journal {
             length: segment.length,
             positions: index.runs.positions_in(segment.number),
             sealed: segment.number != self.active.number,
+            generation: segment.generation,
         };
         self.segments.iter().map(info).collect()
     }

@@ -22,6 +22,10 @@
 //! carries only that. The highest such claim in an intact frame divides what may be torn from what must not be. See `recovery.rs` for
 //! the rule, `frame.rs` and `docs/formats.md` for the bytes, `journal/rotation.rs` for how a segment begins.
 //!
+//! Where the items stand is kept in memory as *runs* of frames, a few tenths of a byte an item (`runs.rs`). A log of many segments is
+//! opened without looking through them if their *seals* are trusted, small files on which nothing depends (`seal.rs`). What takes long
+//! is done beside the writer: [`Rewriter`] rewrites a segment, [`PendingSeal`] writes a seal, [`Reader::verify`] looks for damage.
+//!
 //! ```
 //! use std::sync::Arc;
 //! use lattice_journal::{Batch, Journal, JournalOptions, MemoryDisk};
@@ -47,10 +51,14 @@
 //! - A disk that acknowledges a sync and forgets it can take back the last frames without a trace, as long as no later frame that
 //!   vouches for them survived. Only a peer remembers then. The same goes for the loss of the *last* segment's file.
 //! - Damage is reported, not repaired: there is no call yet that writes items back in place.
-//! - A sector that cannot be read at all fails the opening, where it could be reported as damage.
+//! - A sector that cannot be read at all fails the opening if it is looked at, where it could be reported as damage.
 //! - A segment is allocated, not filled with zeros beforehand: file systems that copy on write give no promise of space, and the
 //!   first write to each block costs the file system a record of its own.
-//! - The index holds one entry a frame in memory, and reading one item reads its whole frame.
+//! - Reading one item reads up to 32 KiB around it, or its whole batch if that is longer.
+//! - With [`JournalOptions::trust_seals`], damage in a complete segment is found when it is read, and not when the journal is opened:
+//!   the journal then opens for writing. Who wants to know calls [`Reader::verify_all`] now and then.
+//! - A segment that is rewritten, and one that is looked through, takes memory in proportion to its length or the number of its
+//!   frames for that time.
 
 mod batch;
 pub mod disk;

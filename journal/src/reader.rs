@@ -190,7 +190,10 @@ impl<'a> Stretch<'a> {
         file: &dyn DiskFile,
         buffer: &'a mut Vec<u8>,
     ) -> Result<Self, ReadError> {
-        let io = |source| ReadError::Io { segment: run.segment, source };
+        let io = |source| {
+            let positions = run.first..run.end();
+            ReadError::Io { positions, segment: run.segment, source }
+        };
         let length = to_usize(run.length);
         if buffer.len() < length {
             // What the buffer held is not worth a copy.

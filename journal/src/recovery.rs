@@ -221,7 +221,7 @@ pub(crate) fn recover(
             let is_there = listing.seals.binary_search(&number).is_ok();
             is_there.then(|| Sealed::read(disk, directory, journal, number, file)).flatten()
         };
-        let recovered = recover_from(&open, &sealed, directory, journal, listing)?;
+        let recovered = recover_from(&open, Some(&sealed), directory, journal, listing)?;
         if recovered.recovery.damaged.is_empty() {
             return Ok(recovered);
         }
@@ -237,7 +237,7 @@ pub(crate) fn recover_by_scan(
     journal: u128,
     listing: &Listing,
 ) -> Result<Recovered, OpenError> {
-    recover_from(open, &|_, _| None, directory, journal, listing)
+    recover_from(open, None, directory, journal, listing)
 }
 
 type Opener<'a> = &'a dyn Fn(u64) -> Result<Arc<dyn DiskFile>, OpenError>;
@@ -247,7 +247,7 @@ type Unsealer<'a> = &'a dyn Fn(u64, &dyn DiskFile) -> Option<Sealed>;
 
 fn recover_from(
     open: Opener<'_>,
-    sealed_by: Unsealer<'_>,
+    sealed_by: Option<Unsealer<'_>>,
     directory: &Path,
     journal: u128,
     listing: &Listing,
@@ -281,13 +281,16 @@ fn recover_from(
     replay.missing(first_segment.max(1), *sealed.first().unwrap_or(&last), first_segment > 0);
     for number in sealed {
         let file = open(*number)?;
-        if let Some(sealed) = sealed_by(*number, &*file).filter(|sealed| replay.fits(sealed)) {
+        let sealed = sealed_by.and_then(|sealed_by| sealed_by(*number, &*file));
+        if let Some(sealed) = sealed.filter(|sealed| replay.fits(sealed)) {
             replay.by_seal(&sealed, file);
             continue;
         }
         let scan = scan_segment(&*file, *number, replay.expected())?;
         replay.sealed(&scan, file);
-        seals.extend(replay.seal(journal));
+        if sealed_by.is_some() {
+            seals.extend(replay.seal(journal));
+        }
     }
     let lowest = replay.expected();
     if last_scan.frames().any(|frame| frame.header.sequence < lowest) {

@@ -26,7 +26,6 @@ impl Reader {
     /// If the disk fails.
     pub fn verify(&self, segment: u64) -> Result<Vec<Damage>, ReadError> {
         let journal = self.shared.journal;
-        let io = |source| ReadError::Io { segment, source };
         // What is durable now is in the file, and bytes that were written do not change: the scan that follows sees them all.
         let durable_end = self.shared.status.durable_end();
         let index = self.shared.index();
@@ -35,12 +34,13 @@ impl Reader {
         let behind =
             index.files.range(segment..).nth(1).map(|(number, file)| (*number, Arc::clone(file)));
         drop(index);
+        let io = |source| ReadError::Io { positions: held.clone(), segment, source };
 
         let scanned = scan(&*file, journal, segment, 0).map_err(io)?;
         let end_sequence = match behind {
             // That of the next segment's checkpoint. If it cannot be told, this segment's own frames have to do.
             Some((next, file)) => read_header(&*file, journal, next)
-                .map_err(|source| ReadError::Io { segment: next, source })?
+                .map_err(io)?
                 .map_or(0, |header| header.first_sequence),
             None => durable_end,
         };

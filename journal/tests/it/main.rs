@@ -6,6 +6,7 @@ mod every_byte;
 mod faults;
 mod golden;
 mod inspecting;
+mod measure;
 mod model;
 mod opening;
 mod reading;
