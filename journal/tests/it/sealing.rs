@@ -263,3 +263,29 @@ fn seals_under_way_keep_the_directory_in_use() {
     drop(taken);
     assert!(open_trusting(&disk, SEGMENT).is_ok());
 }
+
+#[test]
+fn generation_and_checksum_of_a_segment_are_both_looked_at() {
+    let disk = MemoryDisk::new();
+    let model = written(&disk, true);
+    let number = *seals(&disk).last().unwrap();
+    let rewritten = |text: Option<u8>| {
+        let disk = disk.fork();
+        let (mut journal, _) = open_trusting(&disk, SEGMENT).unwrap();
+        let mut fill = |_, bytes: &[u8]| text.map(|byte| vec![byte; bytes.len()]);
+        journal.replace_segment(number, &mut fill).unwrap();
+        journal.close().unwrap();
+        disk
+    };
+    // The same content in another generation, which only has another length if the segment was not full.
+    let (same, a, b) = (rewritten(None), rewritten(Some(b'a')), rewritten(Some(b'b')));
+    let again = same.fork();
+    open_trusting(&again, SEGMENT).unwrap().0.replace_segment(number, &mut |_, _| None).unwrap();
+    for (disk, seal_of) in [(&again, &same), (&a, &b), (&b, &a)] {
+        let disk = disk.fork();
+        disk.set_content(seal_path(number), seal_of.content(seal_path(number)).unwrap());
+        let (mut journal, recovery) = open_trusting(&disk, SEGMENT).unwrap();
+        assert_eq!((recovery.damaged, journal.positions().end), (Vec::new(), model.next));
+        assert_eq!(journal.take_seals().len(), 1, "it is not believed");
+    }
+}
