@@ -1,0 +1,487 @@
+//! The store on disk without its threads: a plain struct that one owner drives, and whose every step is a call.
+//!
+//! [`EventLog::stage`] decides about an append and gives its events their places; [`EventLog::commit`] writes everything staged as one
+//! frame of the journal, with one sync, and then shows it to the readers. An answer of `stage`, whether yes or no, must not leave the
+//! process before `commit` has returned: until then the events that it is about may still be lost. If `commit` fails, all of them are.
+//!
+//! Everything else can be done from other threads, for it changes no answer: [`EventLog::reader`] gives views for reading, and
+//! [`EventLog::indexer`] makes index files of segments that are complete.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use lattice_journal::{
+    AppendError as JournalAppendError, Batch, Disk, Journal, JournalError, JournalOptions, Status,
+};
+
+use super::blocks::Fault;
+use super::chain::{Chain, ChainHead};
+use super::directory::Directory;
+use super::error::{OpenError, failure, refusal};
+use super::index_file::Binding;
+use super::memtable::Memtable;
+use super::options::JournalStoreOptions;
+use super::part::{Access, Part};
+use super::records;
+use super::tail::Tail;
+use super::view::{Published, Shared, View};
+use crate::append::{Append, AppendError, Committed};
+use crate::error::Failure;
+use crate::event::{Position, StreamName, Timestamp};
+use crate::machine::{Entry, EventMachine, Index};
+use crate::page;
+use crate::read::{Page, Read, ReadError};
+use crate::record;
+use crate::store::{StreamInfo, TypeCount};
+
+/// Bytes that a record adds to what its event carries, at most: its places, lengths and key.
+const RECORD_OVERHEAD: usize = 1024;
+
+/// A log of events on disk.
+#[derive(Debug)]
+pub struct EventLog {
+    machine: EventMachine<View>,
+    journal: Journal,
+    shared: Arc<Shared>,
+    directory: Directory,
+    /// `None` if events are damaged.
+    chain: Option<Chain>,
+    damage: Arc<[Range<u64>]>,
+    failed: Option<Failure>,
+    /// Bytes that the staged events may need.
+    staged_bytes: usize,
+    counts: LogCounts,
+}
+
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounts {
+    /// Frames written, each with one sync.
+    pub commits: u64,
+    /// Events in them.
+    pub events: u64,
+}
+
+impl EventLog {
+    /// Opens the log in a directory, or begins one there.
+    ///
+    /// The events since the last complete segment are read, and those of complete segments whose index file is missing or not
+    /// intact. If events are damaged the log is open for reading only: see [`EventLog::damage`].
+    ///
+    /// # Errors
+    ///
+    /// If the directory is in use or holds something else, or if the disk fails.
+    pub fn open(disk: Arc<dyn Disk>, options: &JournalStoreOptions) -> Result<Self, OpenError> {
+        options.check()?;
+        let directory = Directory::open(disk, &options.directory, options.id)?;
+        let mut layout = JournalOptions::new(directory.id);
+        layout.segment_size = layout.segment_size.min(options.segment_size);
+        layout.segment_size_max = options.segment_size;
+        let room = |size: usize, records: usize| {
+            u64::try_from(size + records * RECORD_OVERHEAD).expect("options are checked")
+        };
+        let limits = options.limits;
+        layout.item_size_max = room(limits.event_size_max, 1);
+        // A group is full when it has its size, and then one more append may have come.
+        let group = options.group_size_max + limits.append_size_max;
+        layout.batch_size_max = room(group, limits.events_max + 64);
+        let (journal, recovery) = Journal::open(directory.disk(), directory.log(), layout)?;
+        for damage in &recovery.damaged {
+            tracing::error!(%damage, "the log is damaged: it is open for reading only");
+        }
+        let reader = journal.reader();
+        let mut damage: Vec<Range<u64>> = recovery
+            .damaged
+            .iter()
+            .map(|damage| damage.items.clone())
+            .filter(|items| !items.is_empty())
+            .collect();
+        let sound = recovery.damaged.is_empty();
+
+        let segments = journal.segments();
+        let numbers: Vec<u64> = segments.iter().map(|segment| segment.number).collect();
+        if sound && let Err(error) = directory.clean_index(&numbers) {
+            tracing::warn!(%error, "old index files could not be removed");
+        }
+        let mut parts: Vec<Arc<Part>> = Vec::new();
+        for segment in &segments {
+            let positions = segment.positions.clone();
+            let binding = Binding {
+                journal: directory.id,
+                segment: segment.number,
+                length: segment.length,
+                positions: positions.clone(),
+            };
+            if !segment.sealed {
+                let loaded = records::load(&reader, positions)?;
+                damage.extend(loaded.damaged);
+                parts.push(Arc::new(Part::growing(segment.number, loaded.memtable)));
+            } else if !positions.is_empty() {
+                let (part, lost) = open_part(&directory, &reader, &binding, sound)?;
+                damage.extend(lost);
+                parts.push(Arc::new(part));
+            }
+        }
+        let head = Position(recovery.positions.end - 1);
+        damage.sort_by_key(|range| range.start);
+        damage.dedup();
+        let readable = damage.is_empty() && sound && recovery.positions.start == 1;
+        let chain = if readable {
+            let chain = Chain::from_state(journal.state());
+            chain.map(|chain| continue_chain(chain, &reader, head)).transpose()?
+        } else {
+            None
+        };
+        let failed = (!readable || chain.is_none()).then(|| {
+            refusal("events of the log are damaged: it is open for reading only until it is repaired")
+        });
+        let published = Published { parts: Arc::new(parts), head };
+        let tail = Tail::new(options.tail_bytes_max);
+        let shared = Arc::new(Shared::new(reader, tail, published, !readable));
+        let view = View::new(&shared, Access::Disk);
+        Ok(Self {
+            machine: EventMachine::new(view, limits),
+            journal,
+            shared,
+            directory,
+            chain,
+            damage: damage.into(),
+            failed,
+            staged_bytes: 0,
+            counts: LogCounts::default(),
+        })
+    }
+
+    /// Decides about an append. If it is carried out its events are staged. The answer must not be given to anybody before
+    /// [`EventLog::commit`] has returned.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not carried out.
+    pub fn stage(&mut self, append: Append, now: Timestamp) -> Result<Committed, AppendError> {
+        if let Some(failure) = &self.failed {
+            return Err(AppendError::Failed(failure.clone()));
+        }
+        let applied = self.machine.apply(append, Position::BEGINNING, now)?;
+        let sizes = applied.recorded.iter().map(|event| record::size(&event.stream, &event.event));
+        self.staged_bytes += sizes.map(|size| size + RECORD_OVERHEAD).sum::<usize>();
+        Ok(applied.committed)
+    }
+
+    /// Bytes that the staged events may need in the journal. The owner commits before they are many.
+    #[must_use]
+    pub fn staged_bytes(&self) -> usize {
+        self.staged_bytes
+    }
+
+    /// Makes all staged events durable, as one frame with one sync, and shows them to readers. Returns the last durable position.
+    ///
+    /// # Errors
+    ///
+    /// Nothing that was staged is recorded after [`AppendError::DiskFull`], which may pass. After [`AppendError::Unknown`] that is not
+    /// known, and the log takes no more appends.
+    pub fn commit(&mut self) -> Result<Position, AppendError> {
+        self.staged_bytes = 0;
+        let staged = self.machine.index().staged();
+        let Some((first, _)) = staged.first() else {
+            return match &self.failed {
+                Some(failure) => Err(AppendError::Unknown(failure.clone())),
+                None => Ok(self.machine.index().head()),
+            };
+        };
+        let first = first.position;
+        let mut chain = self.chain.clone().unwrap_or_default();
+        let mut completes = false;
+        let mut items = Vec::with_capacity(staged.len());
+        for (recorded, key) in staged {
+            let item = record::encode(recorded, key.as_ref());
+            completes |= chain.push(&record::leaf_hash(&item));
+            items.push(item);
+        }
+        let state = completes.then(|| chain.state());
+        let batch = Batch { first: first.0, items, state, ..Batch::default() };
+        if let Err(error) = self.journal.append(&batch) {
+            return Err(self.drop_staged(error));
+        }
+        if let Err(error) = self.journal.sync() {
+            return Err(self.fail(match error {
+                JournalError::Fatal(fatal) => failure(&fatal),
+                error => refusal(&error.to_string()),
+            }));
+        }
+        self.chain = Some(chain);
+        Ok(self.publish(first))
+    }
+
+    /// Shows the staged events, which are durable now.
+    fn publish(&mut self, first: Position) -> Position {
+        let mut published = self.shared.published();
+        let growing = published.parts.last().expect("the last part grows");
+        let segments = self.journal.segments();
+        let segment = segments.last().expect("a journal has at least one segment").number;
+        if growing.segment != segment {
+            let mut parts = Vec::clone(&published.parts);
+            growing.freeze(first.0);
+            if growing.first == first.0 {
+                // Nothing came to be in that segment.
+                parts.pop();
+            }
+            parts.push(Arc::new(Part::growing(segment, Memtable::new(first))));
+            published.parts = Arc::new(parts);
+        }
+        let staged = self.machine.index().staged();
+        self.counts.commits += 1;
+        self.counts.events += u64::try_from(staged.len()).expect("a count");
+        let entries: Vec<Entry> =
+            staged.iter().map(|(event, _)| Entry::Event(Arc::clone(event))).collect();
+        let keys = staged.iter().map(|(_, key)| key.as_ref());
+        let growing = published.parts.last().expect("the last part grows");
+        growing.insert(entries.iter().zip(keys));
+        self.shared.tail.extend(staged.iter().map(|(event, _)| event));
+        published.head = self.machine.index().head();
+        let head = published.head;
+        self.shared.publish(published);
+        self.machine.index_mut().refresh();
+        head
+    }
+
+    /// What was staged cannot be written.
+    fn drop_staged(&mut self, error: JournalAppendError) -> AppendError {
+        match error {
+            JournalAppendError::NoSpace { .. } => {
+                self.machine.index_mut().refresh();
+                AppendError::DiskFull
+            }
+            JournalAppendError::Fatal(fatal) => self.fail(failure(&fatal)),
+            // Limits and positions were seen to; whatever it is, nothing was written.
+            error => self.fail(refusal(&error.to_string())),
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> AppendError {
+        tracing::error!(%failure, "the store has failed: it takes no more appends");
+        self.machine.index_mut().refresh();
+        self.failed = Some(failure.clone());
+        AppendError::Unknown(failure)
+    }
+
+    /// To be called when there was nothing to do for a while: lets recovery tell a torn tail from damage, and tries to get back
+    /// room for the next segment.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::commit`].
+    pub fn mark(&mut self) -> Result<(), AppendError> {
+        match self.journal.mark() {
+            Ok(()) | Err(JournalError::Damaged | JournalError::NoSpace { .. }) => Ok(()),
+            Err(JournalError::Fatal(fatal)) => Err(self.fail(failure(&fatal))),
+            Err(error) => Err(self.fail(refusal(&error.to_string()))),
+        }
+    }
+
+    /// Closes the log. Staged events that were not committed are lost.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails. Every acknowledged event is durable all the same.
+    pub fn close(self) -> Result<(), JournalError> {
+        self.journal.close()
+    }
+
+    /// Why the log takes no appends, if it does not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failed.as_ref()
+    }
+
+    /// Positions of events that cannot be read, as far as known since the log was opened. If there are any, the log takes no
+    /// appends.
+    #[must_use]
+    pub fn damage(&self) -> Arc<[Range<u64>]> {
+        Arc::clone(&self.damage)
+    }
+
+    /// The head of the hash chain; `None` if events are damaged.
+    #[must_use]
+    pub fn chain_head(&self) -> Option<ChainHead> {
+        self.chain.as_ref().map(Chain::head)
+    }
+
+    /// What was done since the log was opened.
+    #[must_use]
+    pub fn counts(&self) -> LogCounts {
+        self.counts
+    }
+
+    /// Figures of the journal.
+    #[must_use]
+    pub fn journal_status(&self) -> Status {
+        self.journal.status()
+    }
+
+    /// Reads the durable events, from any thread.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        LogReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// What is to be made an index file of: segments that are complete and have none. May be carried out on any thread, while the
+    /// log goes on.
+    #[must_use]
+    pub fn indexer(&self) -> Vec<IndexTask> {
+        let parts = self.shared.published().parts;
+        let segments = self.journal.segments();
+        let task = |part: &Arc<Part>| {
+            let positions = part.frozen_positions()?;
+            let segment = segments.iter().find(|segment| segment.number == part.segment)?;
+            let binding = Binding {
+                journal: self.directory.id,
+                segment: segment.number,
+                length: segment.length,
+                positions,
+            };
+            Some(IndexTask { part: Arc::clone(part), directory: self.directory.clone(), binding })
+        };
+        let sound = self.failed.is_none();
+        parts.iter().filter(|part| sound && part.wants_file()).filter_map(task).collect()
+    }
+}
+
+/// An index file that is to be written.
+#[derive(Debug)]
+pub struct IndexTask {
+    part: Arc<Part>,
+    directory: Directory,
+    binding: Binding,
+}
+
+impl IndexTask {
+    /// Writes it, and lets go of the memory that it replaces.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails, which loses nothing: the index stays in memory.
+    pub fn run(self) -> std::io::Result<()> {
+        self.directory.write_index(&self.part, &self.binding)
+    }
+}
+
+/// Reads the durable events of a log; clones can be used from any thread.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+}
+
+impl LogReader {
+    /// The last durable position.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        self.shared.published().head
+    }
+
+    /// Reads a page.
+    ///
+    /// # Errors
+    ///
+    /// As [`page::read`].
+    pub fn read(&self, read: &Read) -> Result<Page, ReadError> {
+        page::read(&View::new(&self.shared, Access::Disk), read)
+    }
+
+    /// What is known of a stream.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read.
+    pub fn stream(&self, stream: &StreamName) -> Result<Option<StreamInfo>, ReadError> {
+        page::stream_info(&View::new(&self.shared, Access::Disk), stream)
+    }
+
+    /// Every event type with each version of its schema, and how many events have it.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read.
+    pub fn types(&self) -> Result<Vec<TypeCount>, ReadError> {
+        View::new(&self.shared, Access::Disk).type_counts()
+    }
+
+    /// Answers from memory, without waiting for the disk; `None` if that cannot be.
+    pub(super) fn from_memory<T>(
+        &self,
+        ask: impl FnOnce(&View) -> Result<T, ReadError>,
+    ) -> Option<Result<T, ReadError>> {
+        let view = View::new(&self.shared, Access::MemoryOnly);
+        let answer = ask(&view);
+        (!view.needed_disk()).then_some(answer)
+    }
+
+    /// Bytes of memory that the index takes, those of the growing segment apart.
+    #[must_use]
+    pub fn index_memory(&self) -> IndexMemory {
+        let parts = self.shared.published().parts;
+        let (growing, sealed) = parts.split_last().expect("the last part grows");
+        IndexMemory {
+            sealed: sealed.iter().map(|part| part.memory()).sum(),
+            growing: growing.memory(),
+            files: sealed.iter().map(|part| part.file_length()).sum(),
+        }
+    }
+}
+
+/// What an index takes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexMemory {
+    /// Memory for complete segments.
+    pub sealed: usize,
+    /// Memory for the one that grows.
+    pub growing: usize,
+    /// Index files.
+    pub files: u64,
+}
+
+/// The part of a sealed segment, from its index file or else from its events.
+fn open_part(
+    directory: &Directory,
+    reader: &lattice_journal::Reader,
+    binding: &Binding,
+    sound: bool,
+) -> Result<(Part, Vec<Range<u64>>), OpenError> {
+    let Binding { segment, positions, .. } = binding;
+    match directory.open_index(binding) {
+        Ok(file) => return Ok((Part::in_file(*segment, file, positions.end), Vec::new())),
+        Err(Fault::Damaged) => {
+            tracing::warn!(segment, "the index file of a segment is stale or damaged: made again");
+        }
+        Err(Fault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            tracing::info!(segment, "a segment has no index file: made from its events");
+        }
+        Err(Fault::Io(error)) => {
+            tracing::warn!(segment, %error, "an index file cannot be read: made again");
+        }
+    }
+    let loaded = records::load(reader, positions.clone())?;
+    let part = Part::frozen(*segment, loaded.memtable, positions.end);
+    // What is not whole must not be taken for the index of the whole later.
+    if sound && loaded.damaged.is_empty() {
+        if let Err(error) = directory.write_index(&part, binding) {
+            tracing::warn!(segment, %error, "an index file could not be written");
+        }
+    }
+    Ok((part, loaded.damaged))
+}
+
+/// Takes the chain from the last complete block to the end of the log.
+fn continue_chain(
+    mut chain: Chain,
+    reader: &lattice_journal::Reader,
+    head: Position,
+) -> Result<Chain, ReadError> {
+    while chain.count() < head.0 {
+        let range = chain.count() + 1..head.0 + 1;
+        records::read(reader, range, 1 << 20, |bytes, decoded| {
+            chain.push(&records::leaf(bytes, &decoded.entry));
+        })?;
+    }
+    Ok(chain)
+}

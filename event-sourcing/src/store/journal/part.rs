@@ -1,0 +1,430 @@
+//! The index of one segment, in memory or in a file, behind one set of questions.
+//!
+//! A part begins in memory, growing with its segment. When the segment is sealed the part is *frozen*, and somebody makes a
+//! file of it, which takes the memory's place. Should the file turn out to be damaged later, the part reads its segment again and
+//! is back in memory: no answer ever comes from a damaged file, and none is refused because of one.
+//!
+//! Every question comes with the last position that may show in the answer, so that a reader keeps to its moment while the part
+//! grows.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use lattice_journal::Reader;
+
+use super::blocks::Fault;
+use super::index_file::{FileList, IndexFile, LastBlock};
+use super::memtable::{Kind, Memtable, kind_and_name};
+use super::records;
+use crate::append::IdempotencyKey;
+use crate::event::{Position, StreamName, Timestamp, Version};
+use crate::machine::{Entry, Term};
+use crate::read::{Direction, ReadError};
+use crate::store::TypeCount;
+
+/// The index of one segment.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) segment: u64,
+    /// The first position that it is about.
+    pub(super) first: u64,
+    /// The position after the last one, once it is frozen.
+    end: OnceLock<u64>,
+    backing: RwLock<Backing>,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Memory(Memtable),
+    File(IndexFile),
+}
+
+/// What a cursor has found out about its term in a part.
+#[derive(Debug, Default)]
+pub(super) struct Located {
+    list: Option<Option<FileList>>,
+    last: LastBlock,
+}
+
+/// Why a part did not answer.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It would have had to read the disk, and was asked not to.
+    NeedsDisk,
+    Read(ReadError),
+}
+
+/// Whether an answer may come from the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Disk,
+    MemoryOnly,
+}
+
+impl Part {
+    /// A part that grows, with what its segment holds so far.
+    pub(super) fn growing(segment: u64, memtable: Memtable) -> Self {
+        let first = memtable.positions().start;
+        let backing = RwLock::new(Backing::Memory(memtable));
+        Self { segment, first, end: OnceLock::new(), backing }
+    }
+
+    /// A frozen part whose index is in memory, so far.
+    pub(super) fn frozen(segment: u64, memtable: Memtable, end: u64) -> Self {
+        let part = Self::growing(segment, memtable);
+        part.freeze(end);
+        part
+    }
+
+    /// A frozen part whose index is in a file.
+    pub(super) fn in_file(segment: u64, file: IndexFile, end: u64) -> Self {
+        let first = file.first();
+        let backing = RwLock::new(Backing::File(file));
+        Self { segment, first, end: OnceLock::from(end), backing }
+    }
+
+    /// Says that no event comes any more.
+    pub(super) fn freeze(&self, end: u64) {
+        // Whoever says it twice says the same.
+        let _ = self.end.set(end);
+    }
+
+    /// The positions that it is about, if it is frozen.
+    pub(super) fn frozen_positions(&self) -> Option<Range<u64>> {
+        self.end.get().map(|end| self.first..*end)
+    }
+
+    /// It is frozen, and its index is not in a file.
+    pub(super) fn wants_file(&self) -> bool {
+        self.end.get().is_some() && matches!(*self.read(), Backing::Memory(_))
+    }
+
+    /// Takes in an event. Called for growing parts only.
+    pub(super) fn insert<'a>(
+        &self,
+        events: impl Iterator<Item = (&'a Entry, Option<&'a IdempotencyKey>)>,
+    ) {
+        let mut backing = self.write();
+        let Backing::Memory(memtable) = &mut *backing else {
+            unreachable!("a part that grows is in memory");
+        };
+        for (entry, key) in events {
+            memtable.insert(entry, key);
+        }
+    }
+
+    /// Shows the index, if it is in memory.
+    pub(super) fn with_memory<R>(&self, look: impl FnOnce(&Memtable) -> R) -> Option<R> {
+        match &*self.read() {
+            Backing::Memory(memtable) => Some(look(memtable)),
+            Backing::File(_) => None,
+        }
+    }
+
+    /// Puts the file in the place of what is in memory.
+    pub(super) fn move_to(&self, file: IndexFile) {
+        *self.write() = Backing::File(file);
+    }
+
+    /// Bytes in memory.
+    pub(super) fn memory(&self) -> usize {
+        match &*self.read() {
+            Backing::Memory(memtable) => memtable.memory(),
+            Backing::File(file) => file.memory(),
+        }
+    }
+
+    /// Length of the index file in bytes, if there is one.
+    pub(super) fn file_length(&self) -> u64 {
+        match &*self.read() {
+            Backing::Memory(_) => 0,
+            Backing::File(file) => file.length(),
+        }
+    }
+
+    /// Times of the first and the last event.
+    pub(super) fn times(&self) -> Option<(Timestamp, Timestamp)> {
+        match &*self.read() {
+            Backing::Memory(memtable) => memtable.times(),
+            Backing::File(file) => file.times(),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Backing> {
+        self.backing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Backing> {
+        self.backing.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the memory or the file. A damaged file is given up for memory first.
+    fn ask<R>(
+        &self,
+        from: &Source<'_>,
+        hash: u64,
+        absent: R,
+        memory: impl FnOnce(&Memtable) -> R,
+        file: impl FnOnce(&IndexFile) -> Result<R, Fault>,
+    ) -> Result<R, Refusal> {
+        match &*self.read() {
+            Backing::Memory(memtable) => return Ok(memory(memtable)),
+            Backing::File(index) => {
+                if !index.may_have(hash) {
+                    return Ok(absent);
+                }
+                if from.access == Access::MemoryOnly {
+                    return Err(Refusal::NeedsDisk);
+                }
+                match file(index) {
+                    Ok(answer) => return Ok(answer),
+                    Err(Fault::Io(error)) => return Err(Refusal::Read(io_error(error))),
+                    Err(Fault::Damaged) => {}
+                }
+            }
+        }
+        self.heal(from.reader)?;
+        match &*self.read() {
+            Backing::Memory(memtable) => Ok(memory(memtable)),
+            // Another thread has made the file again in the same moment.
+            Backing::File(_) => Err(Refusal::Read(io_error(io::ErrorKind::InvalidData.into()))),
+        }
+    }
+
+    /// Reads the segment again, because its index file is damaged.
+    fn heal(&self, reader: &Reader) -> Result<(), Refusal> {
+        let positions = self.frozen_positions().expect("a part in a file is frozen");
+        tracing::warn!(
+            segment = self.segment,
+            "an index file is damaged: its segment is read instead"
+        );
+        let loaded = records::load(reader, positions).map_err(Refusal::Read)?;
+        *self.write() = Backing::Memory(loaded.memtable);
+        Ok(())
+    }
+
+    /// The last event of a stream, up to `head`.
+    pub(super) fn last_of(
+        &self,
+        from: &Source<'_>,
+        stream: &StreamName,
+        hash: u64,
+    ) -> Result<Option<(Version, Position)>, Refusal> {
+        let place = |first_version: u64, rank: u32, offset: u32, first: u64| {
+            (Version(first_version + u64::from(rank)), Position(first + u64::from(offset)))
+        };
+        self.ask(
+            from,
+            hash,
+            None,
+            |memtable| {
+                let list = memtable.stream(stream)?;
+                let bound = memtable.offset(from.head)?;
+                let held = list.offsets.partition_point(|offset| *offset <= bound);
+                let rank = held.checked_sub(1)?;
+                let offset = list.offsets[rank];
+                let rank = u32::try_from(rank).expect("a segment has less than 2^32 events");
+                Some(place(list.first_version, rank, offset, memtable.positions().start))
+            },
+            |file| {
+                let Some(list) = file.list(Kind::Stream, stream.as_str())? else { return Ok(None) };
+                let mut last = LastBlock::default();
+                let rank = self.held(from, file, &list, &mut last)?.checked_sub(1);
+                let Some(rank) = rank else { return Ok(None) };
+                let offset = file.offset(&list, rank, &mut last)?;
+                Ok(Some(place(list.first_version, rank, offset, self.first)))
+            },
+        )
+    }
+
+    /// How many offsets of a list are not beyond `head`.
+    fn held(
+        &self,
+        from: &Source<'_>,
+        file: &IndexFile,
+        list: &FileList,
+        last: &mut LastBlock,
+    ) -> Result<u32, Fault> {
+        match self.end.get() {
+            Some(end) if *end <= from.head.0 + 1 => Ok(list.count),
+            _ => match from.head.0.checked_sub(self.first) {
+                None => Ok(0),
+                Some(bound) => match u32::try_from(bound + 1) {
+                    Ok(bound) => file.rank(list, bound, last),
+                    Err(_) => Ok(list.count),
+                },
+            },
+        }
+    }
+
+    /// Where a version of a stream stands; the versions that the part has of the stream, if it has that one or later ones.
+    pub(super) fn position_of(
+        &self,
+        from: &Source<'_>,
+        stream: &StreamName,
+        hash: u64,
+        version: Version,
+    ) -> Result<VersionAt, Refusal> {
+        self.ask(
+            from,
+            hash,
+            VersionAt::NoSuchStream,
+            |memtable| {
+                let Some(list) = memtable.stream(stream) else { return VersionAt::NoSuchStream };
+                let Some(rank) = version.0.checked_sub(list.first_version) else {
+                    return VersionAt::Before;
+                };
+                let offset = usize::try_from(rank).ok().and_then(|rank| list.offsets.get(rank));
+                offset.map_or(VersionAt::Beyond, |offset| {
+                    VersionAt::Here(memtable.position(*offset))
+                })
+            },
+            |file| {
+                let Some(list) = file.list(Kind::Stream, stream.as_str())? else {
+                    return Ok(VersionAt::NoSuchStream);
+                };
+                let Some(rank) = version.0.checked_sub(list.first_version) else {
+                    return Ok(VersionAt::Before);
+                };
+                match u32::try_from(rank) {
+                    Ok(rank) if rank < list.count => {
+                        let offset = file.offset(&list, rank, &mut LastBlock::default())?;
+                        Ok(VersionAt::Here(Position(self.first + u64::from(offset))))
+                    }
+                    _ => Ok(VersionAt::Beyond),
+                }
+            },
+        )
+    }
+
+    /// Positions of the events whose id, or key, has a hash.
+    pub(super) fn hashed(
+        &self,
+        from: &Source<'_>,
+        kind: Kind,
+        hash: u64,
+    ) -> Result<Vec<Position>, Refusal> {
+        let offsets = self.ask(
+            from,
+            hash,
+            Vec::new(),
+            |memtable| memtable.hashed(kind, hash),
+            |file| file.hashed(hash),
+        )?;
+        let positions = offsets.into_iter().map(|offset| Position(self.first + u64::from(offset)));
+        Ok(positions.filter(|position| *position <= from.head).collect())
+    }
+
+    /// Whether a hash may be in the part; `false` is certain.
+    pub(super) fn may_have(&self, hash: u64) -> bool {
+        match &*self.read() {
+            Backing::Memory(_) => true,
+            Backing::File(file) => file.may_have(hash),
+        }
+    }
+
+    /// The first position of a term at or beyond `at`, in a direction.
+    pub(super) fn seek(
+        &self,
+        from: &Source<'_>,
+        term: Term<'_>,
+        hash: u64,
+        at: Position,
+        direction: Direction,
+        located: &mut Located,
+    ) -> Result<Option<Position>, Refusal> {
+        // As an offset: going forward the least that counts, going backward the first that does not.
+        let bound = match direction {
+            Direction::Forward => at.0.saturating_sub(self.first),
+            Direction::Backward => match at.0.min(from.head.0).checked_sub(self.first) {
+                Some(offset) => offset + 1,
+                None => return Ok(None),
+            },
+        };
+        let Ok(bound) = u32::try_from(bound) else { return Ok(None) };
+        let (kind, name) = kind_and_name(term);
+        let found = self.ask(
+            from,
+            hash,
+            None,
+            |memtable| {
+                let list = memtable.list(term);
+                let rank = list.partition_point(|offset| *offset < bound);
+                match direction {
+                    Direction::Forward => list.get(rank).copied(),
+                    Direction::Backward => list[..rank].last().copied(),
+                }
+            },
+            |file| {
+                let list = match located.list {
+                    Some(list) => list,
+                    None => *located.list.insert(file.list(kind, name)?),
+                };
+                let Some(list) = list else { return Ok(None) };
+                let rank = file.rank(&list, bound, &mut located.last)?;
+                match direction {
+                    Direction::Forward if rank == list.count => Ok(None),
+                    Direction::Forward => file.offset(&list, rank, &mut located.last).map(Some),
+                    Direction::Backward => match rank.checked_sub(1) {
+                        Some(rank) => file.offset(&list, rank, &mut located.last).map(Some),
+                        None => Ok(None),
+                    },
+                }
+            },
+        )?;
+        let position = found.map(|offset| Position(self.first + u64::from(offset)));
+        Ok(position.filter(|position| *position <= from.head))
+    }
+
+    /// How many events are of each type and schema.
+    pub(super) fn counts(&self, from: &Source<'_>) -> Result<Vec<TypeCount>, Refusal> {
+        match &*self.read() {
+            Backing::Memory(memtable) => return Ok(memtable.counts()),
+            Backing::File(file) => match file.counts() {
+                Ok(counts) => return Ok(counts),
+                Err(Fault::Io(error)) => return Err(Refusal::Read(io_error(error))),
+                Err(Fault::Damaged) => {}
+            },
+        }
+        self.heal(from.reader)?;
+        self.counts(from)
+    }
+
+    /// Reads all of the index file, if there is one; `false` if it is damaged.
+    pub(super) fn is_intact(&self) -> Result<bool, ReadError> {
+        match &*self.read() {
+            Backing::Memory(_) => Ok(true),
+            Backing::File(file) => match file.verify() {
+                Ok(()) => Ok(true),
+                Err(Fault::Damaged) => Ok(false),
+                Err(Fault::Io(error)) => Err(io_error(error)),
+            },
+        }
+    }
+}
+
+/// Where a version is, as one part knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VersionAt {
+    /// Here, if the event is not beyond the head.
+    Here(Position),
+    /// The part has later versions of the stream only.
+    Before,
+    /// The part has earlier versions of the stream only.
+    Beyond,
+    /// The part has nothing of the stream.
+    NoSuchStream,
+}
+
+/// From where, and up to where, a question is answered.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    pub(super) reader: &'a Reader,
+    pub(super) head: Position,
+    pub(super) access: Access,
+}
+
+pub(super) fn io_error(error: io::Error) -> ReadError {
+    ReadError::Io(Arc::new(error))
+}
