@@ -1,4 +1,29 @@
-//! The backend on disk: the journal with an index over it.
+//! The backend on disk: a [journal](lattice_journal) of events with an index over it.
+//!
+//! # What it promises beside what every store does
+//!
+//! - An acknowledged event is on the disk, and found again after any crash. After a crash at any moment the log is one that could
+//!   have been: a prefix of the appends, each of them whole.
+//! - Damage is reported ([`JournalStore::damage`]), and never cut away: what is around it can be read, and nothing can be appended
+//!   until the store was repaired from a copy.
+//! - A full disk refuses appends and nothing else, and passes. After a failed sync the store takes no more appends, and every append
+//!   under way is answered with "not known".
+//!
+//! # How
+//!
+//! [`EventLog`] is all of it without threads: appends are staged, a commit makes what is staged durable with one write and one sync, and
+//! shows it. Each segment of the journal has an index: in memory while the segment grows, and then in one immutable file, which is
+//! bound to the segment as it is and made again from it whenever it is missing, stale or damaged. So an index file cannot make an
+//! answer wrong, and no promise rests on it. In memory stays a Bloom filter for each file.
+//!
+//! [`JournalStore`] adds the threads. One writes: it takes all appends that wait, stages them, commits them, and answers all of them,
+//! refusals too, for an append may have been refused because of another one of its group. Some read, so that no asynchronous
+//! caller waits for the disk; what is in memory is answered at once. One makes index files.
+//!
+//! # Caveats
+//!
+//! - An id that is new in an old stream is looked for in the index of every segment that the stream is in.
+//! - Versions of the index file are not kept readable: a file of another format is made again.
 
 mod blocks;
 mod chain;
@@ -11,11 +36,257 @@ mod index_file;
 mod memtable;
 mod options;
 mod part;
+mod reading;
 mod records;
 mod tail;
+mod upkeep;
 mod view;
+mod writing;
 
 pub use chain::{BLOCK as CHAIN_BLOCK, ChainHead};
 pub use error::OpenError;
 pub use event_log::{EventLog, IndexMemory, IndexTask, LogCounts, LogReader};
 pub use options::JournalStoreOptions;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::ready;
+use lattice_journal::{Disk, RealDisk};
+
+use self::error::refusal;
+use self::reading::Readers;
+use self::upkeep::Upkeep;
+use self::writing::{Figures, Queue, Request};
+use crate::append::{Append, AppendError, Committed};
+use crate::clock::{Clock, SystemClock};
+use crate::event::{Position, StreamName};
+use crate::machine::Limits;
+use crate::page;
+use crate::read::{Page, Read, ReadError};
+use crate::store::signal::Signal;
+use crate::store::{EventStore, Pending, StreamInfo, TypeCount};
+
+/// Terms and events that are looked at for a page that is read in the caller's own thread.
+const INLINE_WORK: u64 = 4096;
+
+/// A store in a directory.
+#[derive(Debug)]
+pub struct JournalStore {
+    queue: Arc<Queue>,
+    signal: Arc<Signal>,
+    figures: Arc<Mutex<Figures>>,
+    readers: Arc<Readers>,
+    upkeep: Arc<Upkeep>,
+    log: LogReader,
+    limits: Limits,
+    damage: Arc<[Range<u64>]>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Figures about a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JournalStats {
+    /// The last durable position, which is also the number of events.
+    pub head: Position,
+    /// Groups of appends that were written since the store was opened, each with one sync.
+    pub commits: u64,
+    /// Events in them.
+    pub events_committed: u64,
+    /// Bytes of appends that wait or are being written.
+    pub waiting_bytes: usize,
+    /// Bytes of the journal on disk.
+    pub log_bytes: u64,
+    /// What the index takes.
+    pub index: IndexMemory,
+    /// The head of the hash chain; `None` if events are damaged.
+    pub chain: Option<ChainHead>,
+    /// The disk is nearly full.
+    pub low_space: bool,
+}
+
+impl JournalStore {
+    /// Opens the store in a directory of this machine, or begins one there. Waits until what has to be read is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::open`].
+    pub fn open(options: &JournalStoreOptions) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(RealDisk), Arc::new(SystemClock), options)
+    }
+
+    /// Opens the store on any disk, with any clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: &JournalStoreOptions,
+    ) -> Result<Self, OpenError> {
+        let log = EventLog::open(disk, options)?;
+        let reader = log.reader();
+        let signal = Arc::new(Signal::new(reader.head()));
+        let queue = Arc::new(Queue::new(options.queue_bytes_max));
+        let figures = Arc::new(Mutex::new(Figures::of(&log)));
+        let (readers, upkeep) =
+            (Arc::new(Readers::new(options.reads_waiting_max)), Arc::new(Upkeep::default()));
+        let damage = log.damage();
+        let mut threads = Vec::new();
+        for number in 0..options.reader_threads {
+            let readers = Arc::clone(&readers);
+            threads.push(spawn(&format!("events-read-{number}"), move || readers.run())?);
+        }
+        let upkeep_run = Arc::clone(&upkeep);
+        threads.push(spawn("events-upkeep", move || upkeep_run.run())?);
+        let writer = writing::Writer {
+            log,
+            clock,
+            queue: Arc::clone(&queue),
+            signal: Arc::clone(&signal),
+            figures: Arc::clone(&figures),
+            upkeep: Arc::clone(&upkeep),
+            group_size_max: options.group_size_max,
+            idle: options.idle,
+        };
+        threads.push(spawn("events-write", move || writer.run())?);
+        let (limits, threads) = (options.limits, Mutex::new(threads));
+        Ok(Self { queue, signal, figures, readers, upkeep, log: reader, limits, damage, threads })
+    }
+
+    /// Positions of events that were found damaged when the store was opened. If there are any, nothing can be appended.
+    #[must_use]
+    pub fn damage(&self) -> &[Range<u64>] {
+        &self.damage
+    }
+
+    /// Figures, for metrics.
+    #[must_use]
+    pub fn stats(&self) -> JournalStats {
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        JournalStats {
+            head: self.signal.head(),
+            commits: figures.counts.commits,
+            events_committed: figures.counts.events,
+            waiting_bytes: self.queue.waiting(),
+            log_bytes: figures.journal.bytes_on_disk(),
+            index: self.log.index_memory(),
+            chain: figures.chain_head(),
+            low_space: figures.journal.low_space(),
+        }
+    }
+
+    /// Waits for the appends under way and closes the store. Later calls are refused. Waits in the caller's thread.
+    pub fn close(&self) {
+        self.queue.close();
+        self.readers.close();
+        self.upkeep.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store has panicked");
+            }
+        }
+        self.signal.close();
+    }
+
+    /// Answers from memory if that can be, and else in a thread that reads.
+    fn ask<T: Send + 'static>(
+        &self,
+        from_memory: impl FnOnce(&view::View) -> Result<T, ReadError>,
+        from_disk: impl FnOnce(&LogReader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Pending<Result<T, ReadError>> {
+        if self.readers.is_closed() {
+            return ready(Err(ReadError::Closed)).boxed();
+        }
+        if let Some(answer) = self.log.from_memory(from_memory) {
+            return ready(answer).boxed();
+        }
+        self.ask_disk(from_disk)
+    }
+
+    fn ask_disk<T: Send + 'static>(
+        &self,
+        from_disk: impl FnOnce(&LogReader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Pending<Result<T, ReadError>> {
+        let (sender, receiver) = oneshot::channel();
+        let log = self.log.clone();
+        let submitted = self.readers.submit(Box::new(move || {
+            // Whoever stopped waiting needs no answer.
+            let _ = sender.send(from_disk(&log));
+        }));
+        if let Err(job) = submitted {
+            // Too many wait already: whoever asks for more does the work.
+            job();
+        }
+        receiver.map(|answer| answer.unwrap_or(Err(ReadError::Closed))).boxed()
+    }
+}
+
+impl Drop for JournalStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl EventStore for JournalStore {
+    fn append(&self, append: Append) -> Pending<Result<Committed, AppendError>> {
+        if let Err(error) = self.limits.check(&append) {
+            return ready(Err(error)).boxed();
+        }
+        let (answer, receiver) = oneshot::channel();
+        if let Err(error) = self.queue.put(Request::new(append, answer)) {
+            return ready(Err(error)).boxed();
+        }
+        let ended = || AppendError::Unknown(refusal("the writer of the store has ended"));
+        receiver.map(move |answer| answer.unwrap_or_else(|_| Err(ended()))).boxed()
+    }
+
+    fn read(&self, read: Read) -> Pending<Result<Page, ReadError>> {
+        let inline = read.clone();
+        self.ask(
+            move |view| page::read_within(view, &inline, INLINE_WORK),
+            move |log| log.read(&read),
+        )
+    }
+
+    fn stream(&self, stream: StreamName) -> Pending<Result<Option<StreamInfo>, ReadError>> {
+        let inline = stream.clone();
+        self.ask(
+            move |view| page::stream_info(view, &inline),
+            move |log| log.stream(&stream),
+        )
+    }
+
+    fn types(&self) -> Pending<Result<Vec<TypeCount>, ReadError>> {
+        if self.readers.is_closed() {
+            return ready(Err(ReadError::Closed)).boxed();
+        }
+        self.ask_disk(LogReader::types)
+    }
+
+    fn head(&self) -> Position {
+        self.signal.head()
+    }
+
+    fn wait_beyond(&self, position: Position) -> Pending<Result<Position, ReadError>> {
+        self.signal.wait_beyond(position)
+    }
+}
+
+fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(run).map_err(|source| OpenError::Io {
+        operation: "beginning a thread",
+        path: name.into(),
+        source,
+    })
+}

@@ -50,6 +50,8 @@ pub struct EventLog {
     failed: Option<Failure>,
     /// Bytes that the staged events may need.
     staged_bytes: usize,
+    /// A segment has become complete since this was asked for last.
+    rotated: bool,
     counts: LogCounts,
 }
 
@@ -148,6 +150,7 @@ impl EventLog {
             damage: damage.into(),
             failed,
             staged_bytes: 0,
+            rotated: false,
             counts: LogCounts::default(),
         })
     }
@@ -228,6 +231,7 @@ impl EventLog {
             }
             parts.push(Arc::new(Part::growing(segment, Memtable::new(first))));
             published.parts = Arc::new(parts);
+            self.rotated = true;
         }
         let staged = self.machine.index().staged();
         self.counts.commits += 1;
@@ -304,7 +308,16 @@ impl EventLog {
     /// The head of the hash chain; `None` if events are damaged.
     #[must_use]
     pub fn chain_head(&self) -> Option<ChainHead> {
-        self.chain.as_ref().map(Chain::head)
+        self.chain().map(Chain::head)
+    }
+
+    pub(super) fn chain(&self) -> Option<&Chain> {
+        self.chain.as_ref()
+    }
+
+    /// Whether a segment has become complete since this was asked for last, so that [`EventLog::indexer`] may have something.
+    pub fn take_rotated(&mut self) -> bool {
+        std::mem::take(&mut self.rotated)
     }
 
     /// What was done since the log was opened.

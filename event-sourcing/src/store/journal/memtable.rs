@@ -210,6 +210,12 @@ impl Memtable {
         self.times
     }
 
+    /// As if an id with this hash stood at an offset.
+    #[cfg(test)]
+    pub(super) fn insert_hash(&mut self, hash: u64, offset: u32) {
+        self.ids.insert((hash, offset));
+    }
+
     /// Bytes in memory, roughly.
     pub(super) fn memory(&self) -> usize {
         // A name and its list, with what the allocator and the tree add; the entry of an id in its tree; an offset.

@@ -1,0 +1,276 @@
+//! The thread that writes, and the queue before it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use lattice_journal::Status;
+
+use super::chain::{Chain, ChainHead};
+use super::error::refusal;
+use super::event_log::{EventLog, LogCounts};
+use super::upkeep::Upkeep;
+use crate::append::{Append, AppendError, Committed};
+use crate::clock::Clock;
+use crate::condition::Check;
+use crate::record;
+use crate::store::signal::Signal;
+
+type Answer = Result<Committed, AppendError>;
+
+/// An append that waits.
+#[derive(Debug)]
+pub(super) struct Request {
+    append: Append,
+    /// Bytes of memory, roughly.
+    size: usize,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Request {
+    pub(super) fn new(append: Append, answer: oneshot::Sender<Answer>) -> Self {
+        Self { size: size(&append), append, answer }
+    }
+}
+
+/// Bytes that an append takes in memory, roughly.
+fn size(append: &Append) -> usize {
+    const EACH: usize = 256;
+    let events = append.events.iter().map(|(stream, event)| record::size(stream, event) + EACH);
+    let checks = append.checks.iter().map(|check| match check {
+        Check::Stream { stream, .. } => stream.as_str().len() + EACH,
+        Check::NoMatch { query, .. } => {
+            let items = query.items.iter().map(|item| {
+                let types = item.types.iter().map(|name| name.as_str().len() + 16);
+                let labels = item.labels.iter().map(|name| name.as_str().len() + 16);
+                types.sum::<usize>() + labels.sum::<usize>() + EACH
+            });
+            items.sum::<usize>() + EACH
+        }
+    });
+    events.sum::<usize>() + checks.sum::<usize>() + EACH
+}
+
+/// Appends that wait for the writer, bounded in bytes. Those that are being written count too.
+#[derive(Debug)]
+pub(super) struct Queue {
+    bytes_max: usize,
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    requests: VecDeque<Request>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// What the writer has to do next.
+enum Next {
+    Write(VecDeque<Request>),
+    /// Nothing has come for a while.
+    Idle,
+    Close,
+}
+
+impl Queue {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Puts in an append. One is taken however large it is, if nothing else waits.
+    pub(super) fn put(&self, request: Request) -> Result<(), AppendError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(AppendError::Failed(refusal("the store is closed")));
+        }
+        if state.bytes > 0 && state.bytes + request.size > self.bytes_max {
+            return Err(AppendError::Busy { waiting: state.bytes });
+        }
+        state.bytes += request.size;
+        let was_empty = state.requests.is_empty();
+        state.requests.push_back(request);
+        drop(state);
+        if was_empty {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Bytes that wait or are being written.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Takes no more. What waits is still written.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Everything that waits, or what else there is to do.
+    fn next(&self, idle: Option<Duration>) -> Next {
+        let mut state = self.lock();
+        loop {
+            if !state.requests.is_empty() {
+                return Next::Write(std::mem::take(&mut state.requests));
+            }
+            if state.closed {
+                return Next::Close;
+            }
+            match idle {
+                None => {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                Some(idle) => {
+                    let waited = self.changed.wait_timeout(state, idle);
+                    let (held, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    state = held;
+                    if timeout.timed_out() && state.requests.is_empty() && !state.closed {
+                        return Next::Idle;
+                    }
+                }
+            }
+        }
+    }
+
+    /// So many bytes were answered.
+    fn done(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.bytes = state.bytes.saturating_sub(bytes);
+    }
+
+    /// The writer is gone: nobody will answer.
+    fn abandon(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.requests.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Figures as of the last group.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) counts: LogCounts,
+    pub(super) journal: Status,
+    chain: Option<Chain>,
+}
+
+impl Figures {
+    pub(super) fn of(log: &EventLog) -> Self {
+        let (counts, journal) = (log.counts(), log.journal_status());
+        Self { counts, journal, chain: log.chain().cloned() }
+    }
+
+    pub(super) fn chain_head(&self) -> Option<ChainHead> {
+        self.chain.as_ref().map(Chain::head)
+    }
+}
+
+/// What the writing thread has.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) log: EventLog,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) signal: Arc<Signal>,
+    pub(super) figures: Arc<Mutex<Figures>>,
+    pub(super) upkeep: Arc<Upkeep>,
+    pub(super) group_size_max: usize,
+    pub(super) idle: Duration,
+}
+
+/// Appends that were decided about, each with its decision.
+type Decided = Vec<(oneshot::Sender<Answer>, Answer)>;
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        // Should something in here panic, nobody must wait for an answer that never comes.
+        let _abandon = Abandon(Arc::clone(&self.queue), Arc::clone(&self.signal));
+        self.upkeep.put(self.log.indexer());
+        let mut marked = true;
+        loop {
+            match self.queue.next((!marked).then_some(self.idle)) {
+                Next::Write(requests) => {
+                    self.write(requests);
+                    marked = false;
+                }
+                Next::Idle => {
+                    // A failure is in the log, and in every answer from now on.
+                    if self.log.mark().is_err() {
+                        self.signal.close();
+                    }
+                    marked = true;
+                }
+                Next::Close => break,
+            }
+        }
+        if let Err(error) = self.log.close() {
+            tracing::error!(%error, "the log could not be closed in order");
+        }
+    }
+
+    /// Decides about appends and writes those that are carried out, in groups of a bounded size.
+    fn write(&mut self, requests: VecDeque<Request>) {
+        let mut decided = Vec::with_capacity(requests.len());
+        let mut bytes = 0;
+        for Request { append, size, answer } in requests {
+            let result = self.log.stage(append, self.clock.now());
+            decided.push((answer, result));
+            bytes += size;
+            if self.log.staged_bytes() >= self.group_size_max {
+                self.commit(std::mem::take(&mut decided), std::mem::take(&mut bytes));
+            }
+        }
+        self.commit(decided, bytes);
+    }
+
+    /// Commits what is staged and answers.
+    fn commit(&mut self, decided: Decided, bytes: usize) {
+        let error = match self.log.commit() {
+            Ok(head) => {
+                *self.figures.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Figures::of(&self.log);
+                self.signal.advance(head);
+                if self.log.take_rotated() {
+                    self.upkeep.put(self.log.indexer());
+                }
+                None
+            }
+            Err(error) => {
+                if self.log.failure().is_some() {
+                    self.signal.close();
+                }
+                Some(error)
+            }
+        };
+        self.queue.done(bytes);
+        for (answer, result) in decided {
+            let result = match (&error, result) {
+                // These do not depend on any event of the group.
+                (_, Err(error @ (AppendError::Invalid(_) | AppendError::Failed(_)))) => Err(error),
+                (Some(error), _) => Err(error.clone()),
+                (None, result) => result,
+            };
+            // Whoever stopped waiting needs no answer.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+/// Sees to it that nobody waits for a writer that is gone.
+#[derive(Debug)]
+struct Abandon(Arc<Queue>, Arc<Signal>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+        self.1.close();
+    }
+}
