@@ -18,7 +18,7 @@
 //!
 //! [`JournalStore`] adds the threads. One writes: it takes all appends that wait, stages them, commits them, and answers all of them,
 //! refusals too, for an append may have been refused because of another one of its group. Some read, so that no asynchronous
-//! caller waits for the disk; what is in memory is answered at once. One makes index files.
+//! caller waits for the disk; what is in memory is answered at once. One writes index files, and one takes back space.
 //!
 //! # Caveats
 //!
@@ -38,15 +38,20 @@ mod options;
 mod part;
 mod reading;
 mod records;
+mod scavenge;
+mod scavenging;
 mod tail;
 mod upkeep;
+mod verify;
 mod view;
 mod writing;
 
 pub use chain::{BLOCK as CHAIN_BLOCK, ChainHead};
 pub use error::OpenError;
-pub use event_log::{EventLog, IndexMemory, IndexTask, LogCounts, LogReader};
+pub use event_log::{EventLog, IndexMemory, LogCounts, LogReader, ReloadTask, UpkeepTask};
 pub use options::JournalStoreOptions;
+pub use scavenge::{ScavengeError, ScavengeTask, Scavenged};
+pub use verify::{PROBLEMS_MAX, Problem, Verification};
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,6 +64,7 @@ use lattice_journal::{Disk, RealDisk};
 
 use self::error::refusal;
 use self::reading::Readers;
+use self::scavenging::Scavenger;
 use self::upkeep::Upkeep;
 use self::writing::{Figures, Queue, Request};
 use crate::append::{Append, AppendError, Committed};
@@ -81,6 +87,7 @@ pub struct JournalStore {
     figures: Arc<Mutex<Figures>>,
     readers: Arc<Readers>,
     upkeep: Arc<Upkeep>,
+    scavenger: Arc<Scavenger>,
     log: LogReader,
     limits: Limits,
     damage: Arc<[Range<u64>]>,
@@ -144,6 +151,9 @@ impl JournalStore {
         }
         let upkeep_run = Arc::clone(&upkeep);
         threads.push(spawn("events-upkeep", move || upkeep_run.run())?);
+        let scavenger = Arc::new(Scavenger::new(Arc::clone(&queue), options));
+        let scavenger_run = Arc::clone(&scavenger);
+        threads.push(spawn("events-scavenge", move || scavenger_run.run())?);
         let writer = writing::Writer {
             log,
             clock,
@@ -156,7 +166,18 @@ impl JournalStore {
         };
         threads.push(spawn("events-write", move || writer.run())?);
         let (limits, threads) = (options.limits, Mutex::new(threads));
-        Ok(Self { queue, signal, figures, readers, upkeep, log: reader, limits, damage, threads })
+        Ok(Self {
+            queue,
+            signal,
+            figures,
+            readers,
+            upkeep,
+            scavenger,
+            log: reader,
+            limits,
+            damage,
+            threads,
+        })
     }
 
     /// Positions of events that were found damaged when the store was opened. If there are any, nothing can be appended.
@@ -181,12 +202,27 @@ impl JournalStore {
         }
     }
 
+    /// Takes back the space of events that nobody can see any more, in every complete segment, and returns how many there were. This
+    /// goes on by itself, in segments where it is worth it ([`JournalStoreOptions::scavenge_every`]); with `thorough` a segment is
+    /// rewritten for the sake of a single event.
+    pub fn scavenge(&self, thorough: bool) -> Pending<Result<u64, ScavengeError>> {
+        self.scavenger.request(thorough)
+    }
+
+    /// Looks through the whole log, in a thread of its own pace: see [`Verification`].
+    pub fn verify(&self) -> Pending<Result<Verification, ReadError>> {
+        let noted = self.stats().chain;
+        self.ask_disk(move |log| log.verify(noted))
+    }
+
     /// Waits for the appends under way and closes the store. Later calls are refused. Waits in the caller's thread.
     pub fn close(&self) {
+        self.scavenger.close();
         self.queue.close();
         self.readers.close();
         self.upkeep.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store has panicked");
@@ -204,7 +240,7 @@ impl JournalStore {
         if self.readers.is_closed() {
             return ready(Err(ReadError::Closed)).boxed();
         }
-        if let Some(answer) = self.log.from_memory(from_memory) {
+        if let Some(answer) = self.log.ask_memory(from_memory) {
             return ready(answer).boxed();
         }
         self.ask_disk(from_disk)
@@ -257,10 +293,7 @@ impl EventStore for JournalStore {
 
     fn stream(&self, stream: StreamName) -> Pending<Result<Option<StreamInfo>, ReadError>> {
         let inline = stream.clone();
-        self.ask(
-            move |view| page::stream_info(view, &inline),
-            move |log| log.stream(&stream),
-        )
+        self.ask(move |view| page::stream_info(view, &inline), move |log| log.stream(&stream))
     }
 
     fn types(&self) -> Pending<Result<Vec<TypeCount>, ReadError>> {
@@ -279,10 +312,7 @@ impl EventStore for JournalStore {
     }
 }
 
-fn spawn(
-    name: &str,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, OpenError> {
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     let builder = std::thread::Builder::new().name(name.to_owned());
     builder.spawn(run).map_err(|source| OpenError::Io {
         operation: "beginning a thread",

@@ -4,4 +4,6 @@
 mod changes;
 mod conformance;
 mod domain;
+mod journal_log;
+mod journal_store;
 mod subscriptions;

@@ -53,7 +53,7 @@ impl Chain {
         let (count, hash) = state[1..].split_at(8);
         let count = u64::from_le_bytes(count.try_into().expect("eight bytes"));
         let hash = hash.try_into().expect("32 bytes");
-        (state[0] == STATE_FORMAT && count % BLOCK == 0).then(|| Self::after(hash, count))
+        (state[0] == STATE_FORMAT && count.is_multiple_of(BLOCK)).then(|| Self::after(hash, count))
     }
 
     /// The last complete block, for the journal's state.
@@ -68,7 +68,7 @@ impl Chain {
     pub(super) fn push(&mut self, leaf: &[u8; 32]) -> bool {
         self.under_way.update(leaf);
         self.count += 1;
-        let completes = self.count % BLOCK == 0;
+        let completes = self.count.is_multiple_of(BLOCK);
         if completes {
             *self = Self::after(self.under_way.clone().finalize().into(), self.count);
         }
@@ -81,7 +81,7 @@ impl Chain {
     }
 
     pub(super) fn head(&self) -> ChainHead {
-        let hash = if self.count % BLOCK == 0 {
+        let hash = if self.count.is_multiple_of(BLOCK) {
             self.complete
         } else {
             self.under_way.clone().finalize().into()

@@ -39,11 +39,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Opens a directory, or makes a store of it, with the identity `new_id`.
-    pub(super) fn open(
-        disk: Arc<dyn Disk>,
-        path: &Path,
-        new_id: u128,
-    ) -> Result<Self, OpenError> {
+    pub(super) fn open(disk: Arc<dyn Disk>, path: &Path, new_id: u128) -> Result<Self, OpenError> {
         disk.create_dir(path).map_err(at("creating", path))?;
         let log = path.join(LOG);
         for directory in [&log, &path.join(INDEX)] {

@@ -4,14 +4,15 @@
 //! frame of the journal, with one sync, and then shows it to the readers. An answer of `stage`, whether yes or no, must not leave the
 //! process before `commit` has returned: until then the events that it is about may still be lost. If `commit` fails, all of them are.
 //!
-//! Everything else can be done from other threads, for it changes no answer: [`EventLog::reader`] gives views for reading, and
-//! [`EventLog::indexer`] makes index files of segments that are complete.
+//! Everything else can be done on other threads, for it changes no answer: [`EventLog::reader`] reads, [`EventLog::upkeep`] says what
+//! files are to be written that nothing depends on, and [`EventLog::scavenger`] takes back the space of hidden events.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use lattice_journal::{
-    AppendError as JournalAppendError, Batch, Disk, Journal, JournalError, JournalOptions, Status,
+    AppendError as JournalAppendError, Batch, Disk, Journal, JournalError, JournalOptions,
+    PendingSeal, Status,
 };
 
 use super::blocks::Fault;
@@ -23,11 +24,13 @@ use super::memtable::Memtable;
 use super::options::JournalStoreOptions;
 use super::part::{Access, Part};
 use super::records;
+use super::scavenge::{ScavengeError, ScavengeTask, Scavenged};
 use super::tail::Tail;
+use super::verify::{Verification, verify};
 use super::view::{Published, Shared, View};
 use crate::append::{Append, AppendError, Committed};
 use crate::error::Failure;
-use crate::event::{Position, StreamName, Timestamp};
+use crate::event::{Position, Recorded, StreamName, Timestamp};
 use crate::machine::{Entry, EventMachine, Index};
 use crate::page;
 use crate::read::{Page, Read, ReadError};
@@ -50,7 +53,7 @@ pub struct EventLog {
     failed: Option<Failure>,
     /// Bytes that the staged events may need.
     staged_bytes: usize,
-    /// A segment has become complete since this was asked for last.
+    /// A segment has become complete or was rewritten since this was asked for last.
     rotated: bool,
     counts: LogCounts,
 }
@@ -79,6 +82,7 @@ impl EventLog {
         let mut layout = JournalOptions::new(directory.id);
         layout.segment_size = layout.segment_size.min(options.segment_size);
         layout.segment_size_max = options.segment_size;
+        layout.trust_seals = true;
         let room = |size: usize, records: usize| {
             u64::try_from(size + records * RECORD_OVERHEAD).expect("options are checked")
         };
@@ -135,7 +139,9 @@ impl EventLog {
             None
         };
         let failed = (!readable || chain.is_none()).then(|| {
-            refusal("events of the log are damaged: it is open for reading only until it is repaired")
+            refusal(
+                "events of the log are damaged: it is open for reading only until it is repaired",
+            )
         });
         let published = Published { parts: Arc::new(parts), head };
         let tail = Tail::new(options.tail_bytes_max);
@@ -315,7 +321,8 @@ impl EventLog {
         self.chain.as_ref()
     }
 
-    /// Whether a segment has become complete since this was asked for last, so that [`EventLog::indexer`] may have something.
+    /// Whether a segment has become complete or was rewritten since this was asked for last, so that [`EventLog::upkeep`] may have
+    /// something to do.
     pub fn take_rotated(&mut self) -> bool {
         std::mem::take(&mut self.rotated)
     }
@@ -338,10 +345,64 @@ impl EventLog {
         LogReader { shared: Arc::clone(&self.shared) }
     }
 
-    /// What is to be made an index file of: segments that are complete and have none. May be carried out on any thread, while the
-    /// log goes on.
+    /// The complete segments, oldest first, if there are any hidden events at all.
     #[must_use]
-    pub fn indexer(&self) -> Vec<IndexTask> {
+    pub fn scavengeable(&self) -> Vec<u64> {
+        let parts = self.shared.published().parts;
+        if !parts.iter().any(|part| part.decides()) {
+            return Vec::new();
+        }
+        let complete = parts.iter().filter(|part| part.frozen_positions().is_some());
+        complete.map(|part| part.segment).collect()
+    }
+
+    /// What is needed to take back the space of hidden events in a complete segment, on any thread. If it is to be done for the sake of
+    /// a single event, `thorough` says so. `None` if there is no such segment, or the log takes no more appends.
+    pub fn scavenger(&mut self, segment: u64, thorough: bool) -> Option<ScavengeTask> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let parts = self.shared.published().parts;
+        let part = parts.iter().find(|part| part.segment == segment)?;
+        let rewriter = self.journal.rewriter(segment).ok()?;
+        let (shared, part) = (Arc::clone(&self.shared), Arc::clone(part));
+        Some(ScavengeTask { shared, part, rewriter, thorough })
+    }
+
+    /// Puts a rewritten segment in the place of the one it was made of. Returns what brings its index up to date, on any thread.
+    ///
+    /// # Errors
+    ///
+    /// If the segment was rewritten meanwhile, or the disk fails.
+    pub fn install(&mut self, scavenged: Scavenged) -> Result<ReloadTask, ScavengeError> {
+        let Scavenged { part, prepared, .. } = scavenged;
+        if let Err(error) = self.journal.install(prepared) {
+            if let JournalError::Fatal(fatal) = &error {
+                self.fail(failure(fatal));
+            }
+            return Err(error.into());
+        }
+        part.was_rewritten();
+        self.rotated = true;
+        Ok(ReloadTask { part, shared: Arc::clone(&self.shared) })
+    }
+
+    /// Looks through all of it: see [`Verification`].
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails.
+    pub fn verify(&self) -> Result<Verification, ReadError> {
+        self.reader().verify(self.chain_head())
+    }
+
+    /// What is to be written that nothing depends on: index files of segments that have none, and what makes opening fast. May be
+    /// carried out on any thread, while the log goes on.
+    #[must_use]
+    pub fn upkeep(&mut self) -> Vec<UpkeepTask> {
+        if self.failed.is_some() {
+            return Vec::new();
+        }
         let parts = self.shared.published().parts;
         let segments = self.journal.segments();
         let task = |part: &Arc<Part>| {
@@ -353,29 +414,56 @@ impl EventLog {
                 length: segment.length,
                 positions,
             };
-            Some(IndexTask { part: Arc::clone(part), directory: self.directory.clone(), binding })
+            let (part, directory) = (Arc::clone(part), self.directory.clone());
+            Some(UpkeepTask(Upkeep::Index { part, directory, binding }))
         };
-        let sound = self.failed.is_none();
-        parts.iter().filter(|part| sound && part.wants_file()).filter_map(task).collect()
+        let seals = self.journal.take_seals().into_iter();
+        let mut tasks: Vec<UpkeepTask> = seals.map(|seal| UpkeepTask(Upkeep::Seal(seal))).collect();
+        tasks.extend(parts.iter().filter(|part| part.wants_file()).filter_map(task));
+        tasks
     }
 }
 
-/// An index file that is to be written.
+/// The index of a rewritten segment that is to be brought up to date. Until then it names events that are hidden, which changes no
+/// answer but [`LogReader::types`].
 #[derive(Debug)]
-pub struct IndexTask {
+pub struct ReloadTask {
     part: Arc<Part>,
-    directory: Directory,
-    binding: Binding,
+    shared: Arc<Shared>,
 }
 
-impl IndexTask {
-    /// Writes it, and lets go of the memory that it replaces.
+impl ReloadTask {
+    /// Reads the segment. [`EventLog::upkeep`] has its index file to write then.
     ///
     /// # Errors
     ///
-    /// If the disk fails, which loses nothing: the index stays in memory.
+    /// If the disk fails: the old index stays.
+    pub fn run(self) -> Result<(), ReadError> {
+        self.part.reload(&self.shared.reader)
+    }
+}
+
+/// A file that is to be written.
+#[derive(Debug)]
+pub struct UpkeepTask(Upkeep);
+
+#[derive(Debug)]
+enum Upkeep {
+    Index { part: Arc<Part>, directory: Directory, binding: Binding },
+    Seal(PendingSeal),
+}
+
+impl UpkeepTask {
+    /// Writes it. An index file takes the place of the memory that it was made of.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails, which loses nothing: the next opening makes up for it.
     pub fn run(self) -> std::io::Result<()> {
-        self.directory.write_index(&self.part, &self.binding)
+        match self.0 {
+            Upkeep::Index { part, directory, binding } => directory.write_index(&part, &binding),
+            Upkeep::Seal(seal) => seal.write(),
+        }
     }
 }
 
@@ -401,6 +489,22 @@ impl LogReader {
         page::read(&View::new(&self.shared, Access::Disk), read)
     }
 
+    /// The event at a position, whatever retention says; `None` if its space was taken back, or if there is no such position.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn recorded(&self, position: Position) -> Result<Option<Arc<Recorded>>, ReadError> {
+        let view = View::new(&self.shared, Access::Disk);
+        if position == Position::BEGINNING || position > view.head() {
+            return Ok(None);
+        }
+        match view.event(position)? {
+            Entry::Event(recorded) => Ok(Some(recorded)),
+            Entry::Scavenged(_) => Ok(None),
+        }
+    }
+
     /// What is known of a stream.
     ///
     /// # Errors
@@ -419,8 +523,17 @@ impl LogReader {
         View::new(&self.shared, Access::Disk).type_counts()
     }
 
+    /// Looks through the whole log, and compares its hash chain with the one that was noted.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails.
+    pub fn verify(&self, noted: Option<ChainHead>) -> Result<Verification, ReadError> {
+        verify(&self.shared, noted)
+    }
+
     /// Answers from memory, without waiting for the disk; `None` if that cannot be.
-    pub(super) fn from_memory<T>(
+    pub(super) fn ask_memory<T>(
         &self,
         ask: impl FnOnce(&View) -> Result<T, ReadError>,
     ) -> Option<Result<T, ReadError>> {
@@ -476,10 +589,9 @@ fn open_part(
     let loaded = records::load(reader, positions.clone())?;
     let part = Part::frozen(*segment, loaded.memtable, positions.end);
     // What is not whole must not be taken for the index of the whole later.
-    if sound && loaded.damaged.is_empty() {
-        if let Err(error) = directory.write_index(&part, binding) {
-            tracing::warn!(segment, %error, "an index file could not be written");
-        }
+    let whole = sound && loaded.damaged.is_empty();
+    if whole && let Err(error) = directory.write_index(&part, binding) {
+        tracing::warn!(segment, %error, "an index file could not be written");
     }
     Ok((part, loaded.damaged))
 }

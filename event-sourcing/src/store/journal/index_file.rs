@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use lattice_journal::{Disk, OpenMode};
 
-use super::blocks::{Block, BlockWriter, Blocks, CONTENT, Fault, blocks_for, split, to_u64};
+use super::blocks::{BLOCK, Block, BlockWriter, Blocks, CONTENT, Fault, blocks_for, split, to_u64};
 use super::filter::Filter;
 use super::memtable::{Kind, Memtable, hash_name};
 use crate::event::{EventType, Timestamp};
@@ -77,7 +77,7 @@ impl Binding {
 #[derive(Debug)]
 pub(super) struct IndexFile {
     blocks: Blocks,
-    first: u64,
+    binding: Binding,
     sections: Sections,
     filter: Filter,
     fences: Box<[u64]>,
@@ -272,12 +272,13 @@ impl IndexFile {
         let fences = blocks.read_all(sections.fences_start(), fences)?;
         let (fences, _) = fences.as_chunks::<8>();
         let fences = fences.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
-        Ok(Self { blocks, first: binding.positions.start, sections, filter, fences, times })
+        let binding = binding.clone();
+        Ok(Self { blocks, binding, sections, filter, fences, times })
     }
 
-    /// The position that offsets count from.
-    pub(super) fn first(&self) -> u64 {
-        self.first
+    /// What it is of.
+    pub(super) fn binding(&self) -> &Binding {
+        &self.binding
     }
 
     /// Times of the first and the last event that was not scavenged when the file was made.
@@ -386,9 +387,17 @@ impl IndexFile {
         Ok(counts)
     }
 
-    /// Reads every block.
-    pub(super) fn verify(&self) -> Result<(), Fault> {
-        (0..self.blocks.count()).try_for_each(|number| self.blocks.read(number).map(drop))
+    /// Whether the file is exactly what [`encode`] makes.
+    pub(super) fn is(&self, bytes: &[u8]) -> Result<bool, Fault> {
+        if self.blocks.length() != to_u64(bytes.len()) {
+            return Ok(false);
+        }
+        for (block, number) in bytes.chunks(BLOCK).zip(0..) {
+            if self.blocks.read(number)?[..] != *block {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Count and place of every entry with this hash.
@@ -431,7 +440,7 @@ impl IndexFile {
 const _: () = assert!(ENTRIES * ENTRY_LENGTH <= 4092);
 
 fn in_memory(length: u64) -> Result<usize, Fault> {
-    usize::try_from(length).map_err(|_| Fault::Io(io::ErrorKind::OutOfMemory.into()))
+    usize::try_from(length).ok().ok_or(Fault::Io(io::ErrorKind::OutOfMemory.into()))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 use crate::append::IdempotencyKey;
 use crate::event::{EventId, EventType, Label, Position, StreamName, Timestamp, Version};
 use crate::machine::{Entry, Term};
+use crate::retention::{METADATA_TYPE, TOMBSTONE_TYPE};
 use crate::store::TypeCount;
 
 /// What a hash in the index is of. It seeds the hash, so that a stream and a label of the same name have different ones.
@@ -193,6 +194,11 @@ impl Memtable {
 
     pub(super) fn keys(&self) -> &BTreeSet<(u64, u32)> {
         &self.keys
+    }
+
+    /// Whether it has events that say what becomes of a stream.
+    pub(super) fn decides(&self) -> bool {
+        [METADATA_TYPE, TOMBSTONE_TYPE].iter().any(|name| self.types.contains_key(*name))
     }
 
     /// How many events are of each type and schema.

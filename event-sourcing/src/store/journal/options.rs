@@ -33,13 +33,17 @@ pub struct JournalStoreOptions {
     pub reader_threads: usize,
     /// Reads that may wait for those threads. Beyond that callers read for themselves.
     pub reads_waiting_max: usize,
+    /// How often the space of hidden events is taken back; never by itself if `None`.
+    pub scavenge_every: Option<Duration>,
+    /// Bytes a second that are read for it, at most, and so the most that are written.
+    pub scavenge_rate: u64,
     /// How long nothing must have happened before the end of the log is marked.
     pub idle: Duration,
 }
 
 impl JournalStoreOptions {
     /// The usual values: segments of 32 MiB, 64 MiB of waiting appends, groups of 8 MiB, the last 32 MiB of events in memory, two
-    /// reading threads.
+    /// reading threads, space taken back every ten minutes at 16 MiB a second.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
@@ -52,6 +56,8 @@ impl JournalStoreOptions {
             segment_size: 32 << 20,
             reader_threads: 2,
             reads_waiting_max: 1024,
+            scavenge_every: Some(Duration::from_secs(600)),
+            scavenge_rate: 16 << 20,
             idle: Duration::from_secs(1),
         }
     }
@@ -69,6 +75,6 @@ impl JournalStoreOptions {
         within("the size of a group", self.group_size_max, 1, 256 * MIB, "1 byte to 256 MiB")?;
         within("the number of reading threads", self.reader_threads, 1, 1024, "1 to 1,024")?;
         let segment = usize::try_from(self.segment_size).unwrap_or(usize::MAX);
-        within("the length of a segment", segment, 4096, GIB, "4 KiB to 1 GiB")
+        within("the length of a segment", segment, 1024, GIB, "1 KiB to 1 GiB")
     }
 }

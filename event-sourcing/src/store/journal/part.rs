@@ -9,18 +9,20 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use lattice_journal::Reader;
 
 use super::blocks::Fault;
-use super::index_file::{FileList, IndexFile, LastBlock};
-use super::memtable::{Kind, Memtable, kind_and_name};
+use super::index_file::{self, FileList, IndexFile, LastBlock};
+use super::memtable::{Kind, Memtable, hash_name, kind_and_name};
 use super::records;
 use crate::append::IdempotencyKey;
 use crate::event::{Position, StreamName, Timestamp, Version};
 use crate::machine::{Entry, Term};
 use crate::read::{Direction, ReadError};
+use crate::retention::{METADATA_TYPE, TOMBSTONE_TYPE};
 use crate::store::TypeCount;
 
 /// The index of one segment.
@@ -31,6 +33,10 @@ pub(super) struct Part {
     pub(super) first: u64,
     /// The position after the last one, once it is frozen.
     end: OnceLock<u64>,
+    /// It may have events that say what becomes of a stream.
+    decides: AtomicBool,
+    /// Its segment was rewritten, and the index still names what is hidden now.
+    stale: AtomicBool,
     backing: RwLock<Backing>,
 }
 
@@ -66,8 +72,10 @@ impl Part {
     /// A part that grows, with what its segment holds so far.
     pub(super) fn growing(segment: u64, memtable: Memtable) -> Self {
         let first = memtable.positions().start;
+        let decides = AtomicBool::new(memtable.decides());
         let backing = RwLock::new(Backing::Memory(memtable));
-        Self { segment, first, end: OnceLock::new(), backing }
+        let (end, stale) = (OnceLock::new(), AtomicBool::new(false));
+        Self { segment, first, end, decides, stale, backing }
     }
 
     /// A frozen part whose index is in memory, so far.
@@ -79,9 +87,17 @@ impl Part {
 
     /// A frozen part whose index is in a file.
     pub(super) fn in_file(segment: u64, file: IndexFile, end: u64) -> Self {
-        let first = file.first();
-        let backing = RwLock::new(Backing::File(file));
-        Self { segment, first, end: OnceLock::from(end), backing }
+        let first = file.binding().positions.start;
+        let types = [METADATA_TYPE, TOMBSTONE_TYPE];
+        let decides = types.iter().any(|name| file.may_have(hash_name(Kind::Type, name)));
+        let (decides, backing) = (AtomicBool::new(decides), RwLock::new(Backing::File(file)));
+        let (end, stale) = (OnceLock::from(end), AtomicBool::new(false));
+        Self { segment, first, end, decides, stale, backing }
+    }
+
+    /// Whether it may have events that say what becomes of a stream; `false` is certain.
+    pub(super) fn decides(&self) -> bool {
+        self.decides.load(Ordering::Acquire)
     }
 
     /// Says that no event comes any more.
@@ -95,9 +111,10 @@ impl Part {
         self.end.get().map(|end| self.first..*end)
     }
 
-    /// It is frozen, and its index is not in a file.
+    /// It is frozen, and its index is up to date and not in a file.
     pub(super) fn wants_file(&self) -> bool {
-        self.end.get().is_some() && matches!(*self.read(), Backing::Memory(_))
+        let stale = self.stale.load(Ordering::Acquire);
+        self.end.get().is_some() && !stale && matches!(*self.read(), Backing::Memory(_))
     }
 
     /// Takes in an event. Called for growing parts only.
@@ -112,6 +129,23 @@ impl Part {
         for (entry, key) in events {
             memtable.insert(entry, key);
         }
+        self.decides.store(memtable.decides(), Ordering::Release);
+    }
+
+    /// Reads the segment again: its space was taken back. Wants a file from then on.
+    pub(super) fn reload(&self, reader: &Reader) -> Result<(), ReadError> {
+        let Some(positions) = self.frozen_positions() else { return Ok(()) };
+        let loaded = records::load(reader, positions)?;
+        if loaded.damaged.is_empty() {
+            *self.write() = Backing::Memory(loaded.memtable);
+            self.stale.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Says that the segment was rewritten. The index answers right all the same, until it is loaded again.
+    pub(super) fn was_rewritten(&self) {
+        self.stale.store(true, Ordering::Release);
     }
 
     /// Shows the index, if it is in memory.
@@ -276,9 +310,8 @@ impl Part {
                     return VersionAt::Before;
                 };
                 let offset = usize::try_from(rank).ok().and_then(|rank| list.offsets.get(rank));
-                offset.map_or(VersionAt::Beyond, |offset| {
-                    VersionAt::Here(memtable.position(*offset))
-                })
+                offset
+                    .map_or(VersionAt::Beyond, |offset| VersionAt::Here(memtable.position(*offset)))
             },
             |file| {
                 let Some(list) = file.list(Kind::Stream, stream.as_str())? else {
@@ -391,12 +424,13 @@ impl Part {
         self.counts(from)
     }
 
-    /// Reads all of the index file, if there is one; `false` if it is damaged.
-    pub(super) fn is_intact(&self) -> Result<bool, ReadError> {
+    /// Whether the index file, if there is one that is to stay, is exactly that of the events, which `memtable` was made of.
+    pub(super) fn agrees_with(&self, memtable: &Memtable) -> Result<bool, ReadError> {
         match &*self.read() {
             Backing::Memory(_) => Ok(true),
-            Backing::File(file) => match file.verify() {
-                Ok(()) => Ok(true),
+            Backing::File(_) if self.stale.load(Ordering::Acquire) => Ok(true),
+            Backing::File(file) => match file.is(&index_file::encode(memtable, file.binding())) {
+                Ok(agrees) => Ok(agrees),
                 Err(Fault::Damaged) => Ok(false),
                 Err(Fault::Io(error)) => Err(io_error(error)),
             },

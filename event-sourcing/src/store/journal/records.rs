@@ -105,7 +105,7 @@ fn damaged(positions: Range<u64>) -> ReadError {
 }
 
 /// An error of the journal, in the words of the store.
-fn explain(error: JournalReadError, first: u64) -> ReadError {
+pub(super) fn explain(error: JournalReadError, first: u64) -> ReadError {
     match error {
         JournalReadError::Damaged { positions } | JournalReadError::Corrupt { positions, .. } => {
             damaged(positions)

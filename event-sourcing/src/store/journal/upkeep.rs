@@ -1,11 +1,11 @@
-//! The thread that makes index files.
+//! The thread that writes the files that nothing depends on.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::event_log::IndexTask;
+use super::event_log::UpkeepTask;
 
-/// What is to be done in the background. There is at most one task for each segment without an index file.
+/// What is to be written in the background. There are at most two tasks for each segment.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
     state: Mutex<State>,
@@ -14,14 +14,14 @@ pub(super) struct Upkeep {
 
 #[derive(Debug, Default)]
 struct State {
-    tasks: VecDeque<IndexTask>,
+    tasks: VecDeque<UpkeepTask>,
     closed: bool,
 }
 
 impl Upkeep {
-    /// Replaces what is to be done.
-    pub(super) fn put(&self, tasks: Vec<IndexTask>) {
-        self.lock().tasks = tasks.into();
+    /// Adds to what is to be done. An index file that is named twice is written once, for the second time it is there.
+    pub(super) fn put(&self, tasks: Vec<UpkeepTask>) {
+        self.lock().tasks.extend(tasks);
         self.changed.notify_one();
     }
 
@@ -37,7 +37,7 @@ impl Upkeep {
             if let Some(task) = state.tasks.pop_front() {
                 drop(state);
                 if let Err(error) = task.run() {
-                    tracing::warn!(%error, "an index file could not be written");
+                    tracing::warn!(%error, "a file of the index could not be written");
                 }
                 state = self.lock();
             } else {

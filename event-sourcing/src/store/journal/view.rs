@@ -18,6 +18,7 @@ use crate::append::IdempotencyKey;
 use crate::event::{EventId, Position, Recorded, StreamName, Timestamp, Version};
 use crate::machine::{Entry, Index, IndexMut, Postings, Term};
 use crate::read::{Direction, ReadError};
+use crate::retention::Retention;
 use crate::store::TypeCount;
 
 /// Events that are read ahead when a reader goes from one to the next, at most.
@@ -96,7 +97,20 @@ struct Ahead {
 impl View {
     /// The log as of now.
     pub(super) fn new(shared: &Arc<Shared>, access: Access) -> Self {
-        let Published { parts, head } = shared.published();
+        Self::at(shared, access, shared.published())
+    }
+
+    /// The log as of the moment when `head` was its last position.
+    pub(super) fn as_of(shared: &Arc<Shared>, access: Access, head: Position) -> Self {
+        let Published { parts, head: durable } = shared.published();
+        // Of the parts, only the last one may go beyond the head.
+        let count = parts.partition_point(|part| part.first <= head.0);
+        let parts = Arc::new(parts[..count].to_vec());
+        Self::at(shared, access, Published { parts, head: head.min(durable) })
+    }
+
+    fn at(shared: &Arc<Shared>, access: Access, published: Published) -> Self {
+        let Published { parts, head } = published;
         Self {
             shared: Arc::clone(shared),
             parts,
@@ -133,13 +147,16 @@ impl View {
             if part.first > self.durable.0 {
                 continue;
             }
-            for TypeCount { event_type, schema, count } in self.refuse(part.counts(&self.source()))?
+            for TypeCount { event_type, schema, count } in
+                self.refuse(part.counts(&self.source()))?
             {
                 *sums.entry((event_type, schema)).or_default() += count;
             }
         }
         let sums = sums.into_iter();
-        Ok(sums.map(|((event_type, schema), count)| TypeCount { event_type, schema, count }).collect())
+        Ok(sums
+            .map(|((event_type, schema), count)| TypeCount { event_type, schema, count })
+            .collect())
     }
 
     fn source(&self) -> Source<'_> {
@@ -184,7 +201,11 @@ impl View {
                 (from, last) = (below, known);
             }
         }
+        let describes = stream.described_stream().is_some();
         for part in sealed.iter().rev().take_while(|part| part.first >= from) {
+            if describes && !part.decides() {
+                continue;
+            }
             if let Some(found) = self.refuse(part.last_of(&self.source(), stream, hash))? {
                 last = Some(found);
                 break;
@@ -276,6 +297,25 @@ impl Index for View {
             return Ok(Some(last));
         }
         self.last_sealed(stream, hash)
+    }
+
+    fn retention(&self, stream: &StreamName) -> Result<Retention, ReadError> {
+        // Mostly nothing was decided about any stream.
+        let undecided = |part: &Arc<Part>| !part.decides();
+        if !self.staged.memtable.decides() && self.parts.iter().all(undecided) {
+            return Ok(Retention::default());
+        }
+        let Ok(describing) = stream.metadata_stream() else {
+            return Ok(Retention::default());
+        };
+        let Some((_, position)) = self.last_of(&describing)? else {
+            return Ok(Retention::default());
+        };
+        match self.event(position)? {
+            Entry::Event(recorded) => Ok(Retention::decided_by(&recorded.event)),
+            // The last event of such a stream is always visible, and so its space is never taken back.
+            Entry::Scavenged(_) => Err(ReadError::Damaged { first: position, last: position }),
+        }
     }
 
     fn find_id(&self, stream: &StreamName, id: EventId) -> Result<Option<Position>, ReadError> {

@@ -1,6 +1,7 @@
 //! The thread that writes, and the queue before it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,18 +20,38 @@ use crate::store::signal::Signal;
 
 type Answer = Result<Committed, AppendError>;
 
-/// An append that waits.
-#[derive(Debug)]
-pub(super) struct Request {
-    append: Append,
-    /// Bytes of memory, roughly.
-    size: usize,
-    answer: oneshot::Sender<Answer>,
+/// What waits for the writer.
+pub(super) enum Request {
+    /// An append.
+    Append {
+        append: Append,
+        /// Bytes of memory, roughly.
+        size: usize,
+        answer: oneshot::Sender<Answer>,
+    },
+    /// Something that the log itself is needed for.
+    Work(Work),
 }
+
+/// Something that is done with the log.
+pub(super) type Work = Box<dyn FnOnce(&mut EventLog) + Send>;
 
 impl Request {
     pub(super) fn new(append: Append, answer: oneshot::Sender<Answer>) -> Self {
-        Self { size: size(&append), append, answer }
+        Self::Append { size: size(&append), append, answer }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Append { size, .. } => *size,
+            Self::Work(_) => 0,
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("size", &self.size()).finish_non_exhaustive()
     }
 }
 
@@ -80,16 +101,30 @@ impl Queue {
         Self { bytes_max, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Puts in an append. One is taken however large it is, if nothing else waits.
+    /// Does something with the log, between two groups of appends, and waits for it. `None` if the writer is gone.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut EventLog) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, receiver) = oneshot::channel();
+        let work: Work = Box::new(move |log| {
+            // Whoever asked waits, unless it has panicked.
+            let _ = answer.send(work(log));
+        });
+        self.put(Request::Work(work)).ok()?;
+        futures::executor::block_on(receiver).ok()
+    }
+
+    /// Puts in a request. One is taken however large it is, if nothing else waits.
     pub(super) fn put(&self, request: Request) -> Result<(), AppendError> {
         let mut state = self.lock();
         if state.closed {
             return Err(AppendError::Failed(refusal("the store is closed")));
         }
-        if state.bytes > 0 && state.bytes + request.size > self.bytes_max {
+        if state.bytes > 0 && state.bytes + request.size() > self.bytes_max {
             return Err(AppendError::Busy { waiting: state.bytes });
         }
-        state.bytes += request.size;
+        state.bytes += request.size();
         let was_empty = state.requests.is_empty();
         state.requests.push_back(request);
         drop(state);
@@ -193,7 +228,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         // Should something in here panic, nobody must wait for an answer that never comes.
         let _abandon = Abandon(Arc::clone(&self.queue), Arc::clone(&self.signal));
-        self.upkeep.put(self.log.indexer());
+        self.upkeep.put(self.log.upkeep());
         let mut marked = true;
         loop {
             match self.queue.next((!marked).then_some(self.idle)) {
@@ -220,7 +255,15 @@ impl Writer {
     fn write(&mut self, requests: VecDeque<Request>) {
         let mut decided = Vec::with_capacity(requests.len());
         let mut bytes = 0;
-        for Request { append, size, answer } in requests {
+        for request in requests {
+            let (append, size, answer) = match request {
+                Request::Append { append, size, answer } => (append, size, answer),
+                Request::Work(work) => {
+                    self.commit(std::mem::take(&mut decided), std::mem::take(&mut bytes));
+                    work(&mut self.log);
+                    continue;
+                }
+            };
             let result = self.log.stage(append, self.clock.now());
             decided.push((answer, result));
             bytes += size;
@@ -239,7 +282,7 @@ impl Writer {
                     Figures::of(&self.log);
                 self.signal.advance(head);
                 if self.log.take_rotated() {
-                    self.upkeep.put(self.log.indexer());
+                    self.upkeep.put(self.log.upkeep());
                 }
                 None
             }

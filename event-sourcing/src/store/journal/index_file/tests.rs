@@ -15,6 +15,9 @@ use crate::machine::{Entry, Stub, Term};
 /// What an event is made from: its stream, type and labels, by number, and whether it has a key and was scavenged.
 type Seed = (u8, u8, Vec<u8>, bool, bool);
 
+/// An entry with the key of its append.
+type Keyed = (Entry, Option<IdempotencyKey>);
+
 fn seeds(most: usize) -> impl Strategy<Value = Vec<Seed>> {
     let labels = prop::collection::vec(0..12_u8, 0..4);
     prop::collection::vec((0..40_u8, 0..4_u8, labels, any::<bool>(), any::<bool>()), 0..most)
@@ -25,15 +28,14 @@ fn key(number: u64) -> IdempotencyKey {
 }
 
 /// Events from `first` on, with their keys.
-fn events(first: u64, seeds: &[Seed]) -> Vec<(Entry, Option<IdempotencyKey>)> {
+fn events(first: u64, seeds: &[Seed]) -> Vec<Keyed> {
     let mut versions: BTreeMap<StreamName, u64> = BTreeMap::new();
     let event = |((stream, kind, labels, with_key, scavenged), position): (&Seed, u64)| {
         let stream = StreamName::new(format!("stream-{stream}")).unwrap();
         let version = versions.entry(stream.clone()).or_insert(u64::from(*kind) * 1_000);
         let at = Version(*version);
         *version += 1;
-        let mut event =
-            NewEvent::json(EventType::new(format!("type-{kind}")).unwrap(), "{}");
+        let mut event = NewEvent::json(EventType::new(format!("type-{kind}")).unwrap(), "{}");
         event.id = EventId(uuid::Uuid::from_u128(u128::from(position)));
         event.schema = u32::from(*kind) + 1;
         event.labels = labels.iter().map(|n| Label::new(format!("l-{n}")).unwrap()).collect();
@@ -57,7 +59,7 @@ fn events(first: u64, seeds: &[Seed]) -> Vec<(Entry, Option<IdempotencyKey>)> {
     seeds.iter().zip(first..).map(event).collect()
 }
 
-fn memtable(first: u64, events: &[(Entry, Option<IdempotencyKey>)]) -> Memtable {
+fn memtable(first: u64, events: &[Keyed]) -> Memtable {
     let mut memtable = Memtable::new(Position(first));
     events.iter().for_each(|(entry, key)| memtable.insert(entry, key.as_ref()));
     memtable
@@ -78,14 +80,14 @@ fn open(disk: &MemoryDisk, binding: &Binding) -> Result<IndexFile, Fault> {
 }
 
 /// Every question that the file can be asked, with what the events themselves say; `Err` if the file refused one.
-fn compare(
-    file: &IndexFile,
-    first: u64,
-    events: &[(Entry, Option<IdempotencyKey>)],
-) -> Result<(), Fault> {
+fn compare(file: &IndexFile, first: u64, events: &[Keyed]) -> Result<(), Fault> {
     let offset = |entry: &Entry| u32::try_from(entry.position().0 - first).unwrap();
     let names = |n: u8| {
-        [(Kind::Stream, format!("stream-{n}")), (Kind::Type, format!("type-{n}")), (Kind::Label, format!("l-{n}"))]
+        [
+            (Kind::Stream, format!("stream-{n}")),
+            (Kind::Type, format!("type-{n}")),
+            (Kind::Label, format!("l-{n}")),
+        ]
     };
     for (kind, name) in (0..45).flat_map(names) {
         let has = |entry: &&Entry| match (kind, entry) {
@@ -145,16 +147,21 @@ proptest! {
         let events = events(first, &seeds);
         let binding = binding(first, events.len());
         let disk = MemoryDisk::new();
-        put(&disk, &encode(&memtable(first, &events), &binding));
+        let bytes = encode(&memtable(first, &events), &binding);
+        put(&disk, &bytes);
         let file = open(&disk, &binding).expect("the file is intact");
         compare(&file, first, &events).expect("the file is intact");
-        file.verify().expect("the file is intact");
+        assert!(file.is(&bytes).expect("the file is intact"));
     }
 }
 
 /// The smallest file that has something in every section.
-fn sample() -> (Vec<(Entry, Option<IdempotencyKey>)>, Binding, Vec<u8>) {
-    let seeds = [(1, 1, vec![1], true, false), (2, 1, vec![], false, true), (1, 2, vec![1, 2], false, false)];
+fn sample() -> (Vec<Keyed>, Binding, Vec<u8>) {
+    let seeds = [
+        (1, 1, vec![1], true, false),
+        (2, 1, vec![], false, true),
+        (1, 2, vec![1, 2], false, false),
+    ];
     let events = events(50, &seeds);
     let binding = binding(50, events.len());
     let bytes = encode(&memtable(50, &events), &binding);

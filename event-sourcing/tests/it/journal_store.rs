@@ -1,0 +1,146 @@
+//! The store on disk with its threads, on the disk of this machine.
+#![expect(clippy::disallowed_methods, reason = "writers of the tests have threads of their own")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_sourcing::append::AppendError;
+use event_sourcing::clock::{Clock, SystemClock};
+use event_sourcing::store::journal::{JournalStore, JournalStoreOptions};
+use event_sourcing::testing::conformance::{self, Subject};
+use event_sourcing::{
+    Append, EventStore, EventType, Expected, NewEvent, Position, Read, Source, StreamName,
+};
+use futures::executor::block_on;
+use lattice_journal::RealDisk;
+use tempfile::TempDir;
+
+fn options(directory: &Path) -> JournalStoreOptions {
+    let mut options = JournalStoreOptions::new(directory);
+    options.segment_size = 1024;
+    options.tail_bytes_max = 2048;
+    options.idle = Duration::from_millis(5);
+    options
+}
+
+fn open(options: &JournalStoreOptions, clock: Arc<dyn Clock>) -> Arc<JournalStore> {
+    Arc::new(JournalStore::open_on(Arc::new(RealDisk), clock, options).expect("the store opens"))
+}
+
+struct OnDisk {
+    directory: TempDir,
+    clock: Arc<dyn Clock>,
+    store: Option<Arc<JournalStore>>,
+}
+
+impl Subject for OnDisk {
+    fn store(&self) -> Arc<dyn EventStore> {
+        let store = self.store.as_ref().expect("it is open");
+        Arc::clone(store) as Arc<dyn EventStore>
+    }
+
+    fn reopen(&mut self) {
+        self.store.take().expect("it is open").close();
+        self.store = Some(open(&options(self.directory.path()), Arc::clone(&self.clock)));
+    }
+
+    fn scavenge(&mut self) {
+        let store = self.store.as_ref().expect("it is open");
+        block_on(store.scavenge(true)).expect("space can be taken back");
+    }
+}
+
+#[test]
+fn the_store_on_disk_does_what_every_store_must() {
+    conformance::run(|clock| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Some(open(&options(directory.path()), Arc::clone(&clock)));
+        OnDisk { directory, clock, store }
+    });
+}
+
+fn stream(name: &str) -> StreamName {
+    StreamName::new(name).unwrap()
+}
+
+fn event(size: usize) -> NewEvent {
+    NewEvent::bytes(EventType::new("t").unwrap(), vec![b'x'; size])
+}
+
+#[test]
+fn many_writers_share_syncs_and_every_answer_is_true_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.segment_size = 1 << 20;
+    let store = open(&options, Arc::new(SystemClock));
+    let writers: Vec<_> = (0..16)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            std::thread::spawn(move || {
+                let name = format!("s-{writer}");
+                (0..100_u64)
+                    .map(|_| {
+                        let append = Append::to(stream(&name), Expected::Any, [event(100)]);
+                        block_on(store.append(append)).unwrap()
+                    })
+                    .collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let answers: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+    let stats = store.stats();
+    assert_eq!(stats.head, Position(1600));
+    assert!(stats.commits < 1600, "{} syncs", stats.commits);
+    store.close();
+    assert!(matches!(
+        block_on(store.append(Append::to(stream("s"), Expected::Any, [event(1)]))),
+        Err(AppendError::Failed(_))
+    ));
+    drop(store);
+
+    let store = open(&options, Arc::new(SystemClock));
+    for answer in answers {
+        let (name, version) = &answer.streams[0];
+        let read = Read::forward(Source::Stream(name.clone()))
+            .from(event_sourcing::read::From::Version(*version))
+            .count(1);
+        let page = block_on(store.read(read)).unwrap();
+        assert_eq!(page.events[0].position, answer.first);
+    }
+    assert!(block_on(store.verify()).unwrap().is_sound());
+}
+
+#[test]
+fn appends_beyond_the_queue_are_refused_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.queue_bytes_max = 4096;
+    let store = open(&options, Arc::new(SystemClock));
+    let appends: Vec<_> = (0..200)
+        .map(|_| store.append(Append::to(stream("s"), Expected::Any, [event(1000)])))
+        .collect();
+    let (mut recorded, mut busy) = (0, 0);
+    for append in appends {
+        match block_on(append) {
+            Ok(_) => recorded += 1,
+            Err(AppendError::Busy { .. }) => busy += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(busy > 0 && recorded > 0, "{busy} and {recorded}");
+    assert_eq!(store.head(), Position(recorded));
+}
+
+#[test]
+fn whoever_waits_for_more_events_is_told_of_the_end_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&options(directory.path()), Arc::new(SystemClock));
+    let waiting = store.wait_beyond(Position(0));
+    block_on(store.append(Append::to(stream("s"), Expected::Any, [event(10)]))).unwrap();
+    assert_eq!(block_on(waiting).unwrap(), Position(1));
+    let waiting = store.wait_beyond(Position(1));
+    store.close();
+    assert!(block_on(waiting).is_err());
+    assert!(block_on(store.read(Read::forward(Source::All))).is_err());
+}
