@@ -9,11 +9,13 @@ use event_sourcing::append::AppendError;
 use event_sourcing::clock::{Clock, SystemClock};
 use event_sourcing::store::journal::{JournalStore, JournalStoreOptions};
 use event_sourcing::testing::conformance::{self, Subject};
+use event_sourcing::testing::differential;
 use event_sourcing::{
     Append, EventStore, EventType, Expected, NewEvent, Position, Read, Source, StreamName,
 };
 use futures::executor::block_on;
-use lattice_journal::RealDisk;
+use lattice_journal::{Disk, RealDisk};
+use lattice_sim::SimDisk;
 use tempfile::TempDir;
 
 fn options(directory: &Path) -> JournalStoreOptions {
@@ -28,10 +30,39 @@ fn open(options: &JournalStoreOptions, clock: Arc<dyn Clock>) -> Arc<JournalStor
     Arc::new(JournalStore::open_on(Arc::new(RealDisk), clock, options).expect("the store opens"))
 }
 
+/// A store on some disk.
 struct OnDisk {
-    directory: TempDir,
+    disk: Arc<dyn Disk>,
+    options: JournalStoreOptions,
     clock: Arc<dyn Clock>,
     store: Option<Arc<JournalStore>>,
+    _directory: Option<TempDir>,
+}
+
+impl OnDisk {
+    /// On the disk of this machine.
+    fn real(clock: Arc<dyn Clock>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = options(directory.path());
+        Self { _directory: Some(directory), ..Self::on(Arc::new(RealDisk), options, clock) }
+    }
+
+    /// On one in memory, so that it costs no time.
+    fn simulated(seed: u64, clock: Arc<dyn Clock>) -> Self {
+        Self::on(Arc::new(SimDisk::new(seed)), options(Path::new("store")), clock)
+    }
+
+    fn on(disk: Arc<dyn Disk>, options: JournalStoreOptions, clock: Arc<dyn Clock>) -> Self {
+        let mut opened = Self { disk, options, clock, store: None, _directory: None };
+        opened.open();
+        opened
+    }
+
+    fn open(&mut self) {
+        let (disk, clock) = (Arc::clone(&self.disk), Arc::clone(&self.clock));
+        let store = JournalStore::open_on(disk, clock, &self.options).expect("the store opens");
+        self.store = Some(Arc::new(store));
+    }
 }
 
 impl Subject for OnDisk {
@@ -42,7 +73,7 @@ impl Subject for OnDisk {
 
     fn reopen(&mut self) {
         self.store.take().expect("it is open").close();
-        self.store = Some(open(&options(self.directory.path()), Arc::clone(&self.clock)));
+        self.open();
     }
 
     fn scavenge(&mut self) {
@@ -52,12 +83,20 @@ impl Subject for OnDisk {
 }
 
 #[test]
-fn the_store_on_disk_does_what_every_store_must() {
-    conformance::run(|clock| {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Some(open(&options(directory.path()), Arc::clone(&clock)));
-        OnDisk { directory, clock, store }
-    });
+fn the_store_on_the_disk_of_this_machine_does_what_every_store_must() {
+    conformance::run(OnDisk::real);
+}
+
+#[test]
+fn the_store_on_a_simulated_disk_does_what_every_store_must() {
+    conformance::run(|clock| OnDisk::simulated(1, clock));
+}
+
+#[test]
+fn the_store_on_disk_answers_as_the_simplest_one() {
+    for seed in 0..24 {
+        differential::run(seed, 400, |clock| OnDisk::simulated(seed, clock));
+    }
 }
 
 fn stream(name: &str) -> StreamName {
