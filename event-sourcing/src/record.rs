@@ -4,18 +4,6 @@
 //! bytes, and an event has only one such form: numbers are in their shortest form, labels sorted, nothing follows the end. So whoever
 //! decodes a record and encodes it again has the same bytes, and the same [`leaf_hash`].
 //!
-//! ```text
-//! record  := format:u8 = 1  kind:u8  position  version  timestamp  index  count  id[16]  stream:text  body
-//! body    := event                                        (kind 0)
-//!          | key?  content:u64  leaf[32]                  (kind 1: the stub of an event whose space was taken back)
-//! event   := flags:u8  schema  type:text  content-type  n  label:text * n
-//!            key?  correlation?  causation?  user?  custom:bytes  data:bytes
-//! content-type := 0 JSON | 1 bytes | 2 postcard | 3 bincode | 4 media-type:text
-//! ```
-//!
-//! Numbers without a width are LEB128; those with one are little-endian; text and bytes begin with their length. `flags` says which of
-//! the optional texts are there, in order from bit 0; a stub has its flags byte too, of which only bit 0 (the key) may be set.
-//!
 //! Decoding never panics and trusts no length: it allocates nothing that the input does not hold.
 
 use std::sync::Arc;

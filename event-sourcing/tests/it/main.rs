@@ -6,4 +6,5 @@ mod conformance;
 mod domain;
 mod journal_log;
 mod journal_store;
+mod replicated;
 mod subscriptions;
