@@ -42,7 +42,12 @@ pub fn parse_integer(text: &[u8]) -> Option<i64> {
         [b'1'..=b'9', ..] if digits.len() <= 19 => {}
         _ => return None,
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    // Downwards, since the least integer has no positive counterpart.
+    let below = digits.iter().try_fold(0i64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| i64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_sub(digit)
+    })?;
+    if digits.len() < text.len() { Some(below) } else { below.checked_neg() }
 }
 
 /// The longest text that is read as a number, in bytes. Redis has the same bound.
@@ -405,6 +410,32 @@ impl fmt::Display for Natural {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_integer_is_read_to_both_ends_of_its_range_and_no_further() {
+        for number in [0, 1, -1, 10, i64::MAX, i64::MAX - 1, i64::MIN, i64::MIN + 1] {
+            assert_eq!(parse_integer(number.to_string().as_bytes()), Some(number));
+        }
+        for text in [
+            "",
+            "-",
+            "-0",
+            "00",
+            "01",
+            "+1",
+            " 1",
+            "1 ",
+            "1a",
+            "1.0",
+            "--1",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "9999999999999999999",
+            "10000000000000000000",
+        ] {
+            assert_eq!(parse_integer(text.as_bytes()), None, "{text}");
+        }
+    }
 
     fn sum(left: &str, right: &str) -> Option<String> {
         let (left, right) = (Extended::parse(left.as_bytes())?, Extended::parse(right.as_bytes())?);

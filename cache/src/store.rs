@@ -314,6 +314,8 @@ impl Counters {
 #[derive(Debug)]
 pub struct Store {
     shards: Box<[Mutex<Shard>]>,
+    /// Whose turn it is among the commands that need many shards.
+    turn: Mutex<()>,
     accounts: Arc<Accounts>,
     hash_seed: u64,
 }
@@ -326,7 +328,7 @@ impl Store {
         let accounts = Arc::new(Accounts::new(options.limit, options.policy));
         let shard = |number| Mutex::new(Shard::new(number, options, Arc::clone(&accounts)));
         let shards = (0..SHARDS).map(shard).collect();
-        Self { shards, accounts, hash_seed: options.hash_seed }
+        Self { shards, turn: Mutex::default(), accounts, hash_seed: options.hash_seed }
     }
 
     /// Where `bytes` belongs.

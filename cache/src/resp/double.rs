@@ -43,6 +43,9 @@ pub fn format_double(value: f64) -> String {
 /// anything else, for NaN, for spaces, and for what is too large or too small to be told from infinity or zero.
 #[must_use]
 pub fn parse_double(text: &[u8]) -> Option<f64> {
+    if let Some(value) = parse_digits(text) {
+        return Some(value);
+    }
     let value = parse_any(text)?;
     let overflown = value.is_infinite() && !text.iter().any(|it| matches!(it, b'i' | b'I'));
     let underflown = value == 0.0 && has_nonzero_digit(text);
@@ -53,6 +56,17 @@ pub fn parse_double(text: &[u8]) -> Option<f64> {
 #[must_use]
 pub fn parse_double_saturating(text: &[u8]) -> Option<f64> {
     parse_any(text.trim_ascii_start())
+}
+
+/// A number of one to nine digits and nothing else, as most are: it is exact.
+fn parse_digits(text: &[u8]) -> Option<f64> {
+    if !(1..=9).contains(&text.len()) {
+        return None;
+    }
+    let digit = |number: u32, byte: &u8| {
+        byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0'))
+    };
+    text.iter().try_fold(0, digit).map(f64::from)
 }
 
 fn parse_any(text: &[u8]) -> Option<f64> {

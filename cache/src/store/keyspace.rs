@@ -20,9 +20,14 @@ use crate::value::{HashView, Kind, ListView, SetView, SortedSetView, Stored, Val
 #[derive(Debug)]
 pub struct Keyspace<'s> {
     store: &'s Store,
-    guards: [Option<MutexGuard<'s, Shard>>; SHARDS as usize],
+    held: ShardSet,
+    /// The guard of the first shard held, and those of the others in ascending order: most commands need one.
+    first: Option<MutexGuard<'s, Shard>>,
+    others: Vec<MutexGuard<'s, Shard>>,
     now: Now,
     touches: bool,
+    /// Dropped after the guards: whoever waits for it would only wait for a shard otherwise.
+    _turn: Option<MutexGuard<'s, ()>>,
     _holding: Holding,
 }
 
@@ -61,21 +66,40 @@ pub(super) fn assert_holds_none(store: &Store) {
     assert!(held != std::ptr::from_ref(store).addr(), "this thread has locked shards already");
 }
 
+/// From how many shards on a command waits for its turn before it takes the first.
+///
+/// Two commands that need so many of the shards nearly always share one. Without turns each would take some and wait for the
+/// other's, be woken for one and wait for the next, and so make everybody wait for what it holds meanwhile.
+const MANY: u32 = SHARDS as u32 / 4;
+
 impl<'s> Keyspace<'s> {
     pub(super) fn lock(store: &'s Store, shards: ShardSet, now: Now) -> Self {
         let holding = Holding::begin(store);
-        let mut guards = [const { None }; SHARDS as usize];
         let policy = store.accounts.policy();
+        let count = shards.0.count_ones();
+        let turn =
+            (count >= MANY).then(|| store.turn.lock().unwrap_or_else(PoisonError::into_inner));
         let mut rest = shards.0;
-        while rest != 0 {
+        let mut next = || {
             let index = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             // A panic inside a shard stops the process (see `crate::net`), so a poisoned lock is never met twice.
             let mut guard = store.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
             guard.follow(policy);
-            guards[index] = Some(guard);
+            guard
+        };
+        let first = (count > 0).then(&mut next);
+        let others = (1..count).map(|_| next()).collect();
+        Self {
+            store,
+            held: shards,
+            first,
+            others,
+            now,
+            touches: true,
+            _turn: turn,
+            _holding: holding,
         }
-        Self { store, guards, now, touches: true, _holding: holding }
     }
 }
 
@@ -87,15 +111,29 @@ impl Keyspace<'_> {
     }
 
     fn shard(&mut self, key: &Key<'_>) -> &mut Shard {
-        self.guards[key.shard()]
-            .as_mut()
-            .expect("the shard of every key that a command names is locked")
+        self.number(key.shard())
+    }
+
+    /// Shard number `number`.
+    #[inline]
+    fn number(&mut self, number: usize) -> &mut Shard {
+        assert!(self.held.0 >> number & 1 == 1, "every shard that a command needs is locked");
+        let before = (self.held.0 & ((1 << number) - 1)).count_ones();
+        let guard = match before.checked_sub(1) {
+            None => self.first.as_mut(),
+            Some(at) => self.others.get_mut(at as usize),
+        };
+        guard.expect("a guard for each shard that is held")
+    }
+
+    /// The shards that are held, in ascending order.
+    fn held(&mut self) -> impl Iterator<Item = &mut Shard> {
+        self.first.iter_mut().chain(&mut self.others).map(|guard| &mut **guard)
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut Shard> {
-        self.guards
-            .iter_mut()
-            .map(|guard| &mut **guard.as_mut().expect("the command locks all shards"))
+        assert!(self.held == ShardSet::ALL, "the command locks all shards");
+        self.held()
     }
 
     /// Looks `key` up for reading: counts a hit or a miss, and notes the use.
@@ -359,7 +397,7 @@ impl Keyspace<'_> {
     }
 
     fn shard_of(&mut self, slot: Slot) -> &mut Shard {
-        self.guards[shard_of(slot)].as_mut().expect("the slot's shard is locked")
+        self.number(shard_of(slot))
     }
 
     /// Removes all keys of `database`, or of all.
@@ -397,11 +435,7 @@ impl Keyspace<'_> {
     /// is to be tidied there. True if more is due: to be called again, after others had the lock.
     pub fn advance(&mut self, shard: u16, budget: usize) -> bool {
         let now = self.now;
-        self.number(shard).advance(budget, now)
-    }
-
-    fn number(&mut self, shard: u16) -> &mut Shard {
-        self.guards[usize::from(shard)].as_mut().expect("the shard is locked")
+        self.number(usize::from(shard)).advance(budget, now)
     }
 
     /// Removes keys of shard number `shard` by the policy until about `bytes` are free, or some 64 KiB, or nothing is left that may
@@ -411,13 +445,13 @@ impl Keyspace<'_> {
         let within = self.store.accounts.is_within_limit();
         let pressure =
             if within && self.store.excess(0) > 0 { Pressure::Resident } else { Pressure::Write };
-        self.number(shard).evict(bytes, pressure, now)
+        self.number(usize::from(shard)).evict(bytes, pressure, now)
     }
 
     /// Asserts that what the locked shards are made of agrees: for tests.
     #[cfg(any(test, feature = "sim"))]
     pub fn check(&self) {
-        self.guards.iter().flatten().for_each(|shard| shard.check());
+        self.first.iter().chain(&self.others).for_each(|shard| shard.check());
     }
 
     /// Whether `key` was created since [`Self::take_changes`] was last called. Its creation becomes a mere write: it is told once.
@@ -434,8 +468,8 @@ impl Keyspace<'_> {
     /// What has changed since the lock was taken, in order within each shard, if the store is observed.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
-        for guard in self.guards.iter_mut().flatten() {
-            changes.append(&mut guard.changes);
+        for shard in self.held() {
+            changes.append(&mut shard.changes);
         }
         changes
     }

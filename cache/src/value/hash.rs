@@ -33,7 +33,7 @@ pub struct Hash {
 #[derive(Clone, Debug)]
 enum Form {
     Packed(Vec<u8>),
-    Large(Box<Large>),
+    Large(Large),
 }
 
 impl Default for Form {
@@ -258,7 +258,7 @@ impl Hash {
     /// Makes it large, if it is not.
     fn grow(&mut self) -> &mut Large {
         if let Form::Packed(run) = &self.form {
-            let mut large = Box::<Large>::default();
+            let mut large = Large::default();
             for it in Pairs(Elements::of(run)) {
                 large.set(it.field, it.value, Lifetime::Forever);
             }

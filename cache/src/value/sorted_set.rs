@@ -399,16 +399,19 @@ impl SortedSet {
         match &mut self.form {
             Form::Packed(run) => {
                 let found = packed::find(run, member);
-                let old = found.place.map(|(score, _, _)| score);
+                let old = found.ok().map(|(score, _, _)| score);
                 let Some(score) = decide(old).filter(|score| old != Some(*score)) else { return };
                 assert!(!score.is_nan(), "a score is a number");
                 self.changed = true;
-                let outgrows = found.len >= LISTPACK.0 || member.len() > LISTPACK.1;
-                let score = if outgrows && old.is_none() { score } else { without_sign(score) };
-                if let Some((old, from, to)) = found.place {
-                    packed::rescore(run, from, to, old, score);
-                    return;
-                }
+                let len = match found {
+                    Ok((old, from, to)) => {
+                        packed::rescore(run, from, to, old, without_sign(score));
+                        return;
+                    }
+                    Err(len) => len,
+                };
+                let outgrows = len >= LISTPACK.0 || member.len() > LISTPACK.1;
+                let score = if outgrows { score } else { without_sign(score) };
                 if outgrows || run.len() + packed::pair_bytes(member) > PACKED {
                     let mut large = Box::new(Large::of_run(run));
                     large.insert(member, score);
@@ -453,7 +456,7 @@ impl SortedSet {
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         let score = match &mut self.form {
             Form::Packed(run) => {
-                let (score, from, to) = packed::find(run, member).place?;
+                let (score, from, to) = packed::find(run, member).ok()?;
                 run.drain(from..to);
                 score
             }

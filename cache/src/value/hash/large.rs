@@ -6,7 +6,7 @@ use super::Field;
 use crate::store::Lifetime;
 use crate::types::UnixMillis;
 use crate::value::packed::{encode_length, split_length};
-use crate::value::small_bytes::{SmallBytes, allocated};
+use crate::value::small_bytes::SmallBytes;
 use crate::value::table::{Member, Place, Table, hash_of};
 
 /// What an element of the ordered set of deadlines takes, its share of the nodes included, in bytes.
@@ -153,9 +153,7 @@ impl Large {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        allocated(size_of::<Self>())
-            + self.table.heap_bytes()
-            + self.deadlines.len() * DEADLINE_BYTES
+        self.table.heap_bytes() + self.deadlines.len() * DEADLINE_BYTES
     }
 
     pub(super) fn iter(&self) -> Iter<'_> {

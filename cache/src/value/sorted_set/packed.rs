@@ -35,28 +35,19 @@ impl<'v> Iterator for Pairs<'v> {
     }
 }
 
-/// What a walk over a run has found out about a member.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Found {
-    /// How many members there are.
-    pub(super) len: usize,
-    /// The member's score, and the bytes it takes in the run: from, to.
-    pub(super) place: Option<(f64, usize, usize)>,
-}
-
-pub(super) fn find(run: &[u8], member: &[u8]) -> Found {
-    let (mut found, mut pairs) = (Found::default(), Pairs::of(run));
-    let mut from = 0;
+/// A member's score, and the bytes it takes in the run: from, to. If it is not there, how many there are.
+pub(super) fn find(run: &[u8], member: &[u8]) -> Result<(f64, usize, usize), usize> {
+    let (mut len, mut from, mut pairs) = (0, 0, Pairs::of(run));
     let last = member.last();
     while let Some((it, score)) = pairs.next() {
         // Members of one set tend to differ in their last bytes: most are told apart without a call.
         if it.last() == last && it == member {
-            found.place = Some((score, from, pairs.offset()));
+            return Ok((score, from, pairs.offset()));
         }
-        found.len += 1;
+        len += 1;
         from = pairs.offset();
     }
-    found
+    Err(len)
 }
 
 /// How many bytes a member takes.
