@@ -8,6 +8,7 @@
 //! fast.
 
 mod compaction;
+mod opening;
 mod rewriting;
 mod rotation;
 mod sealing;
@@ -20,27 +21,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::Batch;
-use crate::disk::{Disk, DiskFile, DiskLock, OpenMode};
-use crate::error::{AppendError, Fatal, JournalError, OpenError, TooLarge, at};
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{AppendError, Fatal, JournalError, TooLarge};
 use crate::frame::{
     self, FrameHeader, FrameKind, MARK_LENGTH, NOT_TRUNCATED, Place, batch_frame_length, to_u64,
 };
-use crate::index::Index;
 use crate::reader::{Reader, Shared};
-use crate::recovery::{Listing, Recovered, Recovery, SegmentFacts, Tail, recover};
-use crate::runs::{FrameRef, Runs};
+use crate::recovery::SegmentFacts;
+use crate::runs::FrameRef;
 use crate::seal::{Home, LastFrame, Seal};
-use crate::segment::{LOCK_NAME, SPARE_NAME, in_memory, seal_name, segment_name};
 use crate::status::Status;
 
 /// Bytes that queue before they are written ahead of the sync that will cover them.
 const QUEUED_MAX: usize = 1 << 20;
 /// Room at the end of a segment that batches leave for marks, which compaction needs even when the disk is full.
 const RESERVED: u64 = 4 * MARK_LENGTH;
-/// No frame is longer, so that checkpoints of any state of a batch have a length of 32 bits too.
-const FRAME_LENGTH_MAX: u64 = (1 << 32) - 4096;
 /// Of which idle marks leave this.
 const RESERVED_FOR_COMPACTION: u64 = 2 * MARK_LENGTH;
+/// No frame is longer, so that checkpoints of any state of a batch have a length of 32 bits too.
+const FRAME_LENGTH_MAX: u64 = (1 << 32) - 4096;
 
 /// How a journal is laid out, and its limits.
 #[derive(Clone, Debug)]
@@ -170,141 +169,6 @@ enum Change {
 }
 
 impl Journal {
-    /// Opens the journal in a directory, or creates it there if the directory is empty or missing.
-    ///
-    /// A torn tail is cut, the files that a crash left over are removed, and what was recovered is durable when this returns.
-    /// If anything is damaged, nothing is changed, and the journal is open for reading only: see [`Recovery::damaged`].
-    ///
-    /// # Errors
-    ///
-    /// If the journal is in use, is another one, or is of a newer version, or if the disk fails. A full disk is an error only
-    /// when a journal has to be created.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        directory: impl Into<PathBuf>,
-        options: JournalOptions,
-    ) -> Result<(Self, Recovery), OpenError> {
-        let directory = directory.into();
-        disk.create_dir(&directory).map_err(at("creating", &directory))?;
-        let home = Home { _lock: take_lock(&*disk, &directory)?, disk, directory };
-        let (disk, directory) = (&*home.disk, &home.directory);
-        let listing = Listing::read(disk, directory)?;
-        if listing.segments.is_empty() {
-            if listing.has_spare {
-                return Err(OpenError::SegmentsLost { directory: home.directory });
-            }
-            remove_leftovers(disk, directory, &listing, &[])?;
-            return Self::create(home, options, listing.ignored);
-        }
-        let recovered = recover(disk, directory, options.id, &listing, options.trust_seals)?;
-        if recovered.recovery.damaged.is_empty() {
-            remove_leftovers(disk, directory, &listing, &recovered.obsolete)?;
-            settle_tail(&recovered, directory)?;
-            disk.sync_dir(directory).map_err(at("syncing", directory))?;
-        }
-        Self::resume(home, options, recovered)
-    }
-
-    fn create(
-        home: Home,
-        options: JournalOptions,
-        ignored: Vec<String>,
-    ) -> Result<(Self, Recovery), OpenError> {
-        let made = rotation::create_first(&*home.disk, &home.directory, &options)?;
-        let mut index = Index { runs: Runs::new(1), ..Index::default() };
-        index.files.insert(1, made.file);
-        let facts = SegmentFacts {
-            number: 1,
-            length: made.length,
-            first_sequence: 1,
-            generation: 0,
-            begins: 1,
-        };
-        let recovered = Recovered {
-            recovery: Recovery {
-                created: true,
-                state: None,
-                state_damaged: false,
-                end_lost: false,
-                positions: 1..1,
-                torn: None,
-                damaged: Vec::new(),
-                ignored,
-            },
-            index,
-            obsolete: Vec::new(),
-            first_segment: 1,
-            segments: vec![facts],
-            seals: Vec::new(),
-            tail: Tail {
-                segment: 1,
-                end: made.end,
-                dirty_end: made.end,
-                unvouched_from: made.end,
-                has_unvouched_batch: false,
-                last: made.checkpoint,
-                next_sequence: 2,
-                state_sequence: 0,
-                truncation_sequence: 0,
-                truncated_to: NOT_TRUNCATED,
-            },
-        };
-        Self::resume(home, options, recovered)
-    }
-
-    /// Goes on where the recovered journal ends.
-    fn resume(
-        home: Home,
-        options: JournalOptions,
-        recovered: Recovered,
-    ) -> Result<(Self, Recovery), OpenError> {
-        let Recovered { recovery, index, first_segment, segments, seals, tail, .. } = recovered;
-        let last = segments.last().copied().expect("a journal has at least one segment");
-        let file = index.files.get(&last.number).map(Arc::clone);
-        let active = Active {
-            number: last.number,
-            path: home.directory.join(segment_name(last.number)),
-            file: file.expect("every segment that was recovered is open"),
-            length: last.length,
-            end: tail.end,
-            written: tail.end,
-        };
-        let damaged = !recovery.damaged.is_empty();
-        let status = Status::default();
-        let mut journal = Self {
-            shared: Arc::new(Shared::new(options.id, status.clone(), index)),
-            home,
-            options,
-            status,
-            access: if damaged { Access::ReadOnly } else { Access::Write },
-            segments,
-            first_segment,
-            active,
-            spare: None,
-            seals: if damaged { Vec::new() } else { seals },
-            attempts: 0,
-            queued: Vec::new(),
-            changes: Vec::new(),
-            positions: recovery.positions.clone(),
-            state: recovery.state.clone(),
-            next_sequence: tail.next_sequence,
-            durable_end: tail.next_sequence,
-            last_batch: tail.next_sequence.saturating_sub(1),
-            vouched: if tail.has_unvouched_batch { 0 } else { tail.next_sequence },
-            last: tail.last,
-            state_sequence: tail.state_sequence,
-            truncation_sequence: tail.truncation_sequence,
-            truncated_to: tail.truncated_to,
-        };
-        journal.status.set_durable_end(journal.durable_end);
-        journal.note_size();
-        if !damaged {
-            journal.refill_spare()?;
-            journal.put_mark_if_room()?;
-        }
-        Ok((journal, recovery))
-    }
-
     /// Appends a batch as one atomic unit. It is durable after the next [`Journal::sync`] that succeeds.
     ///
     /// # Errors
@@ -601,69 +465,6 @@ fn frame_length_max(options: &JournalOptions) -> u64 {
 
 fn check_limit(what: &'static str, size: u64, limit: u64) -> Result<(), TooLarge> {
     if size <= limit { Ok(()) } else { Err(TooLarge { what, size, limit }) }
-}
-
-fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn DiskLock>, OpenError> {
-    let path = directory.join(LOCK_NAME);
-    disk.lock(&path).map(Arc::from).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { directory: directory.to_path_buf() },
-        _ => OpenError::Io { operation: "locking", path, source },
-    })
-}
-
-/// Removes what a crash left over. The spare goes too: it may hold the beginning of a segment that never came to be, and
-/// segments begin as zeros.
-fn remove_leftovers(
-    disk: &dyn Disk,
-    directory: &Path,
-    listing: &Listing,
-    obsolete: &[u64],
-) -> Result<(), OpenError> {
-    let spare = listing.has_spare.then(|| SPARE_NAME.to_owned());
-    let segments = obsolete.iter().map(|number| segment_name(*number));
-    // The last segment is not complete: if it has a seal, segments behind it were lost.
-    let complete = listing.segments.split_last().map_or(&[][..], |(_, complete)| complete);
-    let has_use =
-        |number: &&u64| complete.binary_search(number).is_ok() && !obsolete.contains(number);
-    let seals = listing.seals.iter().filter(|number| !has_use(number));
-    let seals = seals.map(|number| seal_name(*number));
-    for name in listing.temporary.iter().cloned().chain(spare).chain(segments).chain(seals) {
-        let path = directory.join(name);
-        disk.remove(&path).map_err(at("removing", &path))?;
-    }
-    Ok(())
-}
-
-/// Makes the end of the last segment certain: zeros behind the last frame, so that no frame of a torn tail can come back, and
-/// all frames durable.
-///
-/// Frames that no other frame vouches for are written once more before they are synced: had the last process died of a failed
-/// sync, the kernel might show them and yet believe that there is nothing left to write.
-fn settle_tail(recovered: &Recovered, directory: &Path) -> Result<(), OpenError> {
-    const PART: u64 = 1 << 20;
-    let tail = &recovered.tail;
-    let path = directory.join(segment_name(tail.segment));
-    let file = recovered.index.files.get(&tail.segment).expect("the last segment is open");
-    let mut part = Vec::new();
-    let mut from = tail.unvouched_from;
-    while from < tail.end {
-        let length = PART.min(tail.end - from);
-        part.resize(in_memory(length).map_err(at("reading", &path))?, 0);
-        if file.read_at(&mut part, from).map_err(at("reading", &path))? != part.len() {
-            let source = io::ErrorKind::UnexpectedEof.into();
-            return Err(OpenError::Io { operation: "reading", path, source });
-        }
-        file.write_at(&part, from).map_err(at("writing", &path))?;
-        from += length;
-    }
-    while from < tail.dirty_end {
-        let length = PART.min(tail.dirty_end - from);
-        part.clear();
-        part.resize(in_memory(length).map_err(at("writing", &path))?, 0);
-        file.write_at(&part, from).map_err(at("writing", &path))?;
-        from += length;
-    }
-    file.sync_data().map_err(at("syncing", &path))
 }
 
 /// Opens a new file and allocates it, or takes it away again if there is no room.
