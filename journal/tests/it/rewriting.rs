@@ -1,5 +1,7 @@
 //! Rewriting a segment beside the writer, reading around damage, and verifying.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lattice_journal::{Damage, DamageKind, Disk, Journal, JournalError, MemoryDisk, ReadError};
 use lattice_sim::SimDisk;
 
@@ -284,4 +286,67 @@ fn a_batch_costs_one_write_and_one_sync() {
     journal.sync().unwrap();
     let after = disk.counts();
     assert_eq!((after.calls - before.calls, after.syncs - before.syncs), (2, 1), "fifty batches");
+}
+
+#[test]
+fn readers_beside_appending_rewriting_and_compaction_see_only_what_was_written() {
+    let disk = MemoryDisk::new();
+    let (mut journal, _) = written(&disk, 2);
+    let done = AtomicBool::new(false);
+    // Each item says which one it is, before and after it was rewritten.
+    let is_right = |position: u64, bytes: &[u8]| {
+        let texts = ["item", "short", "new", "more"];
+        texts.iter().any(|text| bytes.starts_with(text.as_bytes()))
+            && (!bytes.starts_with(b"new") || bytes == format!("new {position}").as_bytes())
+            && (!bytes.starts_with(b"more")
+                || bytes.starts_with(format!("more {position} ").as_bytes()))
+    };
+    std::thread::scope(|scope| {
+        for step in [1, 7] {
+            let (reader, done) = (journal.reader(), &done);
+            scope.spawn(move || {
+                let (mut read, mut next) = (0, 0);
+                while !done.load(Ordering::Acquire) || read == 0 {
+                    let held = reader.positions();
+                    next = if held.contains(&next) { next } else { held.start };
+                    let visited = reader.visit(next..held.end, 500 * step, |position, bytes| {
+                        assert!(is_right(position, bytes), "{position}: {bytes:?}");
+                        read += 1;
+                    });
+                    match visited {
+                        Ok(behind) => next = behind,
+                        // It was compacted away meanwhile.
+                        Err(ReadError::NotHeld { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    assert_eq!(reader.verify_all().unwrap(), []);
+                }
+            });
+        }
+        let write = move || {
+            for round in 0..300 {
+                let next = journal.positions().end;
+                let text = |position| format!("more {position} {}", "z".repeat(150));
+                journal.append(&items(next, &[&text(next), &text(next + 1)])).unwrap();
+                journal.sync().unwrap();
+                let sealed: Vec<u64> =
+                    journal.segments().iter().filter(|s| s.sealed).map(|s| s.number).collect();
+                if round % 5 == 0 {
+                    let rewriter = journal.rewriter(sealed[sealed.len() / 2]).unwrap();
+                    let prepare = move || {
+                        rewriter.prepare(&mut |position, _| {
+                            Some(format!("new {position}").into_bytes())
+                        })
+                    };
+                    journal.install(std::thread::spawn(prepare).join().unwrap().unwrap()).unwrap();
+                }
+                if round % 40 == 39 {
+                    journal.compact(next / 2).unwrap();
+                }
+            }
+        };
+        let written = scope.spawn(write).join();
+        done.store(true, Ordering::Release);
+        written.unwrap();
+    });
 }
