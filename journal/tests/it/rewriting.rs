@@ -324,7 +324,7 @@ fn readers_beside_appending_rewriting_and_compaction_see_only_what_was_written()
             });
         }
         let write = move || {
-            for round in 0..300 {
+            for round in 0..1500 {
                 let next = journal.positions().end;
                 let text = |position| format!("more {position} {}", "z".repeat(150));
                 journal.append(&items(next, &[&text(next), &text(next + 1)])).unwrap();
@@ -338,7 +338,8 @@ fn readers_beside_appending_rewriting_and_compaction_see_only_what_was_written()
                             Some(format!("new {position}").into_bytes())
                         })
                     };
-                    journal.install(std::thread::spawn(prepare).join().unwrap().unwrap()).unwrap();
+                    let prepared = std::thread::scope(|own| own.spawn(prepare).join().unwrap());
+                    journal.install(prepared.unwrap()).unwrap();
                 }
                 if round % 40 == 39 {
                     journal.compact(next / 2).unwrap();
