@@ -110,7 +110,7 @@ pub enum FailedCheck {
         stream: StreamName,
         /// What was expected.
         expected: Expected,
-        /// The version of its last event; `None` if it has none, or was softly deleted.
+        /// The version of its last event; `None` if it has none, or was deleted.
         actual: Option<Version>,
     },
     /// An event matches.

@@ -14,11 +14,11 @@ use crate::event::{EventType, Label, NewEvent, Position, StreamName, Version};
 pub enum Expected {
     /// Nothing.
     Any,
-    /// It has no event, or was deleted (softly) since.
+    /// It has no event, or was deleted since: softly, or closed by a tombstone, after which it cannot be written to in any case.
     NoStream,
     /// It has an event.
     StreamExists,
-    /// Its last event has this version. True of a softly deleted stream too: its numbering goes on.
+    /// Its last event has this version. True of a softly deleted stream too, for its numbering goes on; never of a closed one.
     Exact(Version),
 }
 

@@ -113,3 +113,27 @@ impl Filter {
             && self.labels.iter().all(|label| recorded.event.labels.binary_search(label).is_ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_patterns_are_refused_or_cost_nothing() {
+        for pattern in ["(a{1000}){1000}", "(", "(?!a)b", r"(a)\1", &"(".repeat(500)] {
+            let refused = Pattern::new(pattern);
+            assert!(matches!(refused, Err(PatternError::Refused(_))), "{pattern}: {refused:?}");
+        }
+        let long = "a".repeat(PATTERN_LENGTH_MAX + 1);
+        assert!(matches!(Pattern::new(&long), Err(PatternError::TooLong { .. })));
+        // What takes others a time exponential in the name's length is linear here.
+        let nested = Pattern::new("^(a+)+$").unwrap();
+        assert!(!nested.is_match(&format!("{}b", "a".repeat(1_000))));
+    }
+
+    #[test]
+    fn the_default_lets_everything_through() {
+        assert!(Filter::default().is_empty());
+        assert!(!Filter { exclude_system: true, ..Filter::default() }.is_empty());
+    }
+}

@@ -97,7 +97,7 @@ impl Retention {
         let numbers = [
             (TRUNCATE_BEFORE, self.truncate_before.map(|before| before.0)),
             (MAX_COUNT, self.max_count),
-            (MAX_AGE, self.max_age.map(|age| age.as_secs().max(1))),
+            (MAX_AGE, self.in_whole_seconds().max_age.map(|age| age.as_secs())),
         ];
         for (key, number) in numbers {
             match number {
@@ -106,6 +106,15 @@ impl Retention {
             };
         }
         NewEvent::json(event_type(METADATA_TYPE), Value::Object(others).to_string())
+    }
+
+    /// The same with an age of whole seconds, at least one, as it can be said: rounded up, so that nothing goes earlier.
+    pub(crate) fn in_whole_seconds(self) -> Self {
+        let whole = |age: Duration| {
+            let second = u64::from(age.subsec_nanos() > 0);
+            Duration::from_secs(age.as_secs().saturating_add(second).max(1))
+        };
+        Self { max_age: self.max_age.map(whole), ..self }
     }
 
     /// Whether this hides whatever `other` does, in any stream at any time.
@@ -151,5 +160,78 @@ impl Retention {
     #[must_use]
     pub fn exists(&self, last: Version) -> bool {
         !self.tombstoned && self.truncate_before.is_none_or(|before| before <= last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        fn retentions()(
+            before in option::of(1..12_u64), count in option::of(1..12_u64), age in option::of(1..12_u64),
+            tombstoned in prop::bool::weighted(0.1),
+        ) -> Retention {
+            Retention {
+                truncate_before: before.map(Version),
+                max_count: count,
+                max_age: age.map(Duration::from_secs),
+                tombstoned,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_understood(retention in retentions()) {
+            let others = serde_json::from_str(r#"{"$acl":{"$r":"all"},"$tb":99}"#).unwrap();
+            let event = retention.to_event(others);
+            let expected = match retention.tombstoned {
+                true => Retention { tombstoned: true, ..Retention::default() },
+                false => retention,
+            };
+            prop_assert_eq!(Retention::decided_by(&event), expected);
+            if !retention.tombstoned {
+                let object: Map<String, Value> = serde_json::from_slice(&event.data).unwrap();
+                prop_assert!(object.contains_key("$acl"), "the keys of others are kept");
+            }
+        }
+
+        /// What is visible is always the end of the stream, and who hides at least as much shows nothing more.
+        #[test]
+        fn what_is_visible_is_the_end(a in retentions(), b in retentions(), last in 0..15_u64) {
+            // One event a second, and the log is a second further.
+            let shown = |by: &Retention| -> Vec<u64> {
+                let shows = |version: &u64| {
+                    let time = Timestamp(version * 1_000);
+                    by.shows(Version(*version), time, Version(last), Timestamp((last + 1) * 1_000))
+                };
+                (0..=last).filter(shows).collect()
+            };
+            let by_a = shown(&a);
+            prop_assert!(by_a.iter().copied().eq(last + 1 - by_a.len() as u64..=last));
+            if a.hides_at_least(&b) {
+                prop_assert!(by_a.len() <= shown(&b).len());
+            }
+            let by_number = Retention { max_age: None, ..a };
+            let first = shown(&by_number).first().copied().unwrap_or(last + 1);
+            prop_assert_eq!(Version(first), a.first_by_number(Version(last)));
+        }
+    }
+
+    #[test]
+    fn parts_of_seconds_are_rounded_up() {
+        for (age_ms, said) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (2_000, 2)] {
+            let max_age = Some(Duration::from_millis(age_ms));
+            let event = Retention { max_age, ..Retention::default() }.to_event(Map::new());
+            let max_age = Some(Duration::from_secs(said));
+            assert_eq!(
+                Retention::decided_by(&event),
+                Retention { max_age, ..Retention::default() }
+            );
+        }
     }
 }

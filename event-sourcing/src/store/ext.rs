@@ -107,7 +107,7 @@ pub trait EventStoreExt: EventStore {
             loop {
                 let said = Said::about(self, &stream).await.map_err(AppendError::Read)?;
                 let info = self.stream(stream.clone()).await.map_err(AppendError::Read)?;
-                let mut wanted = change(said.retention);
+                let mut wanted = change(said.retention).in_whole_seconds();
                 let first = info.map_or(Version(0), |info| info.first);
                 if !wanted.hides_at_least(&said.retention) && first > Version(0) {
                     wanted.truncate_before = wanted.truncate_before.max(Some(first));
