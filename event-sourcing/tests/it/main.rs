@@ -6,5 +6,7 @@ mod conformance;
 mod domain;
 mod journal_log;
 mod journal_store;
+mod process;
+mod projection;
 mod replicated;
 mod subscriptions;
