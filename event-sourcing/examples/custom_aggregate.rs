@@ -157,9 +157,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let to_kiel = || ParcelCommand::Move { depot: "Kiel".to_owned() };
     given::<Parcel>([posted()]).when(to_kiel()).then_events([moved()]);
     given::<Parcel>([posted(), moved()]).when(to_kiel()).then_nothing();
-    given::<Parcel>([])
-        .when(ParcelCommand::Deliver)
-        .then_rejected(ParcelRefusal::NotUnderWay);
+    given::<Parcel>([]).when(ParcelCommand::Deliver).then_rejected(ParcelRefusal::NotUnderWay);
     given::<Parcel>([posted(), ParcelEvent::Delivered(Delivered)])
         .when(to_kiel())
         .then_rejected(ParcelRefusal::NotUnderWay);

@@ -215,16 +215,12 @@ fn of(course: &str, student: &str) -> (String, String) {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let defined =
-        |course: &str, seats| CourseDefined { course: course.to_owned(), seats }.into();
+    let defined = |course: &str, seats| CourseDefined { course: course.to_owned(), seats }.into();
     let subscribed = |course: &str, student: &str| {
         let (course, student) = of(course, student);
         SchoolEvent::from(StudentSubscribed { course, student })
     };
-    given::<Subscription>([])
-        .on(of("c1", "ada"))
-        .when(Subscribe)
-        .then_rejected(Refusal::NoCourse);
+    given::<Subscription>([]).on(of("c1", "ada")).when(Subscribe).then_rejected(Refusal::NoCourse);
     given::<Subscription>([defined("c1", 1), subscribed("c1", "bob")])
         .on(of("c1", "ada"))
         .when(Subscribe)
@@ -234,14 +230,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .on(of("c1", "ada"))
         .when(Subscribe)
         .then_events([subscribed("c1", "ada")]);
-    given::<Subscription>([
-        defined("c1", 9),
-        subscribed("c2", "ada"),
-        subscribed("c3", "ada"),
-    ])
-    .on(of("c1", "ada"))
-    .when(Subscribe)
-    .then_rejected(Refusal::Enough);
+    given::<Subscription>([defined("c1", 9), subscribed("c2", "ada"), subscribed("c3", "ada")])
+        .on(of("c1", "ada"))
+        .when(Subscribe)
+        .then_rejected(Refusal::Enough);
 
     let store = MemoryStore::default();
     for course in ["algebra", "logic", "poetry"] {

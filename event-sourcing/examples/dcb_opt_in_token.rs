@@ -64,8 +64,12 @@ struct SignUp;
 #[derive(Debug)]
 enum SignUpCommand {
     /// A token was drawn, and is to be sent. It comes with the command: a decision draws nothing.
-    Begin { minute: u32 },
-    Confirm { minute: u32 },
+    Begin {
+        minute: u32,
+    },
+    Confirm {
+        minute: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

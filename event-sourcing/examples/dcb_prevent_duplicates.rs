@@ -75,10 +75,7 @@ impl Decider for Form {
         *sent = true;
     }
 
-    fn decide(
-        (token, sent): &Self::State,
-        place: &Place,
-    ) -> Result<Vec<OrderEvent>, SentAlready> {
+    fn decide((token, sent): &Self::State, place: &Place) -> Result<Vec<OrderEvent>, SentAlready> {
         if *sent {
             return Err(SentAlready);
         }

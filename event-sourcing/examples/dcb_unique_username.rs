@@ -138,9 +138,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let claim = |user, day| NameCommand::Claim { user, day };
     given::<Username>([]).on(name()).when(claim(1, 0)).then_events([claimed(1)]);
     given::<Username>([claimed(1)]).on(name()).when(claim(2, 0)).then_rejected(Refusal::Taken);
-    given::<Username>([claimed(1)]).on("bob").when(claim(2, 0)).then_events([
-        NameClaimed { name: "bob".to_owned(), user: 2 }.into(),
-    ]);
+    given::<Username>([claimed(1)]).on("bob").when(claim(2, 0)).then_events([NameClaimed {
+        name: "bob".to_owned(),
+        user: 2,
+    }
+    .into()]);
     given::<Username>([claimed(1)])
         .on(name())
         .when(NameCommand::Release { user: 1, day: 10 })

@@ -7,6 +7,8 @@ mod domain;
 mod journal_log;
 mod journal_store;
 mod process;
+#[cfg(feature = "cli")]
+mod program;
 mod projection;
 mod replicated;
 mod subscriptions;

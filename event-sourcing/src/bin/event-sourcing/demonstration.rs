@@ -77,7 +77,10 @@ fn ask(
 }
 
 fn show_repetition(store: &dyn EventStore, out: &mut impl Write) -> anyhow::Result<()> {
-    writeln!(out, "2. An answer is lost, and the command is repeated. Its key says that it is one.\n")?;
+    writeln!(
+        out,
+        "2. An answer is lost, and the command is repeated. Its key says that it is one.\n"
+    )?;
     let mut places = Vec::new();
     for _ in 0..2 {
         let gift = store.execute::<Account>(deposit(1_000)).on(ADA).idempotency("welcome gift");
@@ -122,7 +125,10 @@ fn show_conflict<S: EventStore>(store: &Arc<S>, out: &mut impl Write) -> anyhow:
 }
 
 fn show_snapshot(store: &dyn EventStore, out: &mut impl Write) -> anyhow::Result<()> {
-    writeln!(out, "4. An account with a long history, from all of its events and from a snapshot.\n")?;
+    writeln!(
+        out,
+        "4. An account with a long history, from all of its events and from a snapshot.\n"
+    )?;
     if let Err(error) = store.execute::<Account>(open("Corner Shop")).on(SHOP).wait() {
         ensure!(matches!(error, ExecuteError::Rejected(_)), error);
     }
@@ -142,12 +148,14 @@ fn show_snapshot(store: &dyn EventStore, out: &mut impl Write) -> anyhow::Result
     let (replayed, replay_time) = timed(|| block_on(store.load::<Account>(SHOP)))?;
     let (loaded, load_time) = timed(|| block_on(store.load_with::<Account>(SHOP, &every)))?;
     let events = replayed.events;
-    writeln!(out, "   from {events} events            {:>9}", milliseconds(replay_time))?;
+    let from_events = format!("from {events} events");
+    writeln!(out, "   {from_events:<32} {:>9}", milliseconds(replay_time))?;
     let Some(SnapshotUse::Used { events: skipped }) = loaded.snapshot else {
         anyhow::bail!("the snapshot was not used: {:?}", loaded.snapshot)
     };
     let tail = events - skipped;
-    writeln!(out, "   from the snapshot and {tail} event {:>9}", milliseconds(load_time))?;
+    let from_snapshot = format!("from the snapshot and {tail} event");
+    writeln!(out, "   {from_snapshot:<32} {:>9}", milliseconds(load_time))?;
     ensure!(loaded.state == replayed.state, "the snapshot says something else than the events");
     let sum = euros(loaded.state.balance);
     writeln!(out, "   Both say {sum}. Were the program changed, the snapshot would be ignored.\n")?;
@@ -160,20 +168,18 @@ fn show_time_travel(store: &dyn EventStore, out: &mut impl Write) -> anyhow::Res
         let loaded = block_on(store.state_at::<Account>(ADA, moment))?;
         Ok((loaded.state, loaded.seen))
     };
+    let mut tell =
+        |when: &str, state: &AccountState| writeln!(out, "   {when:<28} {}", euros(state.balance));
     for version in 0..3 {
         let (state, position) = at(Moment::Version(Version(version)))?;
-        writeln!(
-            out,
-            "   at version {version}, position {position:<8} {}",
-            euros(state.balance)
-        )?;
+        tell(&format!("at version {version}, position {position}"), &state)?;
     }
     let (now, _) = at(Moment::Now)?;
-    writeln!(out, "   now                        {}", euros(now.balance))?;
+    tell("now", &now)?;
     let (then, _) = at(Moment::Version(Version(1)))?;
     ensure!(then.balance == 10_000, "the past has changed");
     for difference in diff(&then, &now)? {
-        writeln!(out, "   from version 1 to now:     {difference} cents")?;
+        writeln!(out, "   what has changed since 1:    {difference} cents")?;
     }
     writeln!(out)?;
     Ok(())
@@ -236,7 +242,7 @@ mod tests {
             "recorded now, at position 4",
             "recorded before, at position 4",
             "was refused, saw what had won, and decided again: €68.00 left",
-            "at version 1, position 2        €100.00",
+            "at version 1, position 2     €100.00",
             "/balance: 10000 → 6800 cents",
         ] {
             assert!(first.contains(line), "{line} is not in\n{first}");
@@ -245,7 +251,7 @@ mod tests {
         for line in [
             "open an account for Ada    refused: the account is open already",
             "recorded before, at position 4",
-            "at version 1, position 2        €100.00",
+            "at version 1, position 2     €100.00",
         ] {
             assert!(second.contains(line), "{line} is not in\n{second}");
         }
