@@ -5,8 +5,8 @@
 //! without it. That is safe because bytes of a segment are never changed once they were written: a segment that is dropped or
 //! replaced meanwhile is read to the end through the file that is still open.
 //!
-//! The index tells only the [run](crate::runs) that an item is in. A run is read in one go, and its frames are walked by their
-//! headers; a frame whose items are wanted is verified as a whole, and its header says which items it has. So a header that
+//! The index tells only the [run](crate::runs) that an item is in. The run is read as far as the item is likely to be, seldom in two
+//! goes, and its frames are walked by their headers; a frame whose items are wanted is verified as a whole, and its header says which items it has. So a header that
 //! rotted can lead astray, but not to a wrong item; if it does, the run is walked again with every frame verified and rotten
 //! ones passed over, which finds the item or tells what is lost.
 
@@ -116,8 +116,7 @@ impl Reader {
         let mut cursor = Cursor { range: range.clone(), next: range.start, budget: bytes_max };
         let mut buffer = Vec::new();
         for (run, file) in self.plan(&range, bytes_max)? {
-            let run = Stretch::read(self.shared.journal, run, &*file, &mut buffer);
-            match run.and_then(|run| run.visit(&mut cursor, &mut visit)) {
+            match self.visit_run(run, &*file, &mut buffer, &mut cursor, &mut visit) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) if cursor.next > range.start => break,
@@ -125,6 +124,40 @@ impl Reader {
             }
         }
         Ok(cursor.next)
+    }
+
+    /// Visits the items of a run; `false` if the budget is used up.
+    fn visit_run(
+        &self,
+        run: Run,
+        file: &dyn DiskFile,
+        buffer: &mut Vec<u8>,
+        cursor: &mut Cursor,
+        visit: &mut impl FnMut(u64, &[u8]),
+    ) -> Result<bool, ReadError> {
+        let length = to_usize(run.length);
+        if buffer.len() < length {
+            // What the buffer held is not worth a copy.
+            buffer.clear();
+            buffer.resize(length, 0);
+        }
+        let (mut read, mut until) = (0, likely_length(&run, cursor.range.end));
+        loop {
+            let at = run.offset + to_u64(read);
+            let more = file.read_at(&mut buffer[read..until], at).map_err(|source| {
+                let positions = run.first..run.end();
+                ReadError::Io { positions, segment: run.segment, source }
+            })?;
+            let complete = until == length || read + more < until;
+            read += more;
+            let bytes = &buffer[..read];
+            let stretch = Stretch { journal: self.shared.journal, run, bytes, complete };
+            match stretch.visit(cursor, visit)? {
+                Visited::All => return Ok(true),
+                Visited::Budget => return Ok(false),
+                Visited::Bytes => until = length,
+            }
+        }
     }
 
     /// The runs that hold the beginning of a range, as many as a budget of bytes may need.
@@ -168,12 +201,34 @@ struct Cursor {
     budget: usize,
 }
 
-/// The bytes of a run.
+/// How much of a run is worth reading for its items below `end`: as much as they take if all are of about the same length. What
+/// is missing then is read when it turns out to be.
+fn likely_length(run: &Run, end: u64) -> usize {
+    let length = u64::from(run.length);
+    let wanted = end.saturating_sub(run.first).min(u64::from(run.count));
+    let likely = length * wanted / u64::from(run.count.max(1)) + length / 16;
+    // A run longer than usual is a single frame.
+    let likely = if length > RUN_BYTES { length } else { likely.min(length) };
+    usize::try_from(likely).expect("the length of a run has 32 bits")
+}
+
+/// What ended a visit to a run.
+enum Visited {
+    /// Its last item that is wanted was visited.
+    All,
+    /// The budget is used up.
+    Budget,
+    /// The bytes at hand end before the next item.
+    Bytes,
+}
+
+/// The first bytes of a run.
 struct Stretch<'a> {
     journal: u128,
     run: Run,
-    /// Shorter than the run if the file is.
     bytes: &'a [u8],
+    /// There are no more, because the run ends here or the file does.
+    complete: bool,
 }
 
 /// A batch, verified, and where it stands in a stretch.
@@ -184,37 +239,18 @@ struct Batch<'a> {
 }
 
 impl<'a> Stretch<'a> {
-    fn read(
-        journal: u128,
-        run: Run,
-        file: &dyn DiskFile,
-        buffer: &'a mut Vec<u8>,
-    ) -> Result<Self, ReadError> {
-        let io = |source| {
-            let positions = run.first..run.end();
-            ReadError::Io { positions, segment: run.segment, source }
-        };
-        let length = to_usize(run.length);
-        if buffer.len() < length {
-            // What the buffer held is not worth a copy.
-            buffer.clear();
-            buffer.resize(length, 0);
-        }
-        let read = file.read_at(&mut buffer[..length], run.offset).map_err(io)?;
-        Ok(Self { journal, run, bytes: &buffer[..read] })
-    }
-
-    /// Visits the items from the cursor on; `false` if the budget is used up.
+    /// Visits the items from the cursor on.
     fn visit(
         &self,
         cursor: &mut Cursor,
         visit: &mut impl FnMut(u64, &[u8]),
-    ) -> Result<bool, ReadError> {
+    ) -> Result<Visited, ReadError> {
         let end = self.run.end().min(cursor.range.end);
         let mut at = 0;
         while cursor.next < end {
             let batch = match self.find(at, cursor.next) {
                 Some(batch) => batch,
+                None if !self.complete => return Ok(Visited::Bytes),
                 None => self.search(cursor.next)?,
             };
             at = batch.end;
@@ -223,14 +259,14 @@ impl<'a> Stretch<'a> {
                     continue;
                 }
                 if item.len() > cursor.budget && cursor.next > cursor.range.start {
-                    return Ok(false);
+                    return Ok(Visited::Budget);
                 }
                 cursor.budget = cursor.budget.saturating_sub(item.len());
                 visit(position, item);
                 cursor.next = position + 1;
             }
         }
-        Ok(true)
+        Ok(Visited::All)
     }
 
     /// The batch with a position, looked for from `at` on by the headers of the frames.
