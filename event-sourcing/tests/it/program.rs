@@ -25,7 +25,7 @@ fn a_second_run_on_a_directory_goes_on_where_the_first_has_ended() {
     assert!(first.contains("opened for Ada             account-ada@0, position 1"), "{first}");
     assert!(first.contains("recorded now, at position 4"), "{first}");
     let second = shown_on(&directory);
-    assert!(second.contains("has 2011 events so far"), "{second}");
+    assert!(second.contains("has 2012 events so far"), "{second}");
     assert!(second.contains("refused: the account is open already"), "{second}");
     assert!(second.contains("at version 1, position 2     €100.00"), "{second}");
     assert!(!second.contains("recorded now"), "{second}");

@@ -1,5 +1,6 @@
 //! What event sourcing does, shown step by step. Each step checks what it shows.
 
+mod balances;
 mod start_line;
 
 use std::io::Write;
@@ -7,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use event_sourcing::clock::SystemClock;
+use event_sourcing::projection::{Handle, ReadModel, Rows as _, Sink, Worker};
 use event_sourcing::snapshot::{SnapshotUse, Snapshots};
 use event_sourcing::time_travel::{Moment, diff};
 use event_sourcing::{
@@ -27,16 +30,27 @@ const SHOP: &str = "corner-shop";
 /// How many deposits the shop takes at once.
 const TAKINGS: u64 = 2_000;
 
-/// Shows everything on `store`, and tells `out` of it.
+/// How many rows of the read model are shown at most.
+const ROWS_MAX: usize = 100;
+
+/// How long a read model may take to see an event.
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+
+/// Shows everything on `store`, with the read model in `sink`, and tells `out` of it.
 ///
 /// # Errors
 ///
 /// If something does not do what it promises, or `out` takes nothing more.
-pub(crate) fn run<S: EventStore>(store: &Arc<S>, out: &mut impl Write) -> anyhow::Result<()> {
+pub(crate) fn run<S: EventStore>(
+    store: &Arc<S>,
+    sink: &Arc<dyn Sink>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     show_commands(&**store, out)?;
     show_repetition(&**store, out)?;
     show_conflict(store, out)?;
     show_snapshot(&**store, out)?;
+    show_read_model(store, sink, out)?;
     show_time_travel(&**store, out)
 }
 
@@ -162,8 +176,54 @@ fn show_snapshot(store: &dyn EventStore, out: &mut impl Write) -> anyhow::Result
     Ok(())
 }
 
+fn show_read_model<S: EventStore>(
+    store: &Arc<S>,
+    sink: &Arc<dyn Sink>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    writeln!(out, "5. A read model: what the events say of all accounts, kept up to date.\n")?;
+    let log: Arc<dyn EventStore> = store.clone();
+    let clock = Arc::new(SystemClock);
+    let (worker, handle) = Worker::new(log, Arc::clone(sink), balances::projection(), clock)?;
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| worker.run_blocking());
+        let told = follow(&**store, sink, &handle, out);
+        handle.stop();
+        running.join().ok().context("the read model's thread has panicked")??;
+        told
+    })
+}
+
+/// Shows the read model while its worker runs.
+fn follow(
+    store: &dyn EventStore,
+    sink: &Arc<dyn Sink>,
+    handle: &Handle,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let (begun_at, head) = (handle.status().position, store.head());
+    let ((), time) = timed(|| block_on(handle.wait_until(head, CATCH_UP_MAX)))?;
+    let behind = head.0 - begun_at.0;
+    writeln!(out, "   it was {behind} events behind, and has caught up in {}", milliseconds(time))?;
+
+    let done = store.execute::<Account>(deposit(2_500)).on(ADA).wait()?;
+    block_on(handle.wait_until(done.position, CATCH_UP_MAX))?;
+    let view = ReadModel::new(Arc::clone(sink), balances::NAME).view()?;
+    writeln!(out, "   deposit €25.00, and wait until position {} is in it:", done.position)?;
+    for (account, cents) in view.scan(&balances::BALANCES, ROWS_MAX)? {
+        let id = account.strip_prefix("account-").unwrap_or(&account);
+        writeln!(out, "     {account:<24} {:>12}", euros(cents))?;
+        ensure!(cents == balance(store, id)?, "the read model says something else than the events");
+    }
+    writeln!(
+        out,
+        "   It says what the events say. Its place in the log is written with its rows.\n"
+    )?;
+    Ok(())
+}
+
 fn show_time_travel(store: &dyn EventStore, out: &mut impl Write) -> anyhow::Result<()> {
-    writeln!(out, "5. Nothing is overwritten, so every earlier state is still there.\n")?;
+    writeln!(out, "6. Nothing is overwritten, so every earlier state is still there.\n")?;
     let at = |moment| -> anyhow::Result<(AccountState, Position)> {
         let loaded = block_on(store.state_at::<Account>(ADA, moment))?;
         Ok((loaded.state, loaded.seen))
@@ -223,19 +283,21 @@ fn milliseconds(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use event_sourcing::MemoryStore;
+    use event_sourcing::projection::MemorySink;
 
     use super::*;
 
-    fn told(store: &Arc<MemoryStore>) -> String {
+    fn told(store: &Arc<MemoryStore>, sink: &Arc<dyn Sink>) -> String {
         let mut out = Vec::new();
-        run(store, &mut out).unwrap();
+        run(store, sink, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn the_demonstration_shows_what_it_promises_and_goes_on_in_a_second_run() {
         let store = Arc::new(MemoryStore::default());
-        let first = told(&store);
+        let sink: Arc<dyn Sink> = Arc::new(MemorySink::new());
+        let first = told(&store, &sink);
         for line in [
             "opened for Ada             account-ada@0, position 1",
             "withdraw €70.01            refused: the balance is €70.00",
@@ -243,11 +305,12 @@ mod tests {
             "recorded before, at position 4",
             "was refused, saw what had won, and decided again: €68.00 left",
             "at version 1, position 2     €100.00",
-            "/balance: 10000 → 6800 cents",
+            "account-ada                    €93.00",
+            "/balance: 10000 → 9300 cents",
         ] {
             assert!(first.contains(line), "{line} is not in\n{first}");
         }
-        let second = told(&store);
+        let second = told(&store, &sink);
         for line in [
             "open an account for Ada    refused: the account is open already",
             "recorded before, at position 4",

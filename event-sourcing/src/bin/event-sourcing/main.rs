@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
+use event_sourcing::projection::{MemorySink, RedbSink, Sink};
 use event_sourcing::store::journal::{JournalStore, JournalStoreOptions};
 use event_sourcing::{EventStore, MemoryStore};
 
@@ -16,7 +17,7 @@ use event_sourcing::{EventStore, MemoryStore};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Flags {
-    /// Keeps the log here, and goes on with it if there is one [default: a directory that is removed in the end]
+    /// Keeps the log and the read model here, and goes on with them if they are there [default: a directory that is removed in the end]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Where events are kept
@@ -39,16 +40,19 @@ fn main() -> anyhow::Result<()> {
     if flags.backend == Backend::Memory {
         anyhow::ensure!(flags.data.is_none(), "--backend memory keeps nothing: it takes no --data");
         writeln!(out, "The log is in memory.\n")?;
-        return shown(demonstration::run(&Arc::new(MemoryStore::default()), &mut out));
+        let sink: Arc<dyn Sink> = Arc::new(MemorySink::new());
+        return shown(demonstration::run(&Arc::new(MemoryStore::default()), &sink, &mut out));
     }
     let temporary = tempfile::tempdir().context("no directory for the log could be made")?;
     let directory = flags.data.as_deref().unwrap_or(temporary.path());
     let store = JournalStore::open(&JournalStoreOptions::new(directory))
         .with_context(|| format!("the log in {} could not be opened", directory.display()))?;
     let store = Arc::new(store);
+    let rows = directory.join("balances.redb");
+    let sink: Arc<dyn Sink> = Arc::new(RedbSink::open(&rows)?);
     let (path, events) = (directory.display(), store.head());
     writeln!(out, "The log is in {path}, and has {events} events so far.\n")?;
-    let told = demonstration::run(&store, &mut out);
+    let told = demonstration::run(&store, &sink, &mut out);
     store.close();
     shown(told)?;
     let again = match &flags.data {
