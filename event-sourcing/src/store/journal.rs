@@ -22,17 +22,22 @@
 //!
 //! # Caveats
 //!
+//! - Without its index files a log opens as fast as all of it can be read and its index made again: a minute or so for ten million
+//!   events.
+//! - A group of appends is one frame of the journal, and reading one event reads its frame: with many clients, tens of KiB.
 //! - An id that is new in an old stream is looked for in the index of every segment that the stream is in.
 //! - Versions of the index file are not kept readable: a file of another format is made again.
 
 mod blocks;
 mod chain;
+mod cursor;
 mod directory;
 mod error;
 mod event_log;
 mod filter;
 mod heads;
 mod index_file;
+mod log_reader;
 mod memtable;
 mod options;
 mod part;
@@ -41,6 +46,7 @@ mod records;
 mod scavenge;
 mod scavenging;
 mod tail;
+mod tasks;
 mod upkeep;
 mod verify;
 mod view;
@@ -48,9 +54,11 @@ mod writing;
 
 pub use chain::{BLOCK as CHAIN_BLOCK, ChainHead};
 pub use error::OpenError;
-pub use event_log::{EventLog, IndexMemory, LogCounts, LogReader, ReloadTask, UpkeepTask};
+pub use event_log::{EventLog, LogCounts};
+pub use log_reader::{IndexMemory, LogReader};
 pub use options::JournalStoreOptions;
 pub use scavenge::{ScavengeError, ScavengeTask, Scavenged};
+pub use tasks::{ReloadTask, UpkeepTask};
 pub use verify::{PROBLEMS_MAX, Problem, Verification};
 
 use std::ops::Range;

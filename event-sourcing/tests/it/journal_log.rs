@@ -607,3 +607,40 @@ fn a_crash_at_any_call_of_a_scavenging_leaves_every_event_that_can_be_seen() {
         assert!(verified.is_sound(), "crash at call {at}: {:?}", verified.problems);
     }
 }
+
+#[test]
+fn a_torn_tail_loses_no_acknowledged_event_and_leaves_no_part_of_an_append() {
+    let (mut kept, mut lost) = (0, 0);
+    for seed in 0..200 {
+        let disk = SimDisk::new(seed);
+        let mut log = open(&disk);
+        let event = |n: u64| {
+            let kind = EventType::new("t").unwrap();
+            NewEvent::bytes(kind, vec![b'x'; 60]).id(EventId(uuid::Uuid::from_u128(n.into())))
+        };
+        let append = |n: u64| {
+            let events = (0..3).map(|part| event(3 * n + part));
+            Append::to(stream("s"), Expected::Any, events.collect::<Vec<_>>())
+        };
+        for n in 0..2 {
+            log.stage(append(n), Timestamp(0)).unwrap();
+            log.commit().unwrap();
+        }
+        // The write is under way when the power goes: any of its sectors may be there.
+        log.stage(append(2), Timestamp(0)).unwrap();
+        log.stage(append(3), Timestamp(0)).unwrap();
+        disk.crash_after_calls(1);
+        assert!(log.commit().is_err());
+        drop(log);
+        disk.crash();
+        let log = open(&disk);
+        let events = all_recorded(&log);
+        match events.len() {
+            6 => lost += 1,
+            12 => kept += 1,
+            other => panic!("{other} events after seed {seed}"),
+        }
+        assert!(log.verify().unwrap().is_sound());
+    }
+    assert!(kept > 0 && lost > 0, "{kept} and {lost}: both happen");
+}

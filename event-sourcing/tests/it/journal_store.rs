@@ -183,3 +183,46 @@ fn whoever_waits_for_more_events_is_told_of_the_end_too() {
     assert!(block_on(waiting).is_err());
     assert!(block_on(store.read(Read::forward(Source::All))).is_err());
 }
+
+#[test]
+fn after_a_failed_sync_every_append_under_way_is_not_known_and_reads_go_on() {
+    let disk = SimDisk::new(1);
+    let options = options(Path::new("store"));
+    let open = || {
+        let clock = Arc::new(SystemClock);
+        JournalStore::open_on(Arc::new(disk.clone()), clock, &options).expect("the store opens")
+    };
+    let append = || Append::to(stream("s"), Expected::Any, [event(10)]);
+    let store = open();
+    block_on(store.append(append())).unwrap();
+    disk.fail_sync_at(1);
+    let under_way: Vec<_> = (0..8).map(|_| store.append(append())).collect();
+    for answer in under_way {
+        let answer = block_on(answer);
+        assert!(
+            matches!(answer, Err(AppendError::Unknown(_) | AppendError::Failed(_))),
+            "{answer:?}"
+        );
+    }
+    assert!(matches!(block_on(store.append(append())), Err(AppendError::Failed(_))));
+    assert!(block_on(store.wait_beyond(Position(1))).is_err(), "nothing comes any more");
+    let page = block_on(store.read(Read::forward(Source::All))).unwrap();
+    assert_eq!((page.events.len(), page.head), (1, Position(1)));
+    drop(store);
+    disk.crash();
+    assert!(open().head() >= Position(1), "what was acknowledged is there");
+}
+
+#[test]
+fn a_closed_store_can_be_opened_again_though_somebody_holds_on_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(directory.path());
+    let old = open(&options, Arc::new(SystemClock));
+    for _ in 0..20 {
+        block_on(old.append(Append::to(stream("s"), Expected::Any, [event(300)]))).unwrap();
+    }
+    assert!(JournalStore::open(&options).is_err(), "one owner at a time");
+    old.close();
+    assert_eq!(open(&options, Arc::new(SystemClock)).head(), Position(20));
+    assert_eq!(old.head(), Position(20));
+}

@@ -11,8 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lattice_journal::{
-    AppendError as JournalAppendError, Batch, Disk, Journal, JournalError, JournalOptions,
-    PendingSeal, Status,
+    AppendError as JournalAppendError, Batch, Disk, Journal, JournalError, JournalOptions, Status,
 };
 
 use super::blocks::Fault;
@@ -20,22 +19,22 @@ use super::chain::{Chain, ChainHead};
 use super::directory::Directory;
 use super::error::{OpenError, failure, refusal};
 use super::index_file::Binding;
+use super::log_reader::LogReader;
 use super::memtable::Memtable;
 use super::options::JournalStoreOptions;
 use super::part::{Access, Part};
 use super::records;
 use super::scavenge::{ScavengeError, ScavengeTask, Scavenged};
 use super::tail::Tail;
-use super::verify::{Verification, verify};
+use super::tasks::{ReloadTask, UpkeepTask};
+use super::verify::Verification;
 use super::view::{Published, Shared, View};
 use crate::append::{Append, AppendError, Committed};
 use crate::error::Failure;
-use crate::event::{Position, Recorded, StreamName, Timestamp};
+use crate::event::{Position, Timestamp};
 use crate::machine::{Entry, EventMachine, Index};
-use crate::page;
-use crate::read::{Page, Read, ReadError};
+use crate::read::ReadError;
 use crate::record;
-use crate::store::{StreamInfo, TypeCount};
 
 /// Bytes that a record adds to what its event carries, at most: its places, lengths and key.
 const RECORD_OVERHEAD: usize = 1024;
@@ -342,7 +341,7 @@ impl EventLog {
     /// Reads the durable events, from any thread.
     #[must_use]
     pub fn reader(&self) -> LogReader {
-        LogReader { shared: Arc::clone(&self.shared) }
+        LogReader::new(Arc::clone(&self.shared))
     }
 
     /// The complete segments, oldest first, if there are any hidden events at all.
@@ -384,7 +383,7 @@ impl EventLog {
         }
         part.was_rewritten();
         self.rotated = true;
-        Ok(ReloadTask { part, shared: Arc::clone(&self.shared) })
+        Ok(ReloadTask::new(part, Arc::clone(&self.shared)))
     }
 
     /// Looks through all of it: see [`Verification`].
@@ -415,155 +414,13 @@ impl EventLog {
                 positions,
             };
             let (part, directory) = (Arc::clone(part), self.directory.clone());
-            Some(UpkeepTask(Upkeep::Index { part, directory, binding }))
+            Some(UpkeepTask::index(part, directory, binding))
         };
         let seals = self.journal.take_seals().into_iter();
-        let mut tasks: Vec<UpkeepTask> = seals.map(|seal| UpkeepTask(Upkeep::Seal(seal))).collect();
+        let mut tasks: Vec<UpkeepTask> = seals.map(UpkeepTask::seal).collect();
         tasks.extend(parts.iter().filter(|part| part.wants_file()).filter_map(task));
         tasks
     }
-}
-
-/// The index of a rewritten segment that is to be brought up to date. Until then it names events that are hidden, which changes no
-/// answer but [`LogReader::types`].
-#[derive(Debug)]
-pub struct ReloadTask {
-    part: Arc<Part>,
-    shared: Arc<Shared>,
-}
-
-impl ReloadTask {
-    /// Reads the segment. [`EventLog::upkeep`] has its index file to write then.
-    ///
-    /// # Errors
-    ///
-    /// If the disk fails: the old index stays.
-    pub fn run(self) -> Result<(), ReadError> {
-        self.part.reload(&self.shared.reader)
-    }
-}
-
-/// A file that is to be written.
-#[derive(Debug)]
-pub struct UpkeepTask(Upkeep);
-
-#[derive(Debug)]
-enum Upkeep {
-    Index { part: Arc<Part>, directory: Directory, binding: Binding },
-    Seal(PendingSeal),
-}
-
-impl UpkeepTask {
-    /// Writes it. An index file takes the place of the memory that it was made of.
-    ///
-    /// # Errors
-    ///
-    /// If the disk fails, which loses nothing: the next opening makes up for it.
-    pub fn run(self) -> std::io::Result<()> {
-        match self.0 {
-            Upkeep::Index { part, directory, binding } => directory.write_index(&part, &binding),
-            Upkeep::Seal(seal) => seal.write(),
-        }
-    }
-}
-
-/// Reads the durable events of a log; clones can be used from any thread.
-#[derive(Clone, Debug)]
-pub struct LogReader {
-    shared: Arc<Shared>,
-}
-
-impl LogReader {
-    /// The last durable position.
-    #[must_use]
-    pub fn head(&self) -> Position {
-        self.shared.published().head
-    }
-
-    /// Reads a page.
-    ///
-    /// # Errors
-    ///
-    /// As [`page::read`].
-    pub fn read(&self, read: &Read) -> Result<Page, ReadError> {
-        page::read(&View::new(&self.shared, Access::Disk), read)
-    }
-
-    /// The event at a position, whatever retention says; `None` if its space was taken back, or if there is no such position.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be read.
-    pub fn recorded(&self, position: Position) -> Result<Option<Arc<Recorded>>, ReadError> {
-        let view = View::new(&self.shared, Access::Disk);
-        if position == Position::BEGINNING || position > view.head() {
-            return Ok(None);
-        }
-        match view.event(position)? {
-            Entry::Event(recorded) => Ok(Some(recorded)),
-            Entry::Scavenged(_) => Ok(None),
-        }
-    }
-
-    /// What is known of a stream.
-    ///
-    /// # Errors
-    ///
-    /// If the log cannot be read.
-    pub fn stream(&self, stream: &StreamName) -> Result<Option<StreamInfo>, ReadError> {
-        page::stream_info(&View::new(&self.shared, Access::Disk), stream)
-    }
-
-    /// Every event type with each version of its schema, and how many events have it.
-    ///
-    /// # Errors
-    ///
-    /// If the log cannot be read.
-    pub fn types(&self) -> Result<Vec<TypeCount>, ReadError> {
-        View::new(&self.shared, Access::Disk).type_counts()
-    }
-
-    /// Looks through the whole log, and compares its hash chain with the one that was noted.
-    ///
-    /// # Errors
-    ///
-    /// If the disk fails.
-    pub fn verify(&self, noted: Option<ChainHead>) -> Result<Verification, ReadError> {
-        verify(&self.shared, noted)
-    }
-
-    /// Answers from memory, without waiting for the disk; `None` if that cannot be.
-    pub(super) fn ask_memory<T>(
-        &self,
-        ask: impl FnOnce(&View) -> Result<T, ReadError>,
-    ) -> Option<Result<T, ReadError>> {
-        let view = View::new(&self.shared, Access::MemoryOnly);
-        let answer = ask(&view);
-        (!view.needed_disk()).then_some(answer)
-    }
-
-    /// Bytes of memory that the index takes, those of the growing segment apart.
-    #[must_use]
-    pub fn index_memory(&self) -> IndexMemory {
-        let parts = self.shared.published().parts;
-        let (growing, sealed) = parts.split_last().expect("the last part grows");
-        IndexMemory {
-            sealed: sealed.iter().map(|part| part.memory()).sum(),
-            growing: growing.memory(),
-            files: sealed.iter().map(|part| part.file_length()).sum(),
-        }
-    }
-}
-
-/// What an index takes, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexMemory {
-    /// Memory for complete segments.
-    pub sealed: usize,
-    /// Memory for the one that grows.
-    pub growing: usize,
-    /// Index files.
-    pub files: u64,
 }
 
 /// The part of a sealed segment, from its index file or else from its events.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -58,7 +59,10 @@ impl Readers {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                job();
+                // Whoever waits for it learns that there is no answer; the others are still to be served.
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    tracing::error!("a read has panicked");
+                }
                 state = self.lock();
             } else if state.closed {
                 return;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::event_log::UpkeepTask;
+use super::tasks::UpkeepTask;
 
 /// What is to be written in the background. There are at most two tasks for each segment.
 #[derive(Debug, Default)]
@@ -21,14 +21,23 @@ struct State {
 impl Upkeep {
     /// Adds to what is to be done. An index file that is named twice is written once, for the second time it is there.
     pub(super) fn put(&self, tasks: Vec<UpkeepTask>) {
-        self.lock().tasks.extend(tasks);
+        let mut state = self.lock();
+        if !state.closed {
+            state.tasks.extend(tasks);
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
     /// What was not begun is left to the next opening.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        // A task counts as a use of the directory.
+        let dropped = std::mem::take(&mut state.tasks);
+        drop(state);
         self.changed.notify_one();
+        drop(dropped);
     }
 
     pub(super) fn run(&self) {

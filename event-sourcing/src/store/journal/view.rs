@@ -9,14 +9,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use lattice_journal::Reader;
 
+use super::cursor::Cursor;
 use super::heads::{Head, Heads};
-use super::memtable::{Kind, Memtable, hash_id, hash_key, hash_name, kind_and_name};
-use super::part::{Access, Located, Part, Refusal, Source, VersionAt};
+use super::memtable::{Kind, Memtable, hash_id, hash_key, hash_name};
+use super::part::{Access, Part, Refusal, Source, VersionAt};
 use super::records;
 use super::tail::Tail;
 use crate::append::IdempotencyKey;
 use crate::event::{EventId, Position, Recorded, StreamName, Timestamp, Version};
-use crate::machine::{Entry, Index, IndexMut, Postings, Term};
+use crate::machine::{Entry, Index, IndexMut, Term};
 use crate::read::{Direction, ReadError};
 use crate::retention::Retention;
 use crate::store::TypeCount;
@@ -24,7 +25,7 @@ use crate::store::TypeCount;
 /// Events that are read ahead when a reader goes from one to the next, at most.
 const AHEAD_MAX: u64 = 512;
 /// Bytes that are read ahead, at most but for one event. Whoever keeps one of these events keeps them all in memory.
-const AHEAD_BYTES: usize = 64 << 10;
+const AHEAD_BYTES: usize = 128 << 10;
 
 /// What the writer and all readers share.
 #[derive(Debug)]
@@ -140,6 +141,16 @@ impl View {
         std::mem::replace(&mut self.staged, staged).events
     }
 
+    /// The parts, oldest first.
+    pub(super) fn parts(&self) -> &[Arc<Part>] {
+        &self.parts
+    }
+
+    /// The index of what is staged.
+    pub(super) fn staged_memtable(&self) -> &Memtable {
+        &self.staged.memtable
+    }
+
     /// How many events are of each type and schema.
     pub(super) fn type_counts(&self) -> Result<Vec<TypeCount>, ReadError> {
         let mut sums = std::collections::BTreeMap::new();
@@ -159,11 +170,11 @@ impl View {
             .collect())
     }
 
-    fn source(&self) -> Source<'_> {
+    pub(super) fn source(&self) -> Source<'_> {
         Source { reader: &self.shared.reader, head: self.durable, access: self.access }
     }
 
-    fn refuse<T>(&self, answer: Result<T, Refusal>) -> Result<T, ReadError> {
+    pub(super) fn refuse<T>(&self, answer: Result<T, Refusal>) -> Result<T, ReadError> {
         answer.map_err(|refusal| match refusal {
             Refusal::Read(error) => error,
             Refusal::NeedsDisk => {
@@ -435,106 +446,5 @@ impl IndexMut for View {
         debug_assert_eq!(recorded.position, self.head().next(), "events come in order");
         self.staged.memtable.insert(&Entry::Event(Arc::clone(recorded)), key);
         self.staged.events.push((Arc::clone(recorded), key.cloned()));
-    }
-}
-
-/// The places of a term.
-#[derive(Debug)]
-pub(super) struct Cursor<'a> {
-    view: &'a View,
-    term: OwnedTerm,
-    hash: u64,
-    direction: Direction,
-    /// What is known of the part with this number.
-    located: (usize, Located),
-}
-
-/// A term by value.
-#[derive(Clone, Debug)]
-enum OwnedTerm {
-    Type(crate::event::EventType),
-    Label(crate::event::Label),
-    Stream(StreamName),
-}
-
-impl OwnedTerm {
-    fn of(term: Term<'_>) -> Self {
-        match term {
-            Term::Type(name) => Self::Type(name.clone()),
-            Term::Label(name) => Self::Label(name.clone()),
-            Term::Stream(name) => Self::Stream(name.clone()),
-        }
-    }
-
-    fn as_term(&self) -> Term<'_> {
-        match self {
-            Self::Type(name) => Term::Type(name),
-            Self::Label(name) => Term::Label(name),
-            Self::Stream(name) => Term::Stream(name),
-        }
-    }
-}
-
-impl<'a> Cursor<'a> {
-    fn new(view: &'a View, term: Term<'_>, direction: Direction) -> Self {
-        let (kind, name) = kind_and_name(term);
-        let hash = hash_name(kind, name);
-        let located = (usize::MAX, Located::default());
-        Self { view, term: OwnedTerm::of(term), hash, direction, located }
-    }
-
-    fn seek_in_part(&mut self, number: usize, at: Position) -> Result<Option<Position>, ReadError> {
-        if self.located.0 != number {
-            self.located = (number, Located::default());
-        }
-        let part = &self.view.parts[number];
-        let source = self.view.source();
-        let (term, located) = (self.term.as_term(), &mut self.located.1);
-        self.view.refuse(part.seek(&source, term, self.hash, at, self.direction, located))
-    }
-
-    fn seek_staged(&self, at: Position) -> Option<Position> {
-        let memtable = &self.view.staged.memtable;
-        let list = memtable.list(self.term.as_term());
-        let offset = match self.direction {
-            Direction::Forward => {
-                let bound = memtable.offset(at).unwrap_or(0);
-                list.get(list.partition_point(|offset| *offset < bound))
-            }
-            Direction::Backward => {
-                let bound = memtable.offset(at)?;
-                list[..list.partition_point(|offset| *offset <= bound)].last()
-            }
-        };
-        offset.map(|offset| memtable.position(*offset))
-    }
-}
-
-impl Postings for Cursor<'_> {
-    fn seek(&mut self, at: Position) -> Result<Option<Position>, ReadError> {
-        let parts = &self.view.parts;
-        // The part of the position, or of one before or behind all parts the nearest.
-        let holding = parts.partition_point(|part| part.first <= at.0).saturating_sub(1);
-        match self.direction {
-            Direction::Forward => {
-                for number in holding..parts.len() {
-                    if let Some(found) = self.seek_in_part(number, at)? {
-                        return Ok(Some(found));
-                    }
-                }
-                Ok(self.seek_staged(at))
-            }
-            Direction::Backward => {
-                if let Some(found) = self.seek_staged(at) {
-                    return Ok(Some(found));
-                }
-                for number in (0..parts.len().min(holding + 1)).rev() {
-                    if let Some(found) = self.seek_in_part(number, at)? {
-                        return Ok(Some(found));
-                    }
-                }
-                Ok(None)
-            }
-        }
     }
 }
