@@ -6,9 +6,9 @@
 //! replaced meanwhile is read to the end through the file that is still open.
 //!
 //! The index tells only the [run](crate::runs) that an item is in. The run is read as far as the item is likely to be, seldom in two
-//! goes, and its frames are walked by their headers; a frame whose items are wanted is verified as a whole, and its header says which items it has. So a header that
-//! rotted can lead astray, but not to a wrong item; if it does, the run is walked again with every frame verified and rotten
-//! ones passed over, which finds the item or tells what is lost.
+//! goes, and its frames are walked by their headers. A frame whose items are wanted is verified as a whole, and its header says
+//! which items it has. So a header that rotted can lead astray, but not to a wrong item; if it does, the run is walked again with
+//! every frame verified and rotten ones passed over, which finds the item or tells what is lost.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
