@@ -11,6 +11,37 @@
 //!
 //! A snapshot is an event of type `$snapshot` in a stream of the store's own, `$snapshot-DECIDER-STREAM`, whose retention keeps
 //! the last one. It is written after the command's own events, and if that fails the command has still succeeded.
+//!
+//! ```
+//! # use event_sourcing::{Boundary, Decider, DomainStore, EventContent, MemoryStore, domain_events, error::InvalidName};
+//! # use futures::executor::block_on;
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Counted { by: u64 }
+//! # impl EventContent for Counted { const TYPE: &'static str = "counter.counted"; }
+//! # domain_events! { enum CounterEvent { Counted(Counted) } }
+//! # struct Counter;
+//! # impl Decider for Counter {
+//! #     const NAME: &'static str = "counter";
+//! #     type Id = String; type State = u64; type Command = u64; type Event = CounterEvent; type Rejection = std::convert::Infallible;
+//! #     fn boundary(id: &String) -> Result<Boundary, InvalidName> { Boundary::stream("counter", id) }
+//! #     fn initial(_: &String) -> u64 { 0 }
+//! #     fn evolve(state: &mut u64, event: &CounterEvent) { let CounterEvent::Counted(counted) = event; *state += counted.by; }
+//! #     fn decide(_: &u64, by: &u64) -> Result<Vec<CounterEvent>, Self::Rejection> { Ok(vec![Counted { by: *by }.into()]) }
+//! # }
+//! use event_sourcing::snapshot::{SnapshotUse, Snapshots};
+//!
+//! let store = MemoryStore::default();
+//! let policy = Snapshots::every(100).verify_sample(0.001);
+//! for _ in 0..120 {
+//!     store.execute::<Counter>(1).on("visits").snapshots(&policy).wait()?;
+//! }
+//! let loaded = block_on(store.load_with::<Counter>("visits", &policy))?;
+//! assert_eq!(loaded.state, 120);
+//! # let used = loaded.snapshot == Some(SnapshotUse::Used { events: 100 }) || loaded.snapshot == Some(SnapshotUse::Verified);
+//! # assert!(used);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;

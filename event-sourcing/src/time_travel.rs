@@ -2,6 +2,34 @@
 //!
 //! Nothing special is needed for it: the state at any moment is the fold of the events up to that moment. Snapshots are left aside,
 //! for only the last one is kept.
+//!
+//! ```
+//! # use event_sourcing::{Boundary, Decider, DomainStore, EventContent, MemoryStore, Version, domain_events, error::InvalidName};
+//! # use futures::executor::block_on;
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Counted { by: u64 }
+//! # impl EventContent for Counted { const TYPE: &'static str = "counter.counted"; }
+//! # domain_events! { enum CounterEvent { Counted(Counted) } }
+//! # struct Counter;
+//! # impl Decider for Counter {
+//! #     const NAME: &'static str = "counter";
+//! #     type Id = String; type State = u64; type Command = u64; type Event = CounterEvent; type Rejection = std::convert::Infallible;
+//! #     fn boundary(id: &String) -> Result<Boundary, InvalidName> { Boundary::stream("counter", id) }
+//! #     fn initial(_: &String) -> u64 { 0 }
+//! #     fn evolve(state: &mut u64, event: &CounterEvent) { let CounterEvent::Counted(counted) = event; *state += counted.by; }
+//! #     fn decide(_: &u64, by: &u64) -> Result<Vec<CounterEvent>, Self::Rejection> { Ok(vec![Counted { by: *by }.into()]) }
+//! # }
+//! use event_sourcing::time_travel::{Moment, diff};
+//!
+//! let store = MemoryStore::default();
+//! store.execute::<Counter>(5).on("visits").wait()?;
+//! store.execute::<Counter>(2).on("visits").wait()?;
+//! let then = block_on(store.state_at::<Counter>("visits", Moment::Version(Version(0))))?;
+//! let now = block_on(store.load::<Counter>("visits"))?;
+//! assert_eq!(diff(&then.state, &now.state)?[0].to_string(), "/: 5 → 7");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::BTreeSet;
 use std::fmt;

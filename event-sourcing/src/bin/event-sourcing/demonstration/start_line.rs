@@ -1,7 +1,7 @@
 //! A store whose first two appends wait for each other, so that both were decided before either is recorded.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use event_sourcing::event::StreamName;
 use event_sourcing::store::TypeCount;
@@ -10,25 +10,35 @@ use event_sourcing::{
     StreamInfo,
 };
 
+/// Whoever does not come in this time is not waited for: it may have failed before.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct StartLine<S> {
     store: Arc<S>,
-    line: Barrier,
-    started: AtomicU32,
+    /// How many have come to the line.
+    there: Mutex<u32>,
+    came: Condvar,
 }
 
 impl<S> StartLine<S> {
     pub(super) fn new(store: Arc<S>) -> Self {
-        Self { store, line: Barrier::new(2), started: AtomicU32::new(0) }
+        Self { store, there: Mutex::new(0), came: Condvar::new() }
+    }
+
+    fn wait(&self) {
+        let mut there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
+        *there += 1;
+        self.came.notify_all();
+        let waited = self.came.wait_timeout_while(there, PATIENCE, |there| *there < 2);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 impl<S: EventStore> EventStore for StartLine<S> {
     fn append(&self, append: Append) -> Pending<Result<Committed, AppendError>> {
-        if self.started.fetch_add(1, Ordering::SeqCst) < 2 {
-            self.line.wait();
-        }
+        self.wait();
         self.store.append(append)
     }
 
