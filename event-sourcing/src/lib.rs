@@ -6,6 +6,7 @@ pub mod append;
 pub mod clock;
 pub mod codec;
 pub mod condition;
+pub mod cqrs;
 pub mod decider;
 pub mod error;
 pub mod event;
@@ -38,6 +39,8 @@ pub use event::{
 };
 pub use execute::{DomainStore, ExecuteError};
 pub use filter::{Filter, Pattern};
+pub use process::Process;
+pub use projection::Projection;
 pub use read::{Direction, Page, Read, ReadError, Source};
 pub use schema::{EventContent, Labels};
 pub use store::memory::MemoryStore;

@@ -50,9 +50,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::condition::{Query, QueryItem};
+use crate::decider::DomainEvent;
 use crate::event::{EventType, Position, Recorded};
 use crate::filter::Filter;
 use crate::read::Source;
+use crate::schema::{EventContent, Schema};
 
 mod batch;
 mod build;
@@ -76,7 +78,7 @@ pub use sink::memory::MemorySink;
 pub use sink::redb::RedbSink;
 pub use sink::{Changes, Sink, SinkError, Snapshot};
 pub use table::{Key, Row, Rows, Scanned, Table};
-pub use time_travel::{Difference, Until, replay};
+pub use time_travel::{RowDifference, replay};
 pub use transaction::Tx;
 pub use view::{ReadModel, View};
 pub(crate) use worker::{Chore, Chores};
@@ -232,6 +234,38 @@ impl Projection {
         F: Fn(&mut Tx<'_>, &Recorded) -> Result<(), HandlerError> + Send + Sync + 'static,
     {
         self.handlers.entry(event_type.to_owned()).or_default().push(Arc::new(handler));
+        self
+    }
+
+    /// Handles events with a type of content, whichever version of its schema they were written in.
+    ///
+    /// # Panics
+    ///
+    /// If the type's name cannot be one: a mistake of the program, found when it starts.
+    #[must_use]
+    pub fn on_content<T, F>(self, handler: F) -> Self
+    where
+        T: EventContent,
+        F: Fn(&mut Tx<'_>, &T, &Recorded) -> Result<(), HandlerError> + Send + Sync + 'static,
+    {
+        let schema = Schema::<T>::new().event(|content| content);
+        self.on(T::TYPE, move |tx, event| handler(tx, &schema.decode(&event.event)?, event))
+    }
+
+    /// Handles all events of a domain, each as the domain has it.
+    #[must_use]
+    pub fn on_domain<E, F>(mut self, handler: F) -> Self
+    where
+        E: DomainEvent,
+        F: Fn(&mut Tx<'_>, &E, &Recorded) -> Result<(), HandlerError> + Send + Sync + 'static,
+    {
+        let handler = Arc::new(handler);
+        for event_type in E::schema().known().types.keys() {
+            let handler = Arc::clone(&handler);
+            self = self.on(event_type.as_str(), move |tx, event| {
+                handler(tx, &E::schema().decode(&event.event)?, event)
+            });
+        }
         self
     }
 

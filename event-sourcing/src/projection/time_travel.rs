@@ -13,32 +13,27 @@ use super::view::View;
 use super::{OnFailure, Projection, ProjectionError};
 use crate::clock::{Clock, ManualClock};
 use crate::error::ReadError;
-use crate::event::{Position, Timestamp};
-use crate::read::Page;
+use crate::event::{Position, Recorded};
+use crate::read::{Page, Source};
 use crate::store::EventStore;
-
-/// The end of a replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Until {
-    /// This position; the event there is taken in.
-    Position(Position),
-    /// The last event of this time or before.
-    Time(Timestamp),
-    /// The end of the log.
-    End,
-}
+use crate::time_travel::Moment;
 
 /// The read model of a projection at a point in the past, in memory. It reads the log from the projection's beginning, and keeps all
 /// rows.
 ///
 /// # Errors
 ///
-/// If the log cannot be read, or a handler fails, whatever the projection says about failures.
+/// If the log cannot be read, or a handler fails, whatever the projection says about failures; or if the moment is a version and the
+/// projection's source is not one stream.
 pub async fn replay(
     store: &dyn EventStore,
     projection: Projection,
-    until: Until,
+    moment: Moment,
 ) -> Result<View, ProjectionError> {
+    if matches!(moment, Moment::Version(_)) && !matches!(projection.source, Source::Stream(_)) {
+        let why = "only a projection of one stream was ever at a version".to_owned();
+        return Err(ReadError::Invalid(why).into());
+    }
     let sink: Arc<dyn Sink> = Arc::new(MemorySink::new());
     let name = Arc::clone(&projection.name);
     let mut runner = Runner::open(Arc::clone(&sink), projection.on_failure(OnFailure::stop()))?;
@@ -48,7 +43,7 @@ pub async fn replay(
     loop {
         match runner.next(clock.now()) {
             Next::Read(read) => match store.read(*read).await {
-                Ok(page) => runner.take(cut(page, until, head), clock.now()),
+                Ok(page) => runner.take(cut(page, moment, head), clock.now()),
                 Err(ReadError::NoStream { .. }) => runner.take_nothing(head, clock.now()),
                 Err(error) => return Err(error.into()),
             },
@@ -61,14 +56,16 @@ pub async fn replay(
 }
 
 /// The part of a page before the end. What was recorded since the replay began is behind it in any case.
-fn cut(mut page: Page, until: Until, head: Position) -> Page {
-    let last = match until {
-        Until::Position(position) => position.min(head),
-        Until::Time(time) => {
-            let later = page.events.iter().find(|event| event.timestamp > time);
-            later.map_or(head, |event| Position(event.position.0 - 1))
-        }
-        Until::End => head,
+fn cut(mut page: Page, moment: Moment, head: Position) -> Page {
+    let before_first = |is_later: &dyn Fn(&Recorded) -> bool| {
+        let later = page.events.iter().find(|event| is_later(event));
+        later.map_or(head, |event| Position(event.position.0 - 1))
+    };
+    let last = match moment {
+        Moment::Position(position) => position.min(head),
+        Moment::Version(version) => before_first(&|event| event.version > version),
+        Moment::Time(time) => before_first(&|event| event.timestamp > time),
+        Moment::Now => head,
     };
     if page.scanned >= last {
         page.events.retain(|event| event.position <= last);
@@ -79,7 +76,7 @@ fn cut(mut page: Page, until: Until, head: Position) -> Page {
 
 /// How a row differs between two views.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference<K, V> {
+pub struct RowDifference<K, V> {
     /// Its key.
     pub key: K,
     /// Its value in the earlier view, if it was there.
@@ -95,7 +92,7 @@ pub(super) fn difference<K: Key + ?Sized, V: DeserializeOwned + PartialEq>(
     earlier: &View,
     later: &View,
     table: &Table<K, V>,
-) -> Result<Vec<Difference<K::Owned, V>>, SinkError> {
+) -> Result<Vec<RowDifference<K::Owned, V>>, SinkError> {
     let (mut before, mut after) = (Walk::new(earlier, table), Walk::new(later, table));
     let (mut old, mut new) = (before.next()?, after.next()?);
     let mut differences = Vec::new();
@@ -117,7 +114,7 @@ pub(super) fn difference<K: Key + ?Sized, V: DeserializeOwned + PartialEq>(
         let key = key.ok_or(of_table.clone())?;
         let mut rest = key.strip_prefix(table.prefix().as_slice()).ok_or(of_table.clone())?;
         let value = |bytes: Option<Bytes>| bytes.map(|it| decode(table.name(), &it)).transpose();
-        differences.push(Difference {
+        differences.push(RowDifference {
             key: K::decode(&mut rest).ok_or(of_table)?,
             before: value(left)?,
             after: value(right)?,

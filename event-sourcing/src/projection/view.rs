@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::build::{self, BuildKeys, Checkpoint};
 use super::sink::{Sink, SinkError, Snapshot};
 use super::table::{Key, Rows, Table};
-use super::time_travel::{Difference, difference};
+use super::time_travel::{RowDifference, difference};
 use super::transaction::without_prefix;
 use crate::event::Position;
 
@@ -82,7 +82,7 @@ impl View {
         &self,
         later: &Self,
         table: &Table<K, V>,
-    ) -> Result<Vec<Difference<K::Owned, V>>, SinkError> {
+    ) -> Result<Vec<RowDifference<K::Owned, V>>, SinkError> {
         difference(self, later, table)
     }
 }

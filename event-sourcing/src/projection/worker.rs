@@ -321,7 +321,7 @@ impl Worker {
                     }
                     Chore::Pause(at) => {
                         self.publish(State::BackingOff);
-                        self.wait(self.time.sleep(until(now, at))).await;
+                        self.shared.wait(self.time.sleep(until(now, at))).await;
                         continue;
                     }
                     Chore::Nothing(at) => chore_at = at,
@@ -342,7 +342,7 @@ impl Worker {
                 }
                 Next::WaitUntil(at) => {
                     self.publish(State::BackingOff);
-                    self.wait(self.time.sleep(until(now, at))).await;
+                    self.shared.wait(self.time.sleep(until(now, at))).await;
                 }
                 Next::WaitBeyond(position) => {
                     *failures = 0;
@@ -373,10 +373,6 @@ impl Worker {
         }
         self.publish(State::CatchingUp);
         Ok(())
-    }
-
-    async fn wait(&self, pause: Pending<()>) {
-        select(pause, self.shared.changed(Control::wants_something_else)).await;
     }
 
     async fn answer_requests(&mut self) -> Result<(), ProjectionError> {
@@ -610,6 +606,11 @@ impl Shared {
     fn control(&self) -> MutexGuard<'_, Control> {
         // Nothing panics in here while it holds the lock, and so the state is whole.
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the pause to end, or for something else to do.
+    async fn wait(&self, pause: Pending<()>) {
+        select(pause, self.changed(Control::wants_something_else)).await;
     }
 
     /// Ends when `is_met`.

@@ -21,6 +21,7 @@ use futures::executor::block_on;
 mod crash;
 mod failure;
 mod partition;
+mod questions;
 mod rebuild;
 mod redb_file;
 mod time_travel;
