@@ -4,6 +4,7 @@
 //! about what is kept, a clock that jumps; in between pages are read, the store is opened again and space is taken back. Every answer
 //! is compared. The same seed does the same again.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,7 @@ const VALID: &str = "the name is valid";
 /// # Panics
 ///
 /// At the first answer that differs, saying the seed, the step and both answers.
-pub fn run<S: Subject>(seed: u64, steps: usize, create: impl FnOnce(Arc<dyn Clock>) -> S) {
+pub fn run<S: Subject>(seed: u64, steps: usize, create: impl FnOnce(Arc<dyn Clock>) -> S) -> Tally {
     let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
     let subject = create(Arc::clone(&clock) as Arc<dyn Clock>);
     let mut run = Run {
@@ -46,13 +47,18 @@ pub fn run<S: Subject>(seed: u64, steps: usize, create: impl FnOnce(Arc<dyn Cloc
         model: Model::default(),
         appends: Vec::new(),
         scavenged: false,
+        tally: Tally::default(),
     };
     for step in 0..steps {
         run.step = step;
         run.do_something();
     }
     run.compare_the_whole();
+    run.tally
 }
+
+/// What appends came to, and how often: so that whoever runs many can see that all of it happens.
+pub type Tally = BTreeMap<&'static str, u64>;
 
 struct Run<S> {
     seed: u64,
@@ -64,6 +70,7 @@ struct Run<S> {
     /// What was appended or refused so far, to be tried again.
     appends: Vec<Append>,
     scavenged: bool,
+    tally: Tally,
 }
 
 impl<S: Subject> Run<S> {
@@ -108,6 +115,7 @@ impl<S: Subject> Run<S> {
         let answers = block_on(join_all(under_way));
         for (append, answer) in appends.into_iter().zip(answers) {
             let expected = self.model.append(&append, self.clock.now());
+            *self.tally.entry(kind(&answer)).or_default() += 1;
             self.same(&append, verdict(&answer), verdict(&expected));
             self.appends.push(append);
         }
@@ -238,8 +246,10 @@ impl<S: Subject> Run<S> {
             return Check::Stream { stream, expected };
         }
         let head = self.model.head().0;
-        let after = match self.random.below(10) {
-            0 => self.random.below(head + 3),
+        let after = match self.random.below(11) {
+            0 => self.random.below(head + 1),
+            // At times one that no event has yet.
+            10 => head + self.random.below(3),
             1..4 => head.saturating_sub(self.random.below(20)),
             _ => head.saturating_sub(self.random.below(3)),
         };
@@ -382,6 +392,22 @@ impl<S: Subject> Run<S> {
             let counted: u64 = types.iter().map(|count| count.count).sum();
             self.same(&"types", counted, self.model.head().0);
         }
+    }
+}
+
+fn kind(answer: &Result<Committed, AppendError>) -> &'static str {
+    match answer {
+        Ok(committed) if committed.repeated => "repeated",
+        Ok(_) => "recorded",
+        Err(AppendError::Conflict(conflict)) if conflict.complete => "conflict, complete",
+        Err(AppendError::Conflict(_)) => "conflict",
+        Err(AppendError::PartlyRecorded { .. }) => "partly recorded",
+        Err(AppendError::IdReused { .. }) => "id reused",
+        Err(AppendError::KeyReused { .. }) => "key reused",
+        Err(AppendError::Tombstoned { .. }) => "tombstoned",
+        Err(AppendError::Invalid(InvalidAppend::Reserved(_))) => "reserved",
+        Err(AppendError::Invalid(_)) => "invalid",
+        Err(_) => "failed",
     }
 }
 

@@ -27,9 +27,28 @@ fn the_store_in_memory_does_what_every_store_must() {
 
 #[test]
 fn the_store_in_memory_answers_as_the_simplest_one_does() {
+    let mut total = differential::Tally::new();
     for seed in 0..60 {
-        differential::run(seed, 400, |clock| {
+        let tally = differential::run(seed, 400, |clock| {
             Memory(Arc::new(MemoryStore::new(clock, Limits::default())))
         });
+        for (kind, count) in tally {
+            *total.entry(kind).or_default() += count;
+        }
     }
+    for kind in [
+        "recorded",
+        "repeated",
+        "conflict",
+        "conflict, complete",
+        "partly recorded",
+        "id reused",
+        "key reused",
+        "tombstoned",
+        "reserved",
+        "invalid",
+    ] {
+        assert!(total.get(kind).is_some_and(|count| *count >= 50), "{kind} is rare: {total:?}");
+    }
+    assert!(!total.contains_key("failed"), "{total:?}");
 }
