@@ -476,6 +476,15 @@ fn two_owners_of_one_directory_are_one_too_many() {
 
 #[test]
 fn damage_in_the_middle_is_reported_and_readable_around_and_nothing_is_appended() {
+    damage_in_the_middle(false);
+}
+
+#[test]
+fn damage_behind_a_seal_and_an_index_file_is_reported_as_well() {
+    damage_in_the_middle(true);
+}
+
+fn damage_in_the_middle(with_upkeep: bool) {
     let disk = SimDisk::new(2);
     let mut log = open(&disk);
     let mut workload = Workload::new(2);
@@ -485,6 +494,9 @@ fn damage_in_the_middle_is_reported_and_readable_around_and_nothing_is_appended(
         log.commit().unwrap();
     }
     let events = all_recorded(&log);
+    if with_upkeep {
+        log.upkeep().into_iter().for_each(|task| task.run().unwrap());
+    }
     log.close().unwrap();
     let path = std::path::Path::new("store/log/00000000000000000003.seg");
     disk.damage(path, &[0xff; 64], 1500).unwrap();

@@ -14,6 +14,7 @@ use lattice_journal::{Disk, OpenMode};
 
 use super::blocks::Fault;
 use super::error::OpenError;
+use super::filter::Filter;
 use super::index_file::{self, Binding, IndexFile};
 use super::part::Part;
 
@@ -80,7 +81,7 @@ impl Directory {
     }
 
     /// Opens the index file of a segment.
-    pub(super) fn open_index(&self, binding: &Binding) -> Result<IndexFile, Fault> {
+    pub(super) fn open_index(&self, binding: &Binding) -> Result<(IndexFile, Filter), Fault> {
         IndexFile::open(&*self.disk, &self.index().join(index_name(binding.segment)), binding)
     }
 
@@ -90,11 +91,11 @@ impl Directory {
             return Ok(());
         };
         write_durably(&*self.disk, &self.index(), &index_name(binding.segment), &bytes)?;
-        let file = self.open_index(binding).map_err(|fault| match fault {
+        let (file, filter) = self.open_index(binding).map_err(|fault| match fault {
             Fault::Io(error) => error,
             Fault::Damaged => io::ErrorKind::InvalidData.into(),
         })?;
-        part.move_to(file);
+        part.move_to(file, filter);
         Ok(())
     }
 

@@ -128,16 +128,22 @@ impl EventLog {
             }
         }
         let head = Position(recovery.positions.end - 1);
+        let whole = damage.is_empty() && sound && recovery.positions.start == 1;
+        let chain = Chain::from_state(journal.state()).filter(|_| whole);
+        let chain = match chain.map(|chain| continue_chain(chain, &reader, head)).transpose() {
+            Ok(chain) => chain,
+            // In a segment that has a seal and an index file damage comes to light when it is read.
+            Err(ReadError::Damaged { first, last }) => {
+                tracing::error!(%first, %last, "events are damaged: the log is open for reading only");
+                damage.push(first.0..last.0.saturating_add(1));
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
         damage.sort_by_key(|range| range.start);
         damage.dedup();
-        let readable = damage.is_empty() && sound && recovery.positions.start == 1;
-        let chain = if readable {
-            let chain = Chain::from_state(journal.state());
-            chain.map(|chain| continue_chain(chain, &reader, head)).transpose()?
-        } else {
-            None
-        };
-        let failed = (!readable || chain.is_none()).then(|| {
+        let readable = whole && chain.is_some();
+        let failed = (!readable).then(|| {
             refusal(
                 "events of the log are damaged: it is open for reading only until it is repaired",
             )
@@ -432,7 +438,10 @@ fn open_part(
 ) -> Result<(Part, Vec<Range<u64>>), OpenError> {
     let Binding { segment, positions, .. } = binding;
     match directory.open_index(binding) {
-        Ok(file) => return Ok((Part::in_file(*segment, file, positions.end), Vec::new())),
+        Ok((file, filter)) => {
+            let part = Part::in_file(*segment, file, filter, positions.end);
+            return Ok((part, Vec::new()));
+        }
         Err(Fault::Damaged) => {
             tracing::warn!(segment, "the index file of a segment is stale or damaged: made again");
         }

@@ -14,7 +14,7 @@
 //! An entry with a count is a list of so many offsets, at a place in the lists section. One with a count of zero is an id or a key, and
 //! its place is the offset. An offset counts positions from the first of the segment.
 //!
-//! Filter and fences are in memory, so that a term is found with a read of one block of the table and one of the lists, and what is
+//! The fences are in memory, and the filter is handed to whoever opens the file, so that a term is found with a read of one block of the table and one of the lists, and what is
 //! not there mostly with none. Names are compared in full: names with the same hash are different terms here too.
 
 use std::io;
@@ -79,7 +79,6 @@ pub(super) struct IndexFile {
     blocks: Blocks,
     binding: Binding,
     sections: Sections,
-    filter: Filter,
     fences: Box<[u64]>,
     times: Option<(Timestamp, Timestamp)>,
 }
@@ -244,13 +243,17 @@ fn encode_header(
 }
 
 impl IndexFile {
-    /// Opens the file of a segment.
+    /// Opens the file of a segment, and reads its filter.
     ///
     /// # Errors
     ///
     /// [`Fault::Damaged`] if the file is not the index of this segment as it is, or if what is read of it here is not intact:
     /// then it has to be made again. [`Fault::Io`] with `NotFound` if there is none.
-    pub(super) fn open(disk: &dyn Disk, path: &Path, binding: &Binding) -> Result<Self, Fault> {
+    pub(super) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        binding: &Binding,
+    ) -> Result<(Self, Filter), Fault> {
         let file: Arc<_> = disk.open(path, OpenMode::Read)?.into();
         let blocks = Blocks::new(file, binding.stamp())?;
         let header = blocks.read(0)?;
@@ -273,7 +276,7 @@ impl IndexFile {
         let (fences, _) = fences.as_chunks::<8>();
         let fences = fences.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
         let binding = binding.clone();
-        Ok(Self { blocks, binding, sections, filter, fences, times })
+        Ok((Self { blocks, binding, sections, fences, times }, filter))
     }
 
     /// What it is of.
@@ -293,12 +296,7 @@ impl IndexFile {
 
     /// Bytes in memory.
     pub(super) fn memory(&self) -> usize {
-        size_of::<Self>() + self.filter.memory() + self.fences.len() * size_of::<u64>()
-    }
-
-    /// Whether a hash may be in it; `false` is certain.
-    pub(super) fn may_have(&self, hash: u64) -> bool {
-        self.filter.may_have(hash)
+        size_of::<Self>() + self.fences.len() * size_of::<u64>()
     }
 
     /// The list of a name.

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 use lattice_journal::Reader;
 
 use super::blocks::Fault;
+use super::filter::Filter;
 use super::index_file::{self, FileList, IndexFile, LastBlock};
 use super::memtable::{Kind, Memtable, hash_name, kind_and_name};
 use super::records;
@@ -37,6 +38,9 @@ pub(super) struct Part {
     decides: AtomicBool,
     /// Its segment was rewritten, and the index still names what is hidden now.
     stale: AtomicBool,
+    /// Of the first file that was made of it, and outside of the lock: most questions end here. The index may lose names later,
+    /// and gains none.
+    filter: OnceLock<Filter>,
     backing: RwLock<Backing>,
 }
 
@@ -74,8 +78,15 @@ impl Part {
         let first = memtable.positions().start;
         let decides = AtomicBool::new(memtable.decides());
         let backing = RwLock::new(Backing::Memory(memtable));
-        let (end, stale) = (OnceLock::new(), AtomicBool::new(false));
-        Self { segment, first, end, decides, stale, backing }
+        Self {
+            segment,
+            first,
+            end: OnceLock::new(),
+            decides,
+            stale: AtomicBool::new(false),
+            filter: OnceLock::new(),
+            backing,
+        }
     }
 
     /// A frozen part whose index is in memory, so far.
@@ -86,13 +97,20 @@ impl Part {
     }
 
     /// A frozen part whose index is in a file.
-    pub(super) fn in_file(segment: u64, file: IndexFile, end: u64) -> Self {
+    pub(super) fn in_file(segment: u64, file: IndexFile, filter: Filter, end: u64) -> Self {
         let first = file.binding().positions.start;
         let types = [METADATA_TYPE, TOMBSTONE_TYPE];
-        let decides = types.iter().any(|name| file.may_have(hash_name(Kind::Type, name)));
+        let decides = types.iter().any(|name| filter.may_have(hash_name(Kind::Type, name)));
         let (decides, backing) = (AtomicBool::new(decides), RwLock::new(Backing::File(file)));
-        let (end, stale) = (OnceLock::from(end), AtomicBool::new(false));
-        Self { segment, first, end, decides, stale, backing }
+        Self {
+            segment,
+            first,
+            end: OnceLock::from(end),
+            decides,
+            stale: AtomicBool::new(false),
+            filter: OnceLock::from(filter),
+            backing,
+        }
     }
 
     /// Whether it may have events that say what becomes of a stream; `false` is certain.
@@ -157,16 +175,20 @@ impl Part {
     }
 
     /// Puts the file in the place of what is in memory.
-    pub(super) fn move_to(&self, file: IndexFile) {
+    pub(super) fn move_to(&self, file: IndexFile, filter: Filter) {
+        // One of an earlier file lets through at least as much.
+        let _ = self.filter.set(filter);
         *self.write() = Backing::File(file);
     }
 
     /// Bytes in memory.
     pub(super) fn memory(&self) -> usize {
-        match &*self.read() {
-            Backing::Memory(memtable) => memtable.memory(),
-            Backing::File(file) => file.memory(),
-        }
+        let filter = self.filter.get().map_or(0, Filter::memory);
+        filter
+            + match &*self.read() {
+                Backing::Memory(memtable) => memtable.memory(),
+                Backing::File(file) => file.memory(),
+            }
     }
 
     /// Length of the index file in bytes, if there is one.
@@ -202,12 +224,12 @@ impl Part {
         memory: impl FnOnce(&Memtable) -> R,
         file: impl FnOnce(&IndexFile) -> Result<R, Fault>,
     ) -> Result<R, Refusal> {
+        if !self.may_have(hash) {
+            return Ok(absent);
+        }
         match &*self.read() {
             Backing::Memory(memtable) => return Ok(memory(memtable)),
             Backing::File(index) => {
-                if !index.may_have(hash) {
-                    return Ok(absent);
-                }
                 if from.access == Access::MemoryOnly {
                     return Err(Refusal::NeedsDisk);
                 }
@@ -351,10 +373,7 @@ impl Part {
 
     /// Whether a hash may be in the part; `false` is certain.
     pub(super) fn may_have(&self, hash: u64) -> bool {
-        match &*self.read() {
-            Backing::Memory(_) => true,
-            Backing::File(file) => file.may_have(hash),
-        }
+        self.filter.get().is_none_or(|filter| filter.may_have(hash))
     }
 
     /// The first position of a term at or beyond `at`, in a direction.
