@@ -5,9 +5,11 @@
 
 mod bench;
 mod cache;
+mod check;
 mod cluster;
 mod debug;
 mod demo;
+mod events;
 mod kv;
 mod output;
 mod serve;
@@ -45,12 +47,18 @@ enum Command {
     /// Use and inspect the cache
     #[command(subcommand)]
     Cache(cache::Cache),
+    /// Use and inspect the directory of an event store
+    #[command(subcommand)]
+    Events(events::Events),
     /// Look at the cluster
     #[command(subcommand)]
     Cluster(cluster::Cluster),
     /// Measure a server
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Verify what is on a disk
+    #[command(subcommand)]
+    Check(check::Check),
     /// Look inside files
     #[command(subcommand)]
     Debug(debug::Debug),
@@ -84,6 +92,7 @@ pub(crate) enum Exit {
     CannotConnect = 3,
     ServerError = 4,
     Unhealthy = 5,
+    Precondition = 6,
     NotFound = 7,
     NoLeader = 8,
     CheckFailed = 9,
@@ -98,6 +107,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Kv(kv) => block_on(kv.run()),
         Command::Cache(cache) => cache.run(),
+        Command::Events(events) => events.run(),
+        Command::Check(check) => check.run(),
         Command::Cluster(cluster) => block_on(cluster.run()),
         Command::Bench(bench) => bench.run(),
         Command::Debug(debug) => debug.run(),
@@ -140,6 +151,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     };
     if error.chain().any(is_usage) {
         return Exit::Usage;
+    }
+    if error.chain().any(|cause| cause.is::<events::NoStore>()) {
+        return Exit::NotFound;
     }
     match error.chain().find_map(|cause| cause.downcast_ref::<cache::CacheError>()) {
         Some(cache::CacheError::Connect { .. }) => return Exit::CannotConnect,

@@ -4,6 +4,7 @@
 mod cache;
 mod cluster;
 mod etcdctl;
+mod events;
 mod kv;
 mod process;
 mod processes;
