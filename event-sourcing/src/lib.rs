@@ -54,7 +54,7 @@
 //! On that stands the domain library. A [`Decider`] is two pure functions, `decide` and `evolve`, and a boundary: a stream, or
 //! a query. [`execute`] loads its state, decides, appends with the check that nothing was added to the boundary, and decides again
 //! if something was. [`schema`], [`codec`] and [`upcast`] turn content into bytes, and the bytes of every earlier version into today's
-//! content. [`projection`] and [`process`] follow the log, [`time_travel`] looks back in it, [`testing`] has *given, when, then*, and the
+//! content. [`projection`] and [`process`] follow the log, [`cqrs`] asks read models, [`time_travel`] looks back in it, [`testing`] has *given, when, then*, and the
 //! suite that every backend passes.
 //!
 //! # Where to find what
@@ -68,7 +68,7 @@
 //! | [`retention`] | What goes, when, and who says so? |
 //! | [`decider`], [`execute`], [`load`], [`snapshot`], [`time_travel`] | How does domain code run? |
 //! | [`schema`], [`codec`], [`upcast`] | How do events outlive the program that wrote them? |
-//! | [`projection`], [`process`] | How are queries answered, and how does one thing lead to another? |
+//! | [`projection`], [`cqrs`], [`process`] | How are queries answered, and how does one thing lead to another? |
 //! | [`clock`], [`sleep`] | Where does time come from? |
 //! | [`error`] | What can go wrong, and what then? |
 //! | [`testing`] | How are rules tested, and backends? |

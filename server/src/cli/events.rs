@@ -201,7 +201,7 @@ fn event_json(recorded: &event_sourcing::Recorded) -> Value {
 fn content(event: &event_sourcing::NewEvent) -> Value {
     match event.content_type {
         event_sourcing::ContentType::Json => {
-            serde_json::from_slice(&event.data).unwrap_or_else(|_| json_bytes(&event.data))
+            serde_json::from_slice(&event.data).unwrap_or_else(|_no_json| json_bytes(&event.data))
         }
         _ => json_bytes(&event.data),
     }

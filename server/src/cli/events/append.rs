@@ -132,6 +132,6 @@ fn expected(text: &str) -> Result<Expected, String> {
         version => version
             .parse()
             .map(|version| Expected::Exact(Version(version)))
-            .map_err(|_| "must be any, no-stream, exists or a version".to_owned()),
+            .map_err(|_no_number| "must be any, no-stream, exists or a version".to_owned()),
     }
 }
