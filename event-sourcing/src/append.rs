@@ -8,6 +8,25 @@ use crate::event::{NewEvent, Position, Recorded, StreamName, Version};
 pub use crate::error::AppendError;
 
 /// What is to be recorded atomically.
+/// ```
+/// use event_sourcing::{Append, EventStore, EventType, Expected, MemoryStore, NewEvent, StreamName};
+/// use futures::executor::block_on;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::default();
+/// let event = |name| EventType::new(name).map(|name| NewEvent::json(name, "{}"));
+/// let transfer = Append::to(StreamName::new("account-1")?, Expected::Any, [event("money.withdrawn")?])
+///     .and_to(StreamName::new("account-2")?, Expected::NoStream, [event("money.deposited")?])
+///     .key("transfer-1");
+/// let committed = block_on(store.append(transfer.clone()))?;
+/// assert_eq!((committed.first.0, committed.last.0), (1, 2));
+/// // The answer is lost on its way, and the writer asks again.
+/// let again = block_on(store.append(transfer))?;
+/// assert!(again.repeated);
+/// assert_eq!(again.first, committed.first);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Append {
     /// The events, each with its home stream, in the order in which they will stand in the log, one after the other.

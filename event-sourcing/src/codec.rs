@@ -3,6 +3,16 @@
 //! Every event carries its content type, so one log may hold several formats, and a program that writes one of them today still
 //! reads what it wrote yesterday. That is why [`Codec`] is a closed list: each one must be known to every later program. A type of
 //! event that brings bytes of its own does so in its [`DomainEvent`](crate::decider::DomainEvent).
+//!
+//! ```
+//! use event_sourcing::Codec;
+//!
+//! # fn main() -> Result<(), event_sourcing::codec::CodecError> {
+//! assert_eq!(Codec::Json.encode(&("cents", 5))?.as_ref(), br#"["cents",5]"#);
+//! assert_eq!(Codec::Json.content_type().as_str(), "application/json");
+//! # Ok(())
+//! # }
+//! ```
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -44,6 +44,24 @@ pub enum Check {
 /// Events of interest: those that match any of the items. A query without items matches every event.
 ///
 /// The store's own events, whose type begins with `$`, match no query.
+/// ```
+/// use event_sourcing::{Append, AppendError, EventStore, EventType, Expected, Label, MemoryStore};
+/// use event_sourcing::{NewEvent, Position, Query, QueryItem, StreamName};
+/// use futures::executor::block_on;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::default();
+/// let claim = || -> Result<Append, Box<dyn std::error::Error>> {
+///     let taken = Query::item(QueryItem::of(["name.claimed"], ["name:ada"])?);
+///     let event = NewEvent::json(EventType::new("name.claimed")?, "{}").label(Label::new("name:ada")?);
+///     let append = Append::to(StreamName::new("names")?, Expected::Any, [event]);
+///     Ok(append.fail_if_matches(taken, Position::BEGINNING))
+/// };
+/// block_on(store.append(claim()?))?;
+/// assert!(matches!(block_on(store.append(claim()?)), Err(AppendError::Conflict(_))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// The alternatives; at most [`QUERY_ITEMS_MAX`].

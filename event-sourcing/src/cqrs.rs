@@ -6,6 +6,23 @@
 //!
 //! There is no bus here. A bus finds the function that belongs to a type; a call of the function does so too, and the compiler
 //! checks it.
+//!
+//! ```
+//! use event_sourcing::cqrs::Question;
+//! use event_sourcing::projection::{Rows, SinkError, Table, View};
+//!
+//! const BALANCES: Table<str, i64> = Table::new("balances");
+//!
+//! struct BalanceOf(String);
+//!
+//! impl Question for BalanceOf {
+//!     type Answer = Option<i64>;
+//!
+//!     fn answer(&self, view: &View) -> Result<Option<i64>, SinkError> {
+//!         view.get(&BALANCES, self.0.as_str())
+//!     }
+//! }
+//! ```
 
 use std::time::Duration;
 

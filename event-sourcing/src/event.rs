@@ -283,6 +283,17 @@ pub struct Metadata {
 }
 
 /// An event as its writer proposes it.
+/// ```
+/// use event_sourcing::{EventType, Label, NewEvent};
+///
+/// # fn main() -> Result<(), event_sourcing::error::InvalidName> {
+/// let event = NewEvent::json(EventType::new("student.subscribed")?, r#"{"student":"s1","course":"c1"}"#)
+///     .label(Label::new("student:s1")?)
+///     .label(Label::new("course:c1")?);
+/// assert_eq!(event.schema, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
     /// Its id.

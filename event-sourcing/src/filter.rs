@@ -8,6 +8,19 @@ use thiserror::Error;
 use crate::event::{EventType, Label, Recorded};
 
 /// A filter: an event passes if it passes every part that is set. The default lets everything through.
+/// ```
+/// use event_sourcing::{Filter, Pattern};
+///
+/// # fn main() -> Result<(), event_sourcing::filter::PatternError> {
+/// let orders = Filter {
+///     type_prefixes: vec!["order.".into()],
+///     stream_pattern: Some(Pattern::new("^order-[0-9]+$")?),
+///     ..Filter::default()
+/// };
+/// assert!(!orders.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Any of these types.

@@ -38,7 +38,7 @@
 //!  └──────────────────────────────────────────┴────────── journal + index files ────────────────┘
 //! ```
 //!
-//! A [store](EventStore) is six methods. Everything it keeps is an [event](event): what was decided about a stream
+//! A [store](EventStore) is six methods. Everything it keeps is an [`event`]: what was decided about a stream
 //! ([`retention`]) is an event, a [`snapshot`] is one, a [timer](process) is one. So there is one thing to make durable, to order
 //! and to replicate.
 //!

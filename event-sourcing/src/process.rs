@@ -21,6 +21,25 @@
 //! A command that fails holds back those behind it while it is tried again; then the worker stops, or puts it aside, as
 //! [`Process::on_failure`] says. A command that the *domain* refuses has not failed: a dispatch that takes the refusal for an
 //! answer returns `Ok`, and may record it.
+//!
+//! ```
+//! use event_sourcing::process::{Issued, Process, Reaction};
+//! use event_sourcing::Recorded;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct SendParcel { order: String }
+//!
+//! let shipping = Process::<SendParcel>::new("shipping").on(
+//!     "order.paid",
+//!     |reaction: &mut Reaction<'_, '_, SendParcel>, event: &Recorded| {
+//!         reaction.issue(&SendParcel { order: event.stream.to_string() })
+//!     },
+//! );
+//! // To run it: `shipping.worker(store, sink, dispatch, time)`, where `dispatch` gets the command and its key.
+//! # let _ = shipping;
+//! # let _ = |command: SendParcel, issued: Issued| (command.order, issued.key);
+//! ```
 
 use std::marker::PhantomData;
 use std::sync::Arc;

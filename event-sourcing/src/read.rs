@@ -9,6 +9,26 @@ use crate::filter::Filter;
 pub use crate::error::ReadError;
 
 /// A request for one page.
+/// ```
+/// use event_sourcing::read::From;
+/// use event_sourcing::{EventStore, Filter, MemoryStore, Position, Read, Source};
+/// use futures::executor::block_on;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::default();
+/// let without_the_stores_own = Filter { exclude_system: true, ..Filter::default() };
+/// let mut read = Read::forward(Source::All).from(From::Position(Position(1))).filter(without_the_stores_own);
+/// loop {
+///     let page = block_on(store.read(read.clone()))?;
+///     for event in &page.events {
+///         println!("{} {}", event.position, event.event.event_type);
+///     }
+///     let Some(next) = page.next else { break };
+///     read = read.from(next);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Read {
     /// Which events.

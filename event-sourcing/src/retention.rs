@@ -18,6 +18,28 @@
 //! `$maxCount`, `$maxAge` (in seconds). Other keys are the user's own, and kept.
 //!
 //! [`Expected::NoStream`]: crate::condition::Expected::NoStream
+//!
+//! ```
+//! use event_sourcing::retention::Retention;
+//! use event_sourcing::{Append, EventStore, EventStoreExt, EventType, Expected, MemoryStore, NewEvent, StreamName, Version};
+//! use futures::executor::block_on;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::default();
+//! let sensor = StreamName::new("sensor-1")?;
+//! for _ in 0..5 {
+//!     let event = NewEvent::json(EventType::new("temperature.measured")?, "{}");
+//!     block_on(store.append(Append::to(sensor.clone(), Expected::Any, [event])))?;
+//! }
+//! let last_two = Retention { max_count: Some(2), ..Retention::default() };
+//! block_on(store.set_retention(sensor.clone(), last_two))?;
+//! assert_eq!(block_on(store.read_stream(sensor.clone()))?[0].version, Version(3));
+//!
+//! block_on(store.delete(sensor.clone(), Expected::Any))?;
+//! assert!(block_on(store.read_stream(sensor)).is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::time::Duration;
 

@@ -11,6 +11,27 @@
 //! The position of every event, [`Delivery::Checkpoint`] and [`Delivery::CaughtUp`] is a point to resume from, with
 //! [`Subscribe::after`]: all matches up to it were delivered before it. A filtered subscription that finds nothing for long says so by
 //! checkpoints, so that it need not look through the same events again.
+//!
+//! ```
+//! use event_sourcing::{Append, Delivery, EventStore, EventStoreExt, EventType, Expected, MemoryStore};
+//! use event_sourcing::{NewEvent, Source, StreamName, Subscribe};
+//! use futures::executor::block_on;
+//! use std::sync::Arc;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Arc::new(MemoryStore::default());
+//! let event = NewEvent::json(EventType::new("account.opened")?, "{}");
+//! block_on(store.append(Append::to(StreamName::new("account-1")?, Expected::Any, [event])))?;
+//!
+//! let mut subscription = Arc::clone(&store).subscribe(Subscribe::to(Source::All));
+//! assert!(matches!(block_on(subscription.next())?, Delivery::Event(_)));
+//! let Delivery::CaughtUp(position) = block_on(subscription.next())? else { panic!("there is no more") };
+//! // Later, from here on:
+//! let resumed = store.subscribe(Subscribe::to(Source::All).after(position));
+//! # drop(resumed);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -27,6 +27,28 @@
 //! - A group of appends is one frame of the journal, and reading one event reads its frame: with many clients, tens of KiB.
 //! - An id that is new in an old stream is looked for in the index of every segment that the stream is in.
 //! - Versions of the index file are not kept readable: a file of another format is made again.
+//!
+//! # Example
+//!
+//! ```
+//! use event_sourcing::store::journal::{JournalStore, JournalStoreOptions};
+//! use event_sourcing::{Append, EventStore, EventType, Expected, NewEvent, Position, StreamName};
+//! use futures::executor::block_on;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let options = JournalStoreOptions::new(directory.path());
+//! let store = JournalStore::open(&options)?;
+//! let event = NewEvent::json(EventType::new("account.opened")?, "{}");
+//! block_on(store.append(Append::to(StreamName::new("account-1")?, Expected::NoStream, [event])))?;
+//! store.close();
+//!
+//! let store = JournalStore::open(&options)?;
+//! assert_eq!(store.head(), Position(1));
+//! assert!(block_on(store.verify())?.is_sound());
+//! # Ok(())
+//! # }
+//! ```
 
 mod blocks;
 mod chain;

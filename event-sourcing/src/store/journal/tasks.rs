@@ -11,7 +11,7 @@ use super::view::Shared;
 use crate::read::ReadError;
 
 /// The index of a rewritten segment that is to be brought up to date. Until then it names events that are hidden, which changes no
-/// answer but [`LogReader::types`].
+/// answer but [`LogReader::types`](super::log_reader::LogReader::types).
 #[derive(Debug)]
 pub struct ReloadTask {
     part: Arc<Part>,
@@ -23,7 +23,7 @@ impl ReloadTask {
         Self { part, shared }
     }
 
-    /// Reads the segment. [`EventLog::upkeep`] has its index file to write then.
+    /// Reads the segment. [`EventLog::upkeep`](super::event_log::EventLog::upkeep) has its index file to write then.
     ///
     /// # Errors
     ///
