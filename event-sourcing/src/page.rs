@@ -116,9 +116,8 @@ fn start<I: Index>(index: &I, read: &Read) -> Result<Option<Position>, ReadError
             match way {
                 Direction::Backward => last_position,
                 Direction::Forward if first > last => return Ok(None),
-                Direction::Forward => {
-                    index.position_of(stream, first)?.unwrap_or(index.head().next())
-                }
+                // A first event that is lost is somewhere behind the beginning.
+                Direction::Forward => index.position_of(stream, first)?.unwrap_or(Position(1)),
             }
         }
         (_, Direction::Forward) => Position(1),
@@ -135,17 +134,13 @@ fn start<I: Index>(index: &I, read: &Read) -> Result<Option<Position>, ReadError
                 None => edge,
             },
         },
-        From::Version(version) => match (&read.source, way) {
-            (Source::Stream(stream), Direction::Forward) => {
-                match index.position_of(stream, version)? {
-                    Some(position) => position,
-                    None => return Ok(None),
-                }
-            }
-            (Source::Stream(stream), Direction::Backward) => {
-                index.position_of(stream, version)?.unwrap_or(edge)
-            }
-            (Source::All | Source::Query(_), _) => unreachable!("such a read was refused"),
+        From::Version(version) => match &read.source {
+            Source::Stream(stream) => match place_of(index, stream, version, way)? {
+                Some(position) => position,
+                None if way == Direction::Forward => return Ok(None),
+                None => edge,
+            },
+            Source::All | Source::Query(_) => unreachable!("such a read was refused"),
         },
     };
     // Nothing is found before the edge, and so nothing is looked for there.
@@ -153,6 +148,41 @@ fn start<I: Index>(index: &I, read: &Read) -> Result<Option<Position>, ReadError
         Direction::Forward => Some(from.max(edge)).filter(|from| *from <= index.head()),
         Direction::Backward => from.min(edge).of_event().map(|_| from.min(edge)),
     })
+}
+
+/// Where to begin with a version of a stream; `None` if it is beyond the last. If the event is lost the place is behind the one before
+/// it that is not, or going backward before the one after it, so that reading comes to the damage.
+fn place_of<I: Index>(
+    index: &I,
+    stream: &StreamName,
+    version: Version,
+    way: Direction,
+) -> Result<Option<Position>, ReadError> {
+    if let Some(position) = index.position_of(stream, version)? {
+        return Ok(Some(position));
+    }
+    let Some((last, last_position)) = index.last_of(stream)?.filter(|(last, _)| version <= *last)
+    else {
+        return Ok(None);
+    };
+    match way {
+        Direction::Forward => {
+            for earlier in (0..version.0).rev() {
+                if let Some(position) = index.position_of(stream, Version(earlier))? {
+                    return Ok(Some(position.next()));
+                }
+            }
+            Ok(Some(Position(1)))
+        }
+        Direction::Backward => {
+            for later in version.0 + 1..last.0 {
+                if let Some(position) = index.position_of(stream, Version(later))? {
+                    return Ok(Some(Position(position.0 - 1)));
+                }
+            }
+            Ok(Some(Position(last_position.0 - 1)))
+        }
+    }
 }
 
 /// What is known of a stream that can be read.

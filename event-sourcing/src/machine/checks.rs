@@ -28,7 +28,7 @@ pub(super) fn check<I: Index>(
         }
     }
     let mut failed = Vec::new();
-    let mut winners = Winners { events: BTreeMap::new(), complete: true };
+    let mut winners = Winners { events: BTreeMap::new(), bytes: 0, complete: true };
     for (place, check) in append.checks.iter().enumerate() {
         let failure = match check {
             Check::Stream { stream, expected } => {
@@ -47,7 +47,8 @@ pub(super) fn check<I: Index>(
     if failed.is_empty() {
         return Ok(());
     }
-    let (winners, complete) = winners.finish();
+    let Winners { events, complete, .. } = winners;
+    let winners = events.into_values().collect();
     Err(AppendError::Conflict(Box::new(Conflict { failed, winners, complete, head })))
 }
 
@@ -96,6 +97,7 @@ fn check_stream<I: Index>(
 /// Events that stood against the append: the first ones, of all checks together.
 struct Winners {
     events: BTreeMap<Position, Arc<Recorded>>,
+    bytes: usize,
     complete: bool,
 }
 
@@ -118,7 +120,7 @@ impl Winners {
                     first.get_or_insert(recorded.position);
                     count += 1;
                     bytes += record::size(&recorded.stream, &recorded.event);
-                    self.events.insert(recorded.position, recorded);
+                    self.carry(recorded);
                 }
                 Found::Nothing => return Ok((first, count)),
                 Found::NotBefore(_) => unreachable!("the budget has no bound"),
@@ -128,20 +130,20 @@ impl Winners {
         Ok((first, count))
     }
 
-    /// As many of the first as are carried, and whether those are all.
-    fn finish(self) -> (Vec<Arc<Recorded>>, bool) {
-        let Self { events, mut complete } = self;
-        let mut bytes = 0;
-        let mut carried = Vec::new();
-        for recorded in events.into_values() {
-            bytes += record::size(&recorded.stream, &recorded.event);
-            // One is carried however large it is: it says whom the writer has lost to.
-            if carried.len() == WINNERS_MAX || (bytes > WINNERS_BYTES_MAX && !carried.is_empty()) {
-                complete = false;
-                break;
-            }
-            carried.push(recorded);
+    /// Takes in an event, and lets go of the last ones if there are more than are carried.
+    fn carry(&mut self, recorded: Arc<Recorded>) {
+        let size = |recorded: &Recorded| record::size(&recorded.stream, &recorded.event);
+        let bytes = size(&recorded);
+        if self.events.insert(recorded.position, recorded).is_none() {
+            self.bytes += bytes;
         }
-        (carried, complete)
+        // One is carried however large it is: it says whom the writer has lost to.
+        while self.events.len() > WINNERS_MAX
+            || (self.bytes > WINNERS_BYTES_MAX && self.events.len() > 1)
+        {
+            let (_, last) = self.events.pop_last().expect("it has more than one");
+            self.bytes -= size(&last);
+            self.complete = false;
+        }
     }
 }

@@ -366,14 +366,39 @@ pub(crate) fn first_visible<I: Index>(
     }
     // Time does not go back along a stream: the first event that is young enough is found by halving.
     while low < high {
-        let middle = Version(low + (high - low) / 2);
-        let position = index.position_of(stream, middle)?;
-        let position = position.expect("a version up to the last has a place");
-        if retention.shows(middle, index.event(position)?.timestamp(), last, now) {
-            high = middle.0;
+        let middle = low + (high - low) / 2;
+        // A lost event is as old as the next one that can be read, as far as anybody can tell.
+        let mut known = middle;
+        let shown = loop {
+            if known == high {
+                break true;
+            }
+            if let Some(time) = time_of(index, stream, Version(known))? {
+                break retention.shows(Version(known), time, last, now);
+            }
+            known += 1;
+        };
+        if shown {
+            high = middle;
         } else {
-            low = middle.0 + 1;
+            low = known + 1;
         }
     }
     Ok(Version(low))
+}
+
+/// When a version of a stream was recorded; `None` if its event is lost.
+fn time_of<I: Index>(
+    index: &I,
+    stream: &StreamName,
+    version: Version,
+) -> Result<Option<Timestamp>, ReadError> {
+    let entry = index
+        .position_of(stream, version)
+        .and_then(|position| position.map(|position| index.event(position)).transpose());
+    match entry {
+        Ok(entry) => Ok(entry.map(|entry| entry.timestamp())),
+        Err(ReadError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -221,7 +221,7 @@ impl JournalStore {
     pub fn stats(&self) -> JournalStats {
         let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         JournalStats {
-            head: self.signal.head(),
+            head: self.log.head(),
             commits: figures.counts.commits,
             events_committed: figures.counts.events,
             waiting_bytes: self.queue.waiting(),
@@ -334,7 +334,8 @@ impl EventStore for JournalStore {
     }
 
     fn head(&self) -> Position {
-        self.signal.head()
+        // Not that of the signal, which is told a moment later: no page may have a head beyond this one.
+        self.log.head()
     }
 
     fn wait_beyond(&self, position: Position) -> Pending<Result<Position, ReadError>> {

@@ -57,9 +57,13 @@ impl Signal {
 
     /// Ends all waiting, now and later, with [`ReadError::Closed`].
     pub fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        state.waiting.clear();
+        let woken = {
+            let mut state = self.state();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        // Outside the lock, for dropping them wakes those who wait.
+        drop(woken);
     }
 
     /// Waits until the log is longer than `position`.

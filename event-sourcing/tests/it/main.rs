@@ -4,6 +4,7 @@
 mod changes;
 mod conformance;
 mod domain;
+mod journal_damage;
 mod journal_log;
 mod journal_store;
 mod process;

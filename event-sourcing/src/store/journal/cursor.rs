@@ -79,8 +79,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
-impl Postings for Cursor<'_> {
-    fn seek(&mut self, at: Position) -> Result<Option<Position>, ReadError> {
+impl Cursor<'_> {
+    /// The nearest place that the index knows of.
+    fn seek_known(&mut self, at: Position) -> Result<Option<Position>, ReadError> {
         let parts = self.view.parts();
         // The part of the position, or of one before or behind all parts the nearest.
         let holding = parts.partition_point(|part| part.first <= at.0).saturating_sub(1);
@@ -105,5 +106,18 @@ impl Postings for Cursor<'_> {
                 Ok(None)
             }
         }
+    }
+}
+
+impl Postings for Cursor<'_> {
+    fn seek(&mut self, at: Position) -> Result<Option<Position>, ReadError> {
+        let known = self.seek_known(at)?;
+        Ok(match (known, self.view.lost(at, self.direction)) {
+            (Some(known), Some(lost)) => Some(match self.direction {
+                Direction::Forward => known.min(lost),
+                Direction::Backward => known.max(lost),
+            }),
+            (known, lost) => known.or(lost),
+        })
     }
 }

@@ -140,6 +140,9 @@ impl EventLog {
             }
             Err(error) => return Err(error.into()),
         };
+        if recovery.positions.start > 1 {
+            damage.push(1..recovery.positions.start);
+        }
         damage.sort_by_key(|range| range.start);
         damage.dedup();
         let readable = whole && chain.is_some();
@@ -150,7 +153,7 @@ impl EventLog {
         });
         let published = Published { parts: Arc::new(parts), head };
         let tail = Tail::new(options.tail_bytes_max);
-        let shared = Arc::new(Shared::new(reader, tail, published, !readable));
+        let shared = Arc::new(Shared::new(reader, tail, published, !readable, damage.clone()));
         let view = View::new(&shared, Access::Disk);
         Ok(Self {
             machine: EventMachine::new(view, limits),

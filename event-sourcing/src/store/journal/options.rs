@@ -68,13 +68,15 @@ impl JournalStoreOptions {
             let fits = (least..=most).contains(&value);
             fits.then_some(()).ok_or(OpenError::Option { what, value: value_shown, bounds })
         };
-        const GIB: usize = 1 << 30;
         within("the largest event", self.limits.event_size_max, 1, 64 * MIB, "64 MiB")?;
         within("the largest append", self.limits.append_size_max, 1, 256 * MIB, "256 MiB")?;
         within("the most events of an append", self.limits.events_max, 1, 65_536, "1 to 65,536")?;
         within("the size of a group", self.group_size_max, 1, 256 * MIB, "1 byte to 256 MiB")?;
         within("the number of reading threads", self.reader_threads, 1, 1024, "1 to 1,024")?;
         let segment = usize::try_from(self.segment_size).unwrap_or(usize::MAX);
-        within("the length of a segment", segment, 1024, GIB, "1 KiB to 1 GiB")
+        // Places in an index file have 32 bits, and the index of a segment of small labels is four times as long as the segment.
+        within("the length of a segment", segment, 1024, 512 * MIB, "1 KiB to 512 MiB")?;
+        // More would not fit into what the journal is told that a record needs beside its content.
+        within("the most labels of an event", self.limits.labels_max, 0, 256, "0 to 256")
     }
 }

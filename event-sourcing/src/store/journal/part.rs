@@ -256,6 +256,10 @@ impl Part {
             "an index file is damaged: its segment is read instead"
         );
         let loaded = records::load(reader, positions).map_err(Refusal::Read)?;
+        if let Some(lost) = loaded.damaged.first() {
+            // An index without them would deny events, ids and keys that there are.
+            return Err(Refusal::Read(records::damaged(lost.clone())));
+        }
         *self.write() = Backing::Memory(loaded.memtable);
         Ok(())
     }

@@ -99,7 +99,8 @@ fn decode(bytes: &Bytes, position: u64) -> Result<Decoded, ReadError> {
     }
 }
 
-fn damaged(positions: Range<u64>) -> ReadError {
+/// Says that events cannot be read.
+pub(super) fn damaged(positions: Range<u64>) -> ReadError {
     let last = positions.end.saturating_sub(1);
     ReadError::Damaged { first: Position(positions.start), last: Position(last) }
 }

@@ -1,5 +1,6 @@
 //! The thread that takes back space, at a bounded pace.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -75,7 +76,13 @@ impl Scavenger {
 
     pub(super) fn run(&self) {
         while let Some(Pass { asked, thorough }) = self.next() {
-            let mut result = self.pass(thorough, !asked.is_empty());
+            let is_asked = !asked.is_empty();
+            let pass = AssertUnwindSafe(|| self.pass(thorough, is_asked));
+            let Ok(mut result) = catch_unwind(pass) else {
+                // Whoever asked learns that there is no answer, and the next pass has its turn.
+                tracing::error!("taking back space has panicked");
+                continue;
+            };
             for answer in asked {
                 let result = std::mem::replace(&mut result, Ok(0));
                 // Whoever stopped waiting needs no answer.
@@ -89,7 +96,10 @@ impl Scavenger {
         let mut state = self.lock();
         loop {
             if state.closed {
-                state.asked.clear();
+                let asked = std::mem::take(&mut state.asked);
+                drop(state);
+                // Outside the lock, for dropping them wakes those who wait.
+                drop(asked);
                 return None;
             }
             if !state.asked.is_empty() {

@@ -1,6 +1,7 @@
 //! The thread that writes the files that nothing depends on.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::tasks::UpkeepTask;
@@ -45,8 +46,13 @@ impl Upkeep {
         while !state.closed {
             if let Some(task) = state.tasks.pop_front() {
                 drop(state);
-                if let Err(error) = task.run() {
-                    tracing::warn!(%error, "a file of the index could not be written");
+                // Nothing depends on one file: the others are written whatever becomes of it.
+                match catch_unwind(AssertUnwindSafe(|| task.run())) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "a file of the index could not be written");
+                    }
+                    Err(_) => tracing::error!("writing a file of the index has panicked"),
                 }
                 state = self.lock();
             } else {

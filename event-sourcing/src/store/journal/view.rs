@@ -5,6 +5,7 @@
 //! else sees, and which is dropped as a whole if they cannot be written.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use lattice_journal::Reader;
@@ -26,6 +27,8 @@ use crate::store::TypeCount;
 const AHEAD_MAX: u64 = 512;
 /// Bytes that are read ahead, at most but for one event. Whoever keeps one of these events keeps them all in memory.
 const AHEAD_BYTES: usize = 128 << 10;
+/// The same when reading goes backward: then all of it is needed to come to the event that was asked for.
+const BACK_BYTES: usize = 1 << 20;
 
 /// What the writer and all readers share.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(super) struct Shared {
     published: RwLock<Published>,
     /// Some events cannot be read: places in a list may stand for lost versions.
     damaged: bool,
+    /// Positions of lost events, in order: the index may not know what they were.
+    lost: Vec<Range<u64>>,
 }
 
 /// The log as its readers see it.
@@ -48,9 +53,15 @@ pub(super) struct Published {
 }
 
 impl Shared {
-    pub(super) fn new(reader: Reader, tail: Tail, published: Published, damaged: bool) -> Self {
+    pub(super) fn new(
+        reader: Reader,
+        tail: Tail,
+        published: Published,
+        damaged: bool,
+        lost: Vec<Range<u64>>,
+    ) -> Self {
         let published = RwLock::new(published);
-        Self { reader, tail, heads: Heads::default(), published, damaged }
+        Self { reader, tail, heads: Heads::default(), published, damaged, lost }
     }
 
     /// The log as of now.
@@ -151,6 +162,21 @@ impl View {
         &self.staged.memtable
     }
 
+    /// The first lost position at or beyond `at`. Any event may have stood there, so that every term is looked for there: whoever
+    /// searches meets the damage and does not pass over it in silence.
+    pub(super) fn lost(&self, at: Position, direction: Direction) -> Option<Position> {
+        let lost = self.shared.lost.iter();
+        let found = match direction {
+            Direction::Forward => {
+                lost.filter(|range| range.end > at.0).map(|range| range.start.max(at.0)).min()
+            }
+            Direction::Backward => {
+                lost.filter(|range| range.start <= at.0).map(|range| at.0.min(range.end - 1)).max()
+            }
+        };
+        found.map(Position).filter(|found| *found <= self.durable)
+    }
+
     /// How many events are of each type and schema.
     pub(super) fn type_counts(&self) -> Result<Vec<TypeCount>, ReadError> {
         let mut sums = std::collections::BTreeMap::new();
@@ -249,7 +275,7 @@ impl View {
         } else {
             at..(at + ahead.count).min(self.durable.0 + 1)
         };
-        let bytes_max = if backward { usize::MAX } else { AHEAD_BYTES };
+        let bytes_max = if backward { BACK_BYTES } else { AHEAD_BYTES };
         let mut entries = Vec::new();
         let read = |range| {
             records::read(&self.shared.reader, range, bytes_max, |_, decoded| {
@@ -264,7 +290,8 @@ impl View {
             (ahead.first, ahead.entries) = (first, entries);
             return Ok(entry);
         }
-        // Something before it is damaged.
+        // Something before it is damaged, or they are large.
+        ahead.count = 0;
         let mut entry = None;
         records::read(&self.shared.reader, at..at + 1, 0, |_, decoded| {
             entry = Some(decoded.entry);
@@ -292,6 +319,22 @@ impl Index for View {
 
     fn head(&self) -> Position {
         Position(self.durable.0 + u64::try_from(self.staged.events.len()).expect("a count"))
+    }
+
+    fn time(&self) -> Result<Timestamp, ReadError> {
+        let head = self.head();
+        if head == Position::BEGINNING {
+            return Ok(Timestamp(0));
+        }
+        match self.event(head) {
+            Ok(entry) => Ok(entry.timestamp()),
+            // The last event is lost. Those before it can be read, as of the last time that is known.
+            Err(ReadError::Damaged { .. }) if self.shared.damaged => {
+                let known = self.parts.iter().rev().find_map(|part| part.times());
+                Ok(known.map_or(Timestamp(0), |(_, last)| last))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn last_of(&self, stream: &StreamName) -> Result<Option<(Version, Position)>, ReadError> {

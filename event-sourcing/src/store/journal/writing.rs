@@ -115,16 +115,17 @@ impl Queue {
         futures::executor::block_on(receiver).ok()
     }
 
-    /// Puts in a request. One is taken however large it is, if nothing else waits.
+    /// Puts in a request. An append is taken however large it is, if nothing else waits, and other work always.
     pub(super) fn put(&self, request: Request) -> Result<(), AppendError> {
         let mut state = self.lock();
         if state.closed {
             return Err(AppendError::Failed(refusal("the store is closed")));
         }
-        if state.bytes > 0 && state.bytes + request.size() > self.bytes_max {
+        let size = request.size();
+        if size > 0 && state.bytes > 0 && state.bytes + size > self.bytes_max {
             return Err(AppendError::Busy { waiting: state.bytes });
         }
-        state.bytes += request.size();
+        state.bytes += size;
         let was_empty = state.requests.is_empty();
         state.requests.push_back(request);
         drop(state);
@@ -179,9 +180,13 @@ impl Queue {
 
     /// The writer is gone: nobody will answer.
     fn abandon(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        state.requests.clear();
+        let unanswered = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.requests)
+        };
+        // Outside the lock, for dropping them wakes those who wait.
+        drop(unanswered);
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
@@ -296,8 +301,9 @@ impl Writer {
         self.queue.done(bytes);
         for (answer, result) in decided {
             let result = match (&error, result) {
-                // These do not depend on any event of the group.
-                (_, Err(error @ (AppendError::Invalid(_) | AppendError::Failed(_)))) => Err(error),
+                // The log had failed before. Every other answer may rest on an event of the group that is lost now: what makes an
+                // append invalid whatever the log says was refused before it came here.
+                (_, Err(error @ AppendError::Failed(_))) => Err(error),
                 (Some(error), _) => Err(error.clone()),
                 (None, result) => result,
             };
@@ -315,5 +321,56 @@ impl Drop for Abandon {
     fn drop(&mut self) {
         self.0.abandon();
         self.1.close();
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "sim")]
+mod tests {
+    use lattice_sim::SimDisk;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::event::{EventType, NewEvent, StreamName};
+    use crate::store::journal::JournalStoreOptions;
+
+    fn say(content: &'static str) -> Append {
+        let event = NewEvent::json(EventType::new("$metadata").unwrap(), content);
+        Append { events: vec![(StreamName::new("$$s").unwrap(), event)], ..Append::default() }
+    }
+
+    #[test]
+    fn no_refusal_tells_of_events_that_were_lost_with_their_group() {
+        let disk = SimDisk::new(1);
+        let options = JournalStoreOptions::new("store");
+        let mut log = EventLog::open(Arc::new(disk.clone()), &options).unwrap();
+        let event = NewEvent::json(EventType::new("t").unwrap(), "{}");
+        let stream = StreamName::new("s").unwrap();
+        let append = Append { events: vec![(stream, event)], ..Append::default() };
+        log.stage(append, crate::event::Timestamp(0)).unwrap();
+        log.commit().unwrap();
+        let mut writer = Writer {
+            clock: Arc::new(SystemClock),
+            queue: Arc::new(Queue::new(1 << 20)),
+            signal: Arc::new(Signal::new(log.reader().head())),
+            figures: Arc::new(Mutex::new(Figures::of(&log))),
+            upkeep: Arc::default(),
+            group_size_max: options.group_size_max,
+            idle: options.idle,
+            log,
+        };
+        disk.fail_sync_at(1);
+        let request = |append| {
+            let (answer, receiver) = oneshot::channel();
+            (Request::new(append, answer), receiver)
+        };
+        let (first, first_answer) = request(say(r#"{"$tb":1}"#));
+        // Refused because of the first one: it would bring back what that has hidden.
+        let (second, second_answer) = request(say("{}"));
+        writer.write([first, second].into());
+        for answer in [first_answer, second_answer] {
+            let answer = futures::executor::block_on(answer).unwrap();
+            assert!(matches!(answer, Err(AppendError::Unknown(_))), "{answer:?}");
+        }
     }
 }
