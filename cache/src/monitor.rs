@@ -1,7 +1,7 @@
 //! Who watches all commands go by (`MONITOR`).
 //!
 //! Each command is shown after it was run, before its shards are released, so that of two commands on one key the monitors see first what was
-//! first. Passwords are not shown ([`crate::command::secrets`]), nor are commands of operators, as in Redis. A monitor that does not
+//! first. Passwords are not shown (`command::secrets`), nor are commands of operators, as in Redis. A monitor that does not
 //! read is disconnected at the limit of output that subscribers have, and costs nobody else anything but the writing of the line.
 
 use std::collections::BTreeMap;
