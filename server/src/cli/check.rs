@@ -73,8 +73,8 @@ impl Events {
             )?;
         } else {
             let mut text = format!(
-                "{} events in {} segments, {} of them scavenged\n",
-                found.events, found.segments, found.scavenged
+                "{} events, {} of them scavenged; segments: {}\n",
+                found.events, found.scavenged, found.segments
             );
             match &chain {
                 Some(chain) => text.push_str(&format!("hash chain {chain}\n")),

@@ -145,8 +145,8 @@ impl Stats {
                 "type": count.event_type.as_str(), "type_schema": count.schema,
             })
         }));
-        self.common.output().list(&["NAME", "VALUE", ""], json!({}), "stats", &items, |item| {
-            ["name", "value", "what"].iter().map(|field| cell(&item[field])).collect()
+        self.common.output().list(&["NAME", "", "VALUE"], json!({}), "stats", &items, |item| {
+            ["name", "what", "value"].iter().map(|field| cell(&item[field])).collect()
         })?;
         Ok(Exit::Done)
     }
