@@ -431,6 +431,12 @@ impl Journal {
         self.segments.iter().map(info).collect()
     }
 
+    /// The number of the segment that is being written, which is the last one.
+    #[must_use]
+    pub fn active_segment(&self) -> u64 {
+        self.active.number
+    }
+
     fn check_writable(&self) -> Result<(), JournalError> {
         match &self.access {
             Access::Write => Ok(()),

@@ -114,7 +114,7 @@ impl EventLog {
             let binding = Binding {
                 journal: directory.id,
                 segment: segment.number,
-                length: segment.length,
+                generation: segment.generation,
                 positions: positions.clone(),
             };
             if !segment.sealed {
@@ -234,8 +234,7 @@ impl EventLog {
     fn publish(&mut self, first: Position) -> Position {
         let mut published = self.shared.published();
         let growing = published.parts.last().expect("the last part grows");
-        let segments = self.journal.segments();
-        let segment = segments.last().expect("a journal has at least one segment").number;
+        let segment = self.journal.active_segment();
         if growing.segment != segment {
             let mut parts = Vec::clone(&published.parts);
             growing.freeze(first.0);
@@ -419,7 +418,7 @@ impl EventLog {
             let binding = Binding {
                 journal: self.directory.id,
                 segment: segment.number,
-                length: segment.length,
+                generation: segment.generation,
                 positions,
             };
             let (part, directory) = (Arc::clone(part), self.directory.clone());

@@ -41,16 +41,16 @@ const ENTRIES: u64 = 255;
 const LIST_HEADER: usize = 16;
 const OFFSET_LENGTH: u64 = 4;
 
-/// What an index file is of: a segment as it is. A segment that was rewritten is shorter, and so has no index until its own is
-/// made.
+/// What an index file is of: a segment as it is. A segment that was rewritten is of another generation, and so has no index until its
+/// own is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
     /// Identity of the journal.
     pub(super) journal: u128,
     /// Number of the segment.
     pub(super) segment: u64,
-    /// Length of the segment's file.
-    pub(super) length: u64,
+    /// How often the segment was rewritten.
+    pub(super) generation: u64,
     /// Positions of the events in it.
     pub(super) positions: Range<u64>,
 }
@@ -60,8 +60,8 @@ impl Binding {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&self.journal.to_le_bytes());
-        let Self { segment, length, positions, .. } = self;
-        for number in [*segment, *length, positions.start, positions.end] {
+        let Self { segment, generation, positions, .. } = self;
+        for number in [*segment, *generation, positions.start, positions.end] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes
