@@ -174,6 +174,9 @@
 //! - Time is the store's clock, made monotonic. It orders nothing: positions do.
 //! - There is no list of streams: whoever wants one reads the log, or keeps a projection.
 
+#[macro_use]
+mod planted;
+
 pub mod append;
 pub mod clock;
 pub mod codec;
@@ -193,6 +196,8 @@ pub mod read;
 pub mod record;
 pub mod retention;
 pub mod schema;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod sleep;
 pub mod snapshot;
 pub mod store;

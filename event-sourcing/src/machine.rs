@@ -168,6 +168,10 @@ impl<I: IndexMut> EventMachine<I> {
                     .index
                     .last_of(&stream)
                     .map_err(AppendError::Read)?
+                    .filter(|(last, _)| {
+                        let retention = || self.index.retention(&stream).unwrap_or_default();
+                        !planted!(VersionReused) || retention().exists(*last)
+                    })
                     .map_or(Version(0), |(last, _)| last.next()),
             };
             next.insert(stream.clone(), version.next());

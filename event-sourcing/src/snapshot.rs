@@ -296,7 +296,7 @@ impl<D: Decider> Keeper<D> {
         let Ok(header) = serde_json::from_slice::<Header>(&event.metadata.custom) else {
             return Ok(Err(Ignored::Unreadable));
         };
-        if header.fingerprint != fingerprint::<D>() {
+        if header.fingerprint != fingerprint::<D>() && !planted!(NewerSnapshotTrusted) {
             return Ok(Err(Ignored::Fingerprint));
         }
         if header.boundary != loaded.boundary {

@@ -221,7 +221,13 @@ impl<S: EventStore> Subscription<S> {
             self.told = last.position;
         }
         self.held.extend(page.events.into_iter().map(Delivery::Event));
-        self.scanned = page.scanned.max(self.scanned);
+        let goes_live = is_end && !self.live;
+        let scanned = match () {
+            () if planted!(GapAtLiveSwitch) && goes_live => self.store.head(),
+            () if planted!(CheckpointPastMatch) && !is_end => page.head,
+            () => page.scanned,
+        };
+        self.scanned = scanned.max(self.scanned);
         if is_end && !self.live {
             self.live = true;
             self.told = self.scanned;

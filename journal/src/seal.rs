@@ -252,8 +252,9 @@ impl PendingSeal {
             // What cannot be removed now is removed when the journal is opened.
             let _ = disk.remove(&temporary);
         }
-        written?;
-        disk.sync_dir(directory)
+        // The name is left to the next sync of the directory, which is the writer's: had one here failed, the names that the writer
+        // has given meanwhile might never become durable, and the writer would not be told.
+        written
     }
 
     fn write_as(&self, path: &Path) -> io::Result<()> {

@@ -347,6 +347,11 @@ impl Runner {
     ) -> Result<(), ProjectionError> {
         let key = self.keys.checkpoint();
         changes.expected.push((key.clone(), Some(build::checkpoint_bytes(&self.checkpoint)?)));
+        if planted!(CheckpointApart) {
+            let (expected, writes) =
+                (changes.expected.clone(), std::mem::take(&mut changes.writes));
+            self.sink.commit(&Changes { expected, writes }).map_err(superseded)?;
+        }
         changes.writes.insert(key, Some(build::checkpoint_bytes(&checkpoint)?));
         self.sink.commit(&changes).map_err(superseded)?;
         self.checkpoint = checkpoint;

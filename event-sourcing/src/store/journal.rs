@@ -82,6 +82,8 @@ pub use options::JournalStoreOptions;
 pub use scavenge::{ScavengeError, ScavengeTask, Scavenged};
 pub use tasks::{ReloadTask, UpkeepTask};
 pub use verify::{PROBLEMS_MAX, Problem, Verification};
+#[cfg(feature = "sim")]
+pub(crate) use writing::final_answer;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};

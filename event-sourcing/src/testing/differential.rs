@@ -26,7 +26,7 @@ use crate::testing::conformance::Subject;
 
 use self::model::Model;
 
-mod model;
+pub(crate) mod model;
 
 const VALID: &str = "the name is valid";
 
@@ -412,7 +412,7 @@ fn kind(answer: &Result<Committed, AppendError>) -> &'static str {
 }
 
 /// What an answer comes to, as far as it must be the same: not the words of an explanation.
-fn verdict(answer: &Result<Committed, AppendError>) -> String {
+pub(crate) fn verdict(answer: &Result<Committed, AppendError>) -> String {
     match answer {
         Ok(committed) => format!("{committed:?}"),
         Err(AppendError::Invalid(InvalidAppend::Reserved(_))) => "Reserved".to_owned(),

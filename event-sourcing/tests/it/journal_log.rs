@@ -13,7 +13,7 @@ use event_sourcing::{
     Recorded, Source, StreamName, Timestamp, Version,
 };
 use lattice_journal::{Disk, OpenMode};
-use lattice_sim::SimDisk;
+use lattice_sim::{SimDisk, Survival};
 
 /// Numbers that a seed decides.
 struct Chance(u64);
@@ -430,6 +430,54 @@ fn a_failed_sync_ends_the_log_and_what_was_acknowledged_is_there_after_it() {
         assert!(to_u64(events.len()) >= acknowledged);
         assert_eq!(events, placed[..events.len()]);
     }
+}
+
+#[test]
+fn a_failed_sync_beside_the_log_costs_no_acknowledged_event() {
+    for failing in 1..8 {
+        let disk = SimDisk::new(failing);
+        let mut log = open(&disk);
+        let mut acknowledged = 0;
+        for n in 0..30_u64 {
+            let mut event = NewEvent::bytes(EventType::new("t").unwrap(), vec![7; 700]);
+            event.id = EventId(uuid::Uuid::from_u128(u128::from(n)));
+            log.stage(Append::to(stream("s"), Expected::Any, [event]), Timestamp(0)).unwrap();
+            acknowledged = log.commit().unwrap().0;
+            if n == 15 {
+                // Index files and seals: nothing depends on them, and so nobody is told.
+                disk.fail_sync_at(failing);
+                let failed = log.upkeep().into_iter().filter_map(|task| task.run().err()).count();
+                assert!(failed <= 1);
+                disk.clear_failing_syncs();
+            }
+        }
+        drop(log);
+        disk.crash_with(Survival::Nothing);
+        assert_eq!(to_u64(all(&open(&disk)).len()), acknowledged, "sync {failing} has failed");
+    }
+}
+
+#[test]
+fn an_index_file_of_a_segment_before_it_was_rewritten_is_not_believed() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    for n in 0..40_u64 {
+        let mut event = NewEvent::bytes(EventType::new(format!("t-{n}")).unwrap(), vec![7; 90]);
+        event.id = EventId(uuid::Uuid::from_u128(u128::from(n)));
+        log.stage(Append::to(stream("s"), Expected::Any, [event]), Timestamp(0)).unwrap();
+        log.commit().unwrap();
+    }
+    // One event is hidden: the rewritten segment may be as long as before.
+    let cut = NewEvent::json(EventType::new("$metadata").unwrap(), "{\"$tb\":1}");
+    log.stage(Append::to(stream("$$s"), Expected::Any, [cut]), Timestamp(0)).unwrap();
+    log.commit().unwrap();
+    log.upkeep().into_iter().for_each(|task| task.run().unwrap());
+    let segment = log.scavengeable()[0];
+    let rewritten = log.scavenger(segment, true).unwrap().run().unwrap().expect("one is hidden");
+    log.install(rewritten).unwrap();
+    log.close().unwrap();
+    let types = open(&disk).reader().types().unwrap();
+    assert!(types.iter().all(|count| count.event_type.as_str() != "t-0"), "{types:?}");
 }
 
 #[test]

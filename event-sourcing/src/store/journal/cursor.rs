@@ -63,6 +63,9 @@ impl<'a> Cursor<'a> {
     }
 
     fn seek_staged(&self, at: Position) -> Option<Position> {
+        if planted!(StaleCondition) {
+            return None;
+        }
         let memtable = self.view.staged_memtable();
         let list = memtable.list(self.term.as_term());
         let offset = match self.direction {
@@ -87,7 +90,10 @@ impl Cursor<'_> {
         let holding = parts.partition_point(|part| part.first <= at.0).saturating_sub(1);
         match self.direction {
             Direction::Forward => {
-                for number in holding..parts.len() {
+                let blind =
+                    planted!(LabelsOfSealedOnly) && matches!(self.term, OwnedTerm::Label(_));
+                let end = parts.len() - usize::from(blind);
+                for number in holding..end {
                     if let Some(found) = self.seek_in_part(number, at)? {
                         return Ok(Some(found));
                     }

@@ -118,7 +118,15 @@ impl EventLog {
                 positions: positions.clone(),
             };
             if !segment.sealed {
-                let loaded = records::load(&reader, positions)?;
+                #[cfg_attr(
+                    not(feature = "sim"),
+                    expect(unused_mut, reason = "but for planted defects")
+                )]
+                let mut loaded = records::load(&reader, positions)?;
+                #[cfg(feature = "sim")]
+                if let Some(from) = forgotten_from(&loaded.memtable) {
+                    loaded.memtable.forget_ids(from);
+                }
                 damage.extend(loaded.damaged);
                 parts.push(Arc::new(Part::growing(segment.number, loaded.memtable)));
             } else if !positions.is_empty() {
@@ -208,17 +216,40 @@ impl EventLog {
         };
         let first = first.position;
         let mut chain = self.chain.clone().unwrap_or_default();
+        if planted!(ChainOutOfOrder) {
+            let leaves = staged.iter().map(|(event, key)| record::encode(event, key.as_ref()));
+            for item in leaves.rev() {
+                chain.push(&record::leaf_hash(&item));
+            }
+        }
         let mut completes = false;
         let mut items = Vec::with_capacity(staged.len());
         for (recorded, key) in staged {
             let item = record::encode(recorded, key.as_ref());
-            completes |= chain.push(&record::leaf_hash(&item));
+            if !planted!(ChainOutOfOrder) {
+                completes |= chain.push(&record::leaf_hash(&item));
+            }
             items.push(item);
         }
         let state = completes.then(|| chain.state());
-        let batch = Batch { first: first.0, items, state, ..Batch::default() };
+        let mut batch = Batch { first: first.0, items, state, ..Batch::default() };
+        if planted!(DrainSplitsAppend) && batch.items.len() > 1 {
+            let items = batch.items.split_off(1);
+            let rest = Batch { first: first.0 + 1, items, ..Batch::default() };
+            let half = std::mem::replace(&mut batch, rest);
+            if let Err(error) = self.journal.append(&half) {
+                return Err(self.drop_staged(error));
+            }
+        }
         if let Err(error) = self.journal.append(&batch) {
             return Err(self.drop_staged(error));
+        }
+        if planted!(HeadBeforeDurable) {
+            self.publish(first);
+        }
+        if planted!(AckBeforeSync) {
+            self.chain = Some(chain);
+            return Ok(self.publish(first));
         }
         if let Err(error) = self.journal.sync() {
             return Err(self.fail(match error {
@@ -227,6 +258,9 @@ impl EventLog {
             }));
         }
         self.chain = Some(chain);
+        if planted!(HeadBeforeDurable) {
+            return Ok(self.machine.index().head());
+        }
         Ok(self.publish(first))
     }
 
@@ -462,6 +496,18 @@ fn open_part(
         tracing::warn!(segment, %error, "an index file could not be written");
     }
     Ok((part, loaded.damaged))
+}
+
+/// From which offset on ids are not known after a restart: a defect that is planted.
+#[cfg(feature = "sim")]
+fn forgotten_from(memtable: &Memtable) -> Option<u32> {
+    let positions = memtable.positions();
+    let last = (positions.end - positions.start).saturating_sub(1);
+    match () {
+        () if planted!(IdsForgottenAtRestart) => Some(0),
+        () if planted!(TailTwice) => u32::try_from(last).ok(),
+        () => None,
+    }
 }
 
 /// Takes the chain from the last complete block to the end of the log.

@@ -216,6 +216,13 @@ impl Memtable {
         self.times
     }
 
+    /// Forgets the ids and keys from an offset on: a defect that is planted.
+    #[cfg(feature = "sim")]
+    pub(super) fn forget_ids(&mut self, from: u32) {
+        self.ids.retain(|(_, offset)| *offset < from);
+        self.keys.retain(|(_, offset)| *offset < from);
+    }
+
     /// As if an id with this hash stood at an offset.
     #[cfg(test)]
     pub(super) fn insert_hash(&mut self, hash: u64, offset: u32) {

@@ -100,6 +100,7 @@ impl Part {
     pub(super) fn in_file(segment: u64, file: IndexFile, filter: Filter, end: u64) -> Self {
         let first = file.binding().positions.start;
         let types = [METADATA_TYPE, TOMBSTONE_TYPE];
+        let types = if planted!(TombstoneForgotten) { &types[..1] } else { &types };
         let decides = types.iter().any(|name| filter.may_have(hash_name(Kind::Type, name)));
         let (decides, backing) = (AtomicBool::new(decides), RwLock::new(Backing::File(file)));
         Self {
@@ -377,6 +378,9 @@ impl Part {
 
     /// Whether a hash may be in the part; `false` is certain.
     pub(super) fn may_have(&self, hash: u64) -> bool {
+        if planted!(FilterFalseNegative) && self.filter.get().is_some() && hash.is_multiple_of(7) {
+            return false;
+        }
         self.filter.get().is_none_or(|filter| filter.may_have(hash))
     }
 

@@ -14,7 +14,7 @@ use lattice_journal::{JournalError, Prepared, Rewriter};
 
 use super::part::{Access, Part};
 use super::view::{Shared, View};
-use crate::event::Position;
+use crate::event::{Position, Recorded};
 use crate::machine::scan::Visibility;
 use crate::machine::{Entry, Stub};
 use crate::read::ReadError;
@@ -83,8 +83,8 @@ impl ScavengeTask {
                     whole += length(bytes);
                     let Entry::Event(recorded) = &decoded.entry else { return };
                     match visibility.shows(recorded) {
-                        Ok(true) => {}
-                        Ok(false) => {
+                        Ok(true) if !takes_last(recorded) => {}
+                        Ok(_) => {
                             let stub = Stub::of(recorded, [0; 32]);
                             let left = record::encode_stub(&stub, decoded.key.as_ref());
                             hidden.push(recorded.position);
@@ -107,13 +107,35 @@ impl ScavengeTask {
             // The item was read and decoded a moment ago, and bytes of a segment never change.
             let decoded = record::decode(&Bytes::copy_from_slice(bytes)).ok()?;
             let Entry::Event(recorded) = &decoded.entry else { return None };
-            let stub = Stub::of(recorded, record::leaf_hash(bytes));
+            #[cfg_attr(
+                not(feature = "sim"),
+                expect(unused_mut, reason = "but for planted defects")
+            )]
+            let mut stub = Stub::of(recorded, record::leaf_hash(bytes));
+            #[cfg(feature = "sim")]
+            spoil(&mut stub);
             let left = record::encode_stub(&stub, decoded.key.as_ref());
             // An event may be smaller than what would be left of it.
             (left.len() < bytes.len()).then_some(left)
         })?;
         let events = u64::try_from(hidden.len()).expect("a count");
         Ok(Some(Scavenged { part, prepared, events }))
+    }
+}
+
+/// A defect that is planted: events that can be seen are taken for hidden.
+fn takes_last(recorded: &Recorded) -> bool {
+    planted!(ScavengeTakesLast) && recorded.version.0 % 3 == 2 && !recorded.stream.is_system()
+}
+
+/// Defects that are planted.
+#[cfg(feature = "sim")]
+fn spoil(stub: &mut Stub) {
+    if planted!(ScavengeShiftsVersions) {
+        stub.version.0 = stub.version.0.saturating_sub(1);
+    }
+    if planted!(ScavengeForgetsLeaf) {
+        stub.leaf = [0; 32];
     }
 }
 

@@ -300,16 +300,21 @@ impl Writer {
         };
         self.queue.done(bytes);
         for (answer, result) in decided {
-            let result = match (&error, result) {
-                // The log had failed before. Every other answer may rest on an event of the group that is lost now: what makes an
-                // append invalid whatever the log says was refused before it came here.
-                (_, Err(error @ AppendError::Failed(_))) => Err(error),
-                (Some(error), _) => Err(error.clone()),
-                (None, result) => result,
-            };
             // Whoever stopped waiting needs no answer.
-            let _ = answer.send(result);
+            let _ = answer.send(final_answer(error.as_ref(), result));
         }
+    }
+}
+
+/// What is answered to an append that was decided about, once its group is written, or was not because of `error`.
+pub(crate) fn final_answer(error: Option<&AppendError>, decided: Answer) -> Answer {
+    match (error, decided) {
+        // The log had failed before. Every other answer may rest on an event of the group that is lost now: what makes an append
+        // invalid whatever the log says was refused before it came here.
+        (_, Err(error @ AppendError::Failed(_))) => Err(error),
+        (Some(_), Err(refused)) if planted!(RefusalBeforeDurable) => Err(refused),
+        (Some(error), _) => Err(error.clone()),
+        (None, decided) => decided,
     }
 }
 

@@ -15,26 +15,26 @@ use crate::record;
 use crate::retention::Retention;
 
 /// Everything that was ever recorded.
-#[derive(Debug, Default)]
-pub(super) struct Model {
-    pub(super) events: Vec<Arc<Recorded>>,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) events: Vec<Arc<Recorded>>,
     keys: BTreeMap<IdempotencyKey, usize>,
 }
 
 /// What holds at a moment.
 #[derive(Clone, Default)]
-pub(super) struct View {
-    pub(super) retention: BTreeMap<StreamName, Retention>,
-    pub(super) last: BTreeMap<StreamName, Version>,
+pub(crate) struct View {
+    pub(crate) retention: BTreeMap<StreamName, Retention>,
+    pub(crate) last: BTreeMap<StreamName, Version>,
     now: Timestamp,
 }
 
 impl View {
-    pub(super) fn retention(&self, stream: &StreamName) -> Retention {
+    pub(crate) fn retention(&self, stream: &StreamName) -> Retention {
         self.retention.get(stream).copied().unwrap_or_default()
     }
 
-    pub(super) fn shows(&self, event: &Recorded) -> bool {
+    pub(crate) fn shows(&self, event: &Recorded) -> bool {
         self.shows_by(&self.retention(&event.stream), &event.stream, event.version, event.timestamp)
     }
 
@@ -92,11 +92,11 @@ fn position(offset: usize) -> Position {
 }
 
 impl Model {
-    pub(super) fn head(&self) -> Position {
+    pub(crate) fn head(&self) -> Position {
         Position(u64::try_from(self.events.len()).expect("it is small"))
     }
 
-    pub(super) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         let mut view = View::default();
         for event in &self.events {
             view.take_in(&event.stream, event.version, &event.event);
@@ -105,8 +105,15 @@ impl Model {
         view
     }
 
+    /// The key of the append that begins at a position.
+    #[cfg(feature = "sim")]
+    pub(crate) fn key_at(&self, first: Position) -> Option<&IdempotencyKey> {
+        let mut keys = self.keys.iter();
+        keys.find(|(_, offset)| position(**offset) == first).map(|(key, _)| key)
+    }
+
     /// Carries out an append that has the form of one.
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         append: &Append,
         now: Timestamp,
@@ -315,7 +322,7 @@ impl Model {
     }
 
     /// Everything that a read is about, in its direction.
-    pub(super) fn read(&self, read: &Read) -> Result<Vec<Arc<Recorded>>, ReadError> {
+    pub(crate) fn read(&self, read: &Read) -> Result<Vec<Arc<Recorded>>, ReadError> {
         let view = self.view();
         if let Source::Stream(stream) = &read.source {
             let stream = stream.clone();
