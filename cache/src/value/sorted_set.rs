@@ -298,9 +298,17 @@ impl<'v> SortedSetView<'v> {
     }
 
     /// The ranks of the members whose name lies between two bounds, in a set whose scores are all the same. Of another set some
-    /// range.
+    /// range, and as in Redis none if its last member stands before the range or its first one behind it.
     #[must_use]
     pub fn ranks_by_name(&self, min: NameBound<'_>, max: NameBound<'_>) -> Range<usize> {
+        let name_at = |rank| self.iter_from(rank).next().map(|member| member.0);
+        let outside = match (name_at(0), name_at(self.len().saturating_sub(1))) {
+            (Some(first), Some(last)) => min.is_above(last) || !max.is_not_below(first),
+            _ => true,
+        };
+        if outside {
+            return 0..0;
+        }
         let from = self.count_while(|name, _| min.is_above(name));
         let to = self.count_while(|name, _| max.is_not_below(name));
         from..to.max(from)

@@ -113,6 +113,9 @@ fn ranges_by_rank_score_and_name() {
         ZRANGEBYLEX l + -         => []
         ZLEXCOUNT l (a [c         => 2
         ZLEXCOUNT l a c           => -ERR min or max not valid string range item
+        ZADD mixed 1 m2 2 m3 3 a  => 3
+        ZLEXCOUNT mixed [m1 +     => 0
+        ZREMRANGEBYLEX mixed [m1 + => 0
         ZRANGESTORE d z 1 2       => 2
         ZRANGE d 0 -1 WITHSCORES  => ["b", "2", "c", "3"]
         ZRANGESTORE d z (3 +inf BYSCORE LIMIT 1 5 => 1
