@@ -306,18 +306,20 @@ impl IndexFile {
             if count == 0 {
                 continue;
             }
-            let at = u64::from(place);
-            let header = self.lists_bytes(at, LIST_HEADER)?;
-            let (code, length) = (u32_at(&header, 0), u32_at(&header, 4));
-            if code != u32::from(kind.code()) || length != length_of(name) {
+            // Header and name together are in one block, mostly.
+            let (at, size) = (u64::from(place), LIST_HEADER + name.len());
+            let rest = usize::try_from(self.sections.lists.saturating_sub(at)).unwrap_or(size);
+            let bytes = self.lists_bytes(at, size.min(rest))?;
+            let Some((header, found)) = bytes.split_at_checked(LIST_HEADER) else {
+                return Err(Fault::Damaged);
+            };
+            let (code, length) = (u32_at(header, 0), u32_at(header, 4));
+            let same = code == u32::from(kind.code()) && length == length_of(name);
+            if !same || found != name.as_bytes() {
                 continue;
             }
-            let name_at = at + to_u64(LIST_HEADER);
-            if self.lists_bytes(name_at, name.len())? != name.as_bytes() {
-                continue;
-            }
-            let at = (name_at + u64::from(length)).next_multiple_of(4);
-            return Ok(Some(FileList { first_version: u64_at(&header, 8), at, count }));
+            let at = (at + to_u64(size)).next_multiple_of(4);
+            return Ok(Some(FileList { first_version: u64_at(header, 8), at, count }));
         }
         Ok(None)
     }
