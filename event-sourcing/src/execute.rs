@@ -370,7 +370,10 @@ impl<S: EventStore + ?Sized, D: Decider> Execute<'_, S, D> {
                         return Err(ExecuteError::Conflict { attempts, conflict });
                     }
                     attempts += 1;
-                    if !loaded.catch_up(&conflict)? {
+                    // Winners say what came, and not whether what was there before was taken away.
+                    let is_current = loaded.catch_up(&conflict)?
+                        && loaded.is_visible(self.store).await.map_err(LoadError::from)?;
+                    if !is_current {
                         (loaded, took) = self.load(&boundary).await?;
                     }
                 }

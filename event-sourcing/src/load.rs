@@ -160,6 +160,19 @@ impl<D: Decider> Loaded<D> {
         }
     }
 
+    /// Whether all events in the state are still visible. What a stream hides is its beginning, so its oldest event tells.
+    pub(crate) async fn is_visible<S: EventStore + ?Sized>(
+        &self,
+        store: &S,
+    ) -> Result<bool, ReadError> {
+        for (home, oldest) in &self.homes {
+            if store.stream(home.clone()).await?.is_none_or(|info| info.first > *oldest) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes in the events that won against an append. `false`, with nothing taken in, if they are not all there.
     pub(crate) fn catch_up(&mut self, conflict: &Conflict) -> Result<bool, LoadError> {
         if !conflict.complete || !self.are_all(conflict) {
