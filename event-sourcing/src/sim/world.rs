@@ -572,6 +572,9 @@ fn short(answer: &Result<Committed, AppendError>) -> String {
             format!("{} to {}{again}", committed.first, committed.last)
         }
         Err(AppendError::Conflict(conflict)) => format!("conflict at {}", conflict.head),
+        // Ids of commands' events are random.
+        Err(AppendError::IdReused { position, .. }) => format!("id taken at {position}"),
+        Err(AppendError::PartlyRecorded { position, .. }) => format!("in part at {position}"),
         Err(error) => format!("{error}"),
     }
 }

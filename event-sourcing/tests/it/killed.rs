@@ -143,19 +143,15 @@ fn killed_after(directory: &Path, round: u64, lines: u64) -> Vec<(u64, u64, u64)
     writer.kill().unwrap();
     writer.wait().unwrap();
     // What it said before it died counts; a line that is cut was not said.
-    for line in said.split(b'\n').map_while(Result::ok) {
-        heard.push(String::from_utf8_lossy(&line).into_owned() + "\n");
-    }
-    if let Some(last) = heard.last_mut() {
-        last.pop();
-    }
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    heard.extend(rest.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::to_owned));
     let numbers = |line: &String| {
         let mut words = line.trim_end().strip_prefix("acknowledged ")?.split(' ');
         let mut number = || words.next()?.parse().ok();
         Some((number()?, number()?, number()?))
     };
-    let cut = heard.len() - 1;
-    heard[..cut].iter().filter_map(numbers).collect()
+    heard.iter().filter_map(numbers).collect()
 }
 
 fn everything(store: &JournalStore) -> Vec<Arc<Recorded>> {
