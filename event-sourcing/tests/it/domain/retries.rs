@@ -27,6 +27,11 @@ fn a_repeated_command_has_its_first_outcome_though_others_came_after_it() {
     assert_eq!(again.events, first.events);
     assert_eq!((&again.state, again.position), (&first.state, first.position));
     assert_eq!(store.head(), Position(4));
+    // The ids follow from the key: a log that is written again from its commands has the same ones.
+    let elsewhere = MemoryStore::default();
+    account_with(&elsewhere, &[1]);
+    let same = block_on(ask(&elsewhere, deposit(5)).idempotency("k1")).unwrap();
+    assert_eq!(same.events[0].id, first.events[0].id);
 }
 
 #[test]
