@@ -182,6 +182,14 @@ async fn a_follower_with_a_full_disk_holds_up_nobody_and_catches_up() {
     let disk = SmallDisk::under(&mut cluster.nodes[2]);
     cluster.start_all();
     if cluster.leader().await == 2 {
+        // Until every founder is bound to its directory, and the others know, they do not go on without one of them.
+        until("all founders to be bound", async || {
+            let log = cluster.nodes[2].log();
+            (log.iter().filter(|line| line.contains("Bound ")).count() == 3).then_some(())
+        })
+        .await;
+        let client = cluster.nodes[2].client().await;
+        until("a write to be taken", async || put(&client, 0).await.ok()).await;
         cluster.nodes[2].signal(Signal::STOP);
         cluster.leader_other_than(2).await;
         cluster.nodes[2].signal(Signal::CONT);
