@@ -184,5 +184,6 @@ fn serve_at_once(count: usize) {
     assert_eq!(node.engine.clients.len(), count);
     drop(clients);
     node.wait_for_connections(0);
-    assert_eq!(node.engine.clients.len(), 1);
+    // Whoever has just looked may have gone by now too.
+    assert!(node.engine.clients.len() <= 1);
 }
