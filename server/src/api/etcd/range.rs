@@ -120,7 +120,6 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use lattice_kv::{Command, KvMachine, Operation, Put, RangeRequest};
@@ -163,18 +162,17 @@ mod tests {
     #[tokio::test]
     async fn a_large_read_leaves_its_thread_to_others() {
         let machine = store();
-        let turns = Arc::new(AtomicUsize::new(0));
-        let others = Arc::clone(&turns);
-        tokio::spawn(async move {
-            loop {
-                others.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        });
         let reads = RangeReads::new();
-        let (found, _room) = reads.read(all(&machine), soon(), |found| found).await.unwrap();
-        assert_eq!(found.kvs.len(), usize::try_from(KEYS).unwrap());
-        assert!(turns.load(Ordering::Relaxed) > 0, "nobody else had a turn");
+        let where_made = |found: RangeResponse| (found.kvs.len(), std::thread::current().id());
+        let here = std::thread::current().id();
+        let ((found, thread), _room) = reads.read(all(&machine), soon(), where_made).await.unwrap();
+        assert_eq!(found, usize::try_from(KEYS).unwrap());
+        assert_ne!(thread, here, "a large read held up the thread of all other clients");
+
+        let one = RangeRequest { key: "k00001".into(), ..RangeRequest::default() };
+        let one = machine.reader().start_range(one).unwrap();
+        let ((found, thread), _room) = reads.read(one, soon(), where_made).await.unwrap();
+        assert_eq!((found, thread), (1, here), "a small read is not worth another thread");
     }
 
     #[tokio::test]
