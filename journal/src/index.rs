@@ -59,6 +59,9 @@ impl Index {
     /// Forgets the items in the segments below `segment`, and their files.
     pub(crate) fn drop_below(&mut self, segment: u64) {
         self.runs.drop_below(segment);
+        // Damage before the first item that is left was in the segments that go, or nobody asks for it any more.
+        let start = self.runs.start();
+        self.damaged.retain(|range| range.end > start);
         self.files = self.files.split_off(&segment);
     }
 

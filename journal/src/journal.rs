@@ -38,6 +38,8 @@ const QUEUED_MAX: usize = 1 << 20;
 const RESERVED: u64 = 4 * MARK_LENGTH;
 /// Of which idle marks leave this.
 const RESERVED_FOR_COMPACTION: u64 = 2 * MARK_LENGTH;
+/// The state and its copy are this many bytes apart, if the log grows: so that no disk's block holds both.
+const STATE_APART: u64 = 16 << 10;
 /// No frame is longer, so that checkpoints of any state of a batch have a length of 32 bits too.
 const FRAME_LENGTH_MAX: u64 = (1 << 32) - 4096;
 
@@ -60,6 +62,10 @@ pub struct JournalOptions {
     /// them is then found when they are read ([`ReadError::Corrupt`](crate::ReadError::Corrupt)) or verified
     /// ([`Reader::verify`]), and not when the journal is opened.
     pub trust_seals: bool,
+    /// The owner repairs what is damaged: the journal is open for writing although items are lost, as long as its end is known. The
+    /// owner gets the lost items from elsewhere, and puts them in their place with a batch that truncates the log at the first
+    /// of them and appends it again from there; one frame, so that a crash leaves either the damage or the repair.
+    pub repairs: bool,
 }
 
 impl JournalOptions {
@@ -74,6 +80,7 @@ impl JournalOptions {
             item_size_max: 64 * MIB,
             batch_size_max: 128 * MIB,
             trust_seals: false,
+            repairs: false,
         }
     }
 }
@@ -128,6 +135,9 @@ pub struct Journal {
     /// The last frame of the active segment, written or not.
     last: LastFrame,
     state_sequence: u64,
+    /// Where in the active segment the frame stands that has the state last, and whether that is a copy.
+    state_at: u64,
+    state_is_copied: bool,
     truncation_sequence: u64,
     truncated_to: u64,
 }
@@ -190,6 +200,9 @@ impl Journal {
             })?;
         }
         self.put_batch(batch, first, length);
+        if self.active.end >= self.state_at + STATE_APART {
+            self.copy_state_if_room();
+        }
         if self.queued.len() >= QUEUED_MAX {
             self.write_queued()?;
         }
@@ -240,6 +253,7 @@ impl Journal {
         if let Some(state) = &batch.state {
             self.state = Some(state.clone());
             self.state_sequence = sequence;
+            (self.state_at, self.state_is_copied) = (self.active.end, false);
         }
         self.positions.end = first + u64::from(count);
         let segment = self.active.number;
@@ -255,6 +269,23 @@ impl Journal {
         self.queued.reserve(usize::try_from(length).expect("what fits in memory"));
         let crc = frame::put_batch(&mut self.queued, place, header, batch);
         self.last_batch = sequence;
+        self.frame_was_put(length, crc);
+    }
+
+    /// Puts the state into the log once more, so that damage to the frame that set it does not lose it: the owner that repairs its
+    /// items from elsewhere has nowhere to get its state from. The copy says which batch set it, like the checkpoint of a segment.
+    fn copy_state_if_room(&mut self) {
+        let Some(state) = self.state.as_ref().filter(|_| self.options.repairs) else { return };
+        let batch = Batch::<&[u8]> { state: Some(state.clone()), ..Batch::default() };
+        let length = batch_frame_length(&batch);
+        if self.state_is_copied || self.active.end + length + RESERVED > self.active.length {
+            return;
+        }
+        let header = self.frame_header(FrameKind::Batch, 0, self.positions.end);
+        let place = self.place();
+        let crc = frame::put_batch(&mut self.queued, place, header, &batch);
+        self.last_batch = self.next_sequence;
+        self.state_is_copied = true;
         self.frame_was_put(length, crc);
     }
 
@@ -363,6 +394,9 @@ impl Journal {
         if self.vouched > self.last_batch || !room {
             return Ok(());
         }
+        self.copy_state_if_room();
+        // The mark vouches for what is durable when it is made.
+        self.sync_active()?;
         self.put_mark();
         self.sync_active()
     }

@@ -48,7 +48,8 @@ pub struct Recovery {
     pub positions: Range<u64>,
     /// The tail that was cut, if there was one: writes that no sync had covered.
     pub torn: Option<TornTail>,
-    /// What is damaged. Unless this is empty the journal is open for reading only, and not a byte of it was changed.
+    /// What is damaged. Unless this is empty the journal is open for reading only, and not a byte of it was changed; but see
+    /// [`JournalOptions::repairs`](crate::JournalOptions::repairs).
     pub damaged: Vec<Damage>,
     /// Files in the directory that are no part of the journal and were left alone.
     pub ignored: Vec<String>,

@@ -20,7 +20,8 @@ impl Journal {
     /// Opens the journal in a directory, or creates it there if the directory is empty or missing.
     ///
     /// A torn tail is cut, the files that a crash left over are removed, and what was recovered is durable when this returns.
-    /// If anything is damaged, nothing is changed, and the journal is open for reading only: see [`Recovery::damaged`].
+    /// If anything is damaged, nothing is changed, and the journal is open for reading only: see [`Recovery::damaged`], and
+    /// [`JournalOptions::repairs`] for the exception.
     ///
     /// # Errors
     ///
@@ -44,7 +45,7 @@ impl Journal {
             return Self::create(home, options, listing.ignored);
         }
         let recovered = recover(disk, directory, options.id, &listing, options.trust_seals)?;
-        if recovered.recovery.damaged.is_empty() {
+        if is_writable(&recovered.recovery, &options) {
             remove_leftovers(disk, directory, &listing, &recovered.obsolete)?;
             settle_tail(&recovered, directory)?;
             disk.sync_dir(directory).map_err(at("syncing", directory))?;
@@ -116,19 +117,19 @@ impl Journal {
             end: tail.end,
             written: tail.end,
         };
-        let damaged = !recovery.damaged.is_empty();
+        let writable = is_writable(&recovery, &options);
         let status = Status::default();
         let mut journal = Self {
             shared: Arc::new(Shared::new(options.id, status.clone(), index)),
             home,
             options,
             status,
-            access: if damaged { Access::ReadOnly } else { Access::Write },
+            access: if writable { Access::Write } else { Access::ReadOnly },
             segments,
             first_segment,
             active,
             spare: None,
-            seals: if damaged { Vec::new() } else { seals },
+            seals: if recovery.damaged.is_empty() { seals } else { Vec::new() },
             attempts: 0,
             queued: Vec::new(),
             changes: Vec::new(),
@@ -140,17 +141,24 @@ impl Journal {
             vouched: if tail.has_unvouched_batch { 0 } else { tail.next_sequence },
             last: tail.last,
             state_sequence: tail.state_sequence,
+            state_at: tail.end,
+            state_is_copied: false,
             truncation_sequence: tail.truncation_sequence,
             truncated_to: tail.truncated_to,
         };
         journal.status.set_durable_end(journal.durable_end);
         journal.note_size();
-        if !damaged {
+        if writable {
             journal.refill_spare()?;
             journal.put_mark_if_room()?;
         }
         Ok((journal, recovery))
     }
+}
+
+/// Whether the journal may be written to. Where it ends must be known: nothing can be put behind an end that is lost.
+fn is_writable(recovery: &Recovery, options: &JournalOptions) -> bool {
+    recovery.damaged.is_empty() || (options.repairs && !recovery.end_lost)
 }
 
 fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn DiskLock>, OpenError> {

@@ -150,6 +150,7 @@ impl Journal {
         self.segments.push(SegmentFacts { number, length, first_sequence, generation: 0, begins });
         self.active = Active { number, path, file, length, end, written: end };
         self.last = checkpoint;
+        (self.state_at, self.state_is_copied) = (SEGMENT_HEADER_LENGTH, false);
         self.truncated_to = NOT_TRUNCATED;
         self.next_sequence += 1;
         self.durable_end = self.next_sequence;

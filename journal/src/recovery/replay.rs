@@ -310,8 +310,10 @@ impl Replay {
         let first = frame.header.first;
         if frame.restarts {
             self.index.restart(first);
+            self.gave_up(0);
         } else if frame.truncates {
             self.index.truncate(first);
+            self.gave_up(first);
         }
         if frame.header.kind == FrameKind::Batch {
             self.index.push(&frame.place());
@@ -320,6 +322,13 @@ impl Replay {
             self.state = Some(frame.clone());
         }
         self.last = Some(frame.clone());
+    }
+
+    /// Items from `from` on are no part of the log any more: what was lost of them is no loss. (They may have been repaired.)
+    fn gave_up(&mut self, from: u64) {
+        for Damage { items, .. } in &mut self.damage {
+            items.end = items.end.min(from.max(items.start));
+        }
     }
 
     /// The latest state that could be read, and whether a later one was lost.

@@ -10,6 +10,7 @@ mod measure;
 mod model;
 mod opening;
 mod reading;
+mod repairing;
 mod rewriting;
 mod sealing;
 mod support;

@@ -1,0 +1,154 @@
+//! An owner that repairs: what was lost is put back from elsewhere, a crash at any call leaves the damage or the repair, and the
+//! state is in the log twice.
+
+use std::sync::Arc;
+
+use lattice_journal::{Batch, Journal, OpenError, Recovery};
+use lattice_sim::SimDisk;
+
+use crate::support::{Model, items, open, options, replacing, segment_path, shown, with_state};
+
+const SEGMENT: u64 = 1500;
+
+fn open_to_repair(disk: &SimDisk) -> Result<(Journal, Recovery), OpenError> {
+    let mut options = options(SEGMENT);
+    options.repairs = true;
+    Journal::open(Arc::new(disk.clone()), "log", options)
+}
+
+/// A log of a few segments, whole and closed, and what is in it.
+fn sample() -> (SimDisk, Model) {
+    let disk = SimDisk::new(1);
+    let mut model = Model::new();
+    let (mut journal, _) = open_to_repair(&disk).unwrap();
+    let long = "x".repeat(100);
+    let mut batches = vec![with_state(items(1, &["one", "two"]), "first state")];
+    batches.extend((0..6).map(|round| items(3 + 2 * round, &[&long, &format!("round {round}")])));
+    batches.push(replacing(13, &["XIII", "XIV", "XV"]));
+    batches.push(with_state(items(16, &["sixteen"]), "the state"));
+    batches.push(items(17, &["seventeen", &long]));
+    for batch in batches {
+        journal.append(&batch).unwrap();
+        journal.sync().unwrap();
+        model.apply(&batch);
+    }
+    journal.close().unwrap();
+    (disk, model)
+}
+
+/// Puts the items that were lost back, as an owner does who has them from elsewhere.
+fn repair(disk: &SimDisk, whole: &Model) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut journal, _) = open_to_repair(disk)?;
+    let lost = journal.reader().damaged();
+    if let Some(first) = lost.first().map(|range| range.start) {
+        let items = whole.items.range(first..).map(|(_, item)| item.clone()).collect();
+        journal.append(&Batch { truncate_from: Some(first), first, items, ..Batch::default() })?;
+        journal.sync()?;
+    }
+    journal.close()?;
+    Ok(())
+}
+
+/// Where a text stands in a segment.
+fn place_of(disk: &SimDisk, segment: u64, text: &str) -> Option<u64> {
+    use lattice_journal::{Disk, OpenMode};
+    let file = disk.open(&segment_path(segment), OpenMode::Read).ok()?;
+    let mut content = vec![0; usize::try_from(file.length().unwrap()).unwrap()];
+    file.read_at(&mut content, 0).unwrap();
+    let at = content.windows(text.len()).position(|window| window == text.as_bytes())?;
+    Some(at.try_into().unwrap())
+}
+
+fn spoil(disk: &SimDisk, text: &str) {
+    let found = (1..9).find_map(|segment| Some((segment, place_of(disk, segment, text)?)));
+    let (segment, at) = found.expect("the text is in the log");
+    disk.damage(&segment_path(segment), &[0xff], at).unwrap();
+}
+
+const SPOILT: [&[&str]; 4] =
+    [&["one"], &["round 2"], &["two", "round 0", "XIV"], &["seventeen", "round 1"]];
+
+#[test]
+fn what_was_lost_is_put_back_and_a_crash_leaves_the_damage_or_the_repair() {
+    for texts in SPOILT {
+        for calls in 0..40 {
+            let (disk, whole) = sample();
+            texts.iter().for_each(|text| spoil(&disk, text));
+            disk.crash_after_calls(calls);
+            let _ = repair(&disk, &whole);
+            disk.crash();
+
+            let (journal, recovery) = open(&disk, SEGMENT).unwrap();
+            let found = shown(&journal);
+            let lost = journal.reader().damaged();
+            let what = format!("{texts:?}, {calls} calls: {recovery:?}");
+            assert_eq!((found.next, &found.state), (whole.next, &whole.state), "{what}");
+            for (position, item) in &whole.items {
+                let is_lost = lost.iter().any(|range| range.contains(position));
+                let held = found.items.get(position);
+                assert!(if is_lost { held.is_none() } else { held == Some(item) }, "{what}");
+            }
+            drop(journal);
+
+            repair(&disk, &whole).unwrap();
+            let (journal, recovery) = open(&disk, SEGMENT).unwrap();
+            assert_eq!(shown(&journal), whole, "{what}");
+            assert!(recovery.damaged.iter().all(|damage| damage.items.is_empty()), "{recovery:?}");
+            assert!(!recovery.damaged.is_empty(), "the bytes are as they were");
+        }
+    }
+}
+
+#[test]
+fn the_state_survives_damage_to_either_of_its_places() {
+    let (disk, whole) = sample();
+    let places: Vec<_> = (1..9)
+        .filter_map(|segment| Some((segment, place_of(&disk, segment, "the state")?)))
+        .collect();
+    assert!(!places.is_empty());
+    for (segment, first) in places {
+        for copy in [false, true] {
+            let (disk, _) = sample();
+            // The copy follows with the last mark.
+            let at = if copy { first + 16 } else { first };
+            let mut found = None;
+            if copy {
+                use lattice_journal::{Disk, OpenMode};
+                let file = disk.open(&segment_path(segment), OpenMode::Read).unwrap();
+                let mut content = vec![0; usize::try_from(file.length().unwrap()).unwrap()];
+                file.read_at(&mut content, 0).unwrap();
+                let from = usize::try_from(at).unwrap();
+                found = content[from..].windows(9).position(|window| window == b"the state");
+                assert!(found.is_some(), "the state is in the log once more");
+            }
+            let at = at + u64::try_from(found.unwrap_or_default()).unwrap();
+            disk.damage(&segment_path(segment), &[0xff], at).unwrap();
+            let (_, recovery) = open_to_repair(&disk).unwrap();
+            assert!(!recovery.damaged.is_empty());
+            assert!(!recovery.state_damaged);
+            assert_eq!(recovery.state, whole.state);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_journal_takes_batches_if_its_owner_repairs_and_none_otherwise() {
+    let (disk, whole) = sample();
+    spoil(&disk, "round 2");
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    assert!(journal.append(&items(whole.next, &["more"])).is_err());
+    drop(journal);
+    let (mut journal, recovery) = open_to_repair(&disk).unwrap();
+    assert_eq!(recovery.damaged.len(), 1);
+    let lost = journal.reader().damaged();
+    journal.append(&with_state(items(whole.next, &["more"]), "later")).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    disk.crash();
+    let (journal, recovery) = open_to_repair(&disk).unwrap();
+    assert_eq!(
+        (journal.reader().damaged(), recovery.state.as_deref()),
+        (lost, Some(&b"later"[..]))
+    );
+    assert_eq!(recovery.positions.end, whole.next + 1);
+}
