@@ -153,7 +153,7 @@ pub enum Event {
 /// What is known only while leading.
 #[derive(Clone, Debug)]
 struct Leader {
-    /// The other voters.
+    /// The other members.
     progress: BTreeMap<NodeId, Progress>,
     heartbeat_due: Duration,
     /// The first entry of this term.
@@ -671,8 +671,10 @@ impl RaftNode {
         self.outbox.push(Effect::Send { envelope, after });
     }
 
+    /// The other members, learners included.
     fn peers(&self) -> Vec<NodeId> {
-        self.membership().voters.keys().copied().filter(|&peer| peer != self.config.id).collect()
+        let members = self.membership().members().map(|(node, _)| node);
+        members.filter(|&peer| peer != self.config.id).collect()
     }
 
     fn trace(&mut self, event: TraceEvent) {

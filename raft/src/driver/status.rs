@@ -156,7 +156,10 @@ impl Status {
         if self.role != Role::Leader {
             return None;
         }
-        let reachable = 1 + self.peers.iter().filter(|peer| peer.is_reachable).count();
-        Some(reachable.saturating_sub(crate::quorum::majority(self.membership.voters.len())))
+        let is_up = |node| {
+            let peer = self.peers.iter().find(|peer| peer.node == node);
+            node == self.node || peer.is_some_and(|peer| peer.is_reachable)
+        };
+        Some(self.membership.fault_margin(is_up).unwrap_or(0))
     }
 }

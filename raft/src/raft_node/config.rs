@@ -21,7 +21,8 @@ pub struct Config {
     pub store: StoreId,
     /// This start of the node: a number that no other start of it has.
     pub boot: u64,
-    /// The members that found the cluster; in force until the log says otherwise.
+    /// The members that found the cluster; in force until the log says otherwise. Empty for a node that is to be added to a cluster that
+    /// exists: it waits for the leader that adds it.
     pub founding: Membership,
     /// Bounds of the random time without a leader after which an election begins. The lower one is also how long a node refuses
     /// votes after it has heard from a leader, or started.
@@ -82,7 +83,6 @@ impl Config {
             (start > Duration::ZERO && start < end, "the election timeout needs a range"),
             (self.heartbeat > Duration::ZERO, "the heartbeat interval is zero"),
             (self.heartbeat < start, "heartbeats must be more frequent than election timeouts"),
-            (!self.founding.voters.is_empty(), "a cluster needs a member"),
             (self.append_bytes_max > 0 && self.inflight_messages_max > 0, "a window is zero"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

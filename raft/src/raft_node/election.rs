@@ -14,8 +14,9 @@
 use std::collections::BTreeMap;
 
 use crate::effects::Effect;
+use crate::membership::Membership;
 use crate::message::Message;
-use crate::quorum::{Tally, tally};
+use crate::quorum::Tally;
 use crate::trace::TraceEvent;
 use crate::types::{EntryId, HardState, NodeId, StoreId, Term};
 
@@ -33,9 +34,8 @@ impl Ballot {
         self.answers.entry(from).or_insert((store, granted));
     }
 
-    fn tally(&self, voters: usize) -> Tally {
-        let yes = self.answers.values().filter(|&&(_, granted)| granted).count();
-        tally(voters, yes, self.answers.len() - yes)
+    fn tally(&self, membership: &Membership) -> Tally {
+        membership.tally(|node| self.answers.get(&node).map(|&(_, granted)| granted))
     }
 }
 
@@ -98,9 +98,8 @@ impl RaftNode {
     }
 
     fn count_pre_votes(&mut self) {
-        let voters = self.membership().voters.len();
         if let RoleState::PreCandidate(ballot) = &self.role
-            && ballot.tally(voters) == Tally::Won
+            && ballot.tally(self.membership()) == Tally::Won
         {
             self.start_election();
         }
@@ -186,9 +185,8 @@ impl RaftNode {
     }
 
     fn count_votes(&mut self) {
-        let voters = self.membership().voters.len();
         let RoleState::Candidate(ballot) = &self.role else { return };
-        match ballot.tally(voters) {
+        match ballot.tally(self.membership()) {
             Tally::Won => {
                 let stores =
                     ballot.answers.iter().map(|(&node, &(store, _))| (node, store)).collect();

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::membership::{Member, Membership};
+use crate::membership::Membership;
 use crate::trace::TraceEvent;
 use crate::types::{LogIndex, NodeId, Payload, StoreId};
 
@@ -79,7 +79,7 @@ impl RaftNode {
         }
         let mut membership = self.membership().clone();
         for (&node, &store) in stores {
-            membership.voters.insert(node, Member { store: Some(store) });
+            membership.bind(node, store);
             self.trace(TraceEvent::Bound { node, store });
         }
         Payload::Membership(membership)
@@ -89,7 +89,7 @@ impl RaftNode {
     pub(super) fn note_unbound(&mut self, node: NodeId, store: StoreId) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let membership = self.membership.current();
-        if membership.is_voter(node) && membership.store_of(node).is_none() {
+        if membership.contains(node) && membership.store_of(node).is_none() {
             leader.unbound.insert(node, store);
             self.bind_next();
         }
@@ -105,7 +105,7 @@ impl RaftNode {
         }
         let Some((node, store)) = leader.unbound.pop_first() else { return };
         let mut membership = self.membership.current().clone();
-        membership.voters.insert(node, Member { store: Some(store) });
+        membership.bind(node, store);
         self.trace(TraceEvent::Bound { node, store });
         self.append_as_leader(Payload::Membership(membership), None);
         self.send_appends_to_all();

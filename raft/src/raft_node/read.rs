@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 
 use crate::effects::Effect;
 use crate::message::{Message, ReadId};
-use crate::quorum::reached_by_majority;
 use crate::trace::TraceEvent;
 use crate::types::{LogIndex, NodeId};
 
@@ -133,13 +132,10 @@ impl RaftNode {
 
     /// Looks whether a majority has acknowledged the round under way.
     pub(super) fn confirm_reads(&mut self) {
-        let voters = self.membership().voters.keys().copied().collect::<Vec<_>>();
+        let RoleState::Leader(leader) = &self.role else { return };
+        let begun = leader.reads.begun;
+        let Some(round) = self.reached(begun, 0, |progress| progress.round) else { return };
         let RoleState::Leader(leader) = &mut self.role else { return };
-        let mut rounds: Vec<u64> = voters
-            .iter()
-            .map(|id| leader.progress.get(id).map_or(leader.reads.begun, |progress| progress.round))
-            .collect();
-        let Some(round) = reached_by_majority(&mut rounds) else { return };
         if round <= leader.reads.confirmed {
             return;
         }

@@ -16,7 +16,6 @@ use std::time::Duration;
 use crate::effects::{Effect, ProposalId, Rejection};
 use crate::message::Message;
 use crate::progress::{Progress, ProgressState};
-use crate::quorum::reached_by_majority;
 use crate::trace::TraceEvent;
 use crate::types::{Entry, EntryId, LogIndex, NodeId, Payload, StoreId, Term};
 
@@ -219,9 +218,9 @@ impl RaftNode {
             let reason = "acknowledges entries that we do not have";
             return self.trace(TraceEvent::Dropped { from, reason });
         }
-        let counts = self.membership().counts(from, store);
+        let speaks = self.membership().speaks(from, store);
         let RoleState::Leader(leader) = &mut self.role else { return };
-        let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) else { return };
+        let Some(progress) = leader.progress.get_mut(&from).filter(|_| speaks) else { return };
         let is_news = progress.accepted(matched);
         let agrees = match &progress.state {
             ProgressState::Probe { .. } => true,
@@ -260,19 +259,13 @@ impl RaftNode {
 
     /// Moves the commit index to what a majority has, if that is of our own term.
     pub(super) fn advance_commit(&mut self) {
-        let RoleState::Leader(leader) = &self.role else { return };
         let own = if self.membership().counts(self.config.id, self.config.store) {
             self.own_matched()
         } else {
             LogIndex::ZERO
         };
-        let mut matched: Vec<LogIndex> = self
-            .membership()
-            .voters
-            .keys()
-            .map(|id| leader.progress.get(id).map_or(own, |progress| progress.matched))
-            .collect();
-        let Some(index) = reached_by_majority(&mut matched) else { return };
+        let reached = self.reached(own, LogIndex::ZERO, |progress| progress.matched);
+        let Some(index) = reached else { return };
         if index > self.commit && self.may_commit_by_counting(index) {
             self.commit_to(index);
             self.commit_advanced_as_leader();
@@ -281,6 +274,24 @@ impl RaftNode {
         if let RoleState::Leader(leader) = &mut self.role {
             leader.uncommitted.committed(done);
         }
+    }
+
+    /// As leader: what a majority of voters has reached, if `own` is our part, and `nothing` is what is known of a voter of whom nothing is known.
+    /// A leader that is no voter itself, because it is about to leave, has no part.
+    pub(super) fn reached<T: Ord + Copy>(
+        &self,
+        own: T,
+        nothing: T,
+        value: impl Fn(&Progress) -> T,
+    ) -> Option<T> {
+        let RoleState::Leader(leader) = &self.role else { return None };
+        self.membership().reached(|node| {
+            if node == self.config.id {
+                own
+            } else {
+                leader.progress.get(&node).map_or(nothing, &value)
+            }
+        })
     }
 
     /// How far our own log counts: as far as it is durable.
@@ -358,22 +369,16 @@ impl RaftNode {
 
     /// Check-quorum (thesis §6.2): whether a majority was heard from within the longest election timeout.
     fn has_quorum_contact(&self) -> bool {
-        let RoleState::Leader(leader) = &self.role else { return false };
-        let mut contacts: Vec<_> = self
-            .membership()
-            .voters
-            .keys()
-            .map(|id| leader.progress.get(id).map_or(self.now, |progress| progress.contact))
-            .collect();
-        reached_by_majority(&mut contacts)
+        self.reached(Some(self.now), None, |progress| Some(progress.contact))
+            .flatten()
             .is_some_and(|contact| self.now < contact + self.config.election_timeout.end)
     }
 
     /// Something was heard from `from` in our term.
     pub(super) fn note_contact(&mut self, from: NodeId, store: StoreId) {
-        let counts = self.membership().counts(from, store);
+        let speaks = self.membership().speaks(from, store);
         let RoleState::Leader(leader) = &mut self.role else { return };
-        if let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) {
+        if let Some(progress) = leader.progress.get_mut(&from).filter(|_| speaks) {
             progress.contact = self.now;
         } else {
             self.note_unbound(from, store);
@@ -381,12 +386,12 @@ impl RaftNode {
     }
 
     pub(super) fn handle_heartbeat_reply(&mut self, from: NodeId, store: StoreId, round: u64) {
-        let counts = self.membership().counts(from, store);
+        let speaks = self.membership().speaks(from, store);
         let retry_after = 2 * self.config.heartbeat;
         let RoleState::Leader(leader) = &mut self.role else { return };
         let begun = leader.reads.round();
         let Some(progress) = leader.progress.get_mut(&from) else { return };
-        if counts && round <= begun {
+        if speaks && round <= begun {
             progress.round = progress.round.max(round);
         }
         let limit = self.now.saturating_sub(retry_after);

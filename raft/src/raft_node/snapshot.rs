@@ -127,9 +127,9 @@ impl RaftNode {
         offset: u64,
         installed: bool,
     ) {
-        let counts = self.membership().counts(from, store);
+        let speaks = self.membership().speaks(from, store);
         let RoleState::Leader(leader) = &mut self.role else { return };
-        let Some(progress) = leader.progress.get_mut(&from).filter(|_| counts) else { return };
+        let Some(progress) = leader.progress.get_mut(&from).filter(|_| speaks) else { return };
         let ProgressState::Snapshot { meta, offset: at, sent } = &mut progress.state else {
             return;
         };

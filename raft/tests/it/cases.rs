@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_consensus::effects::{Effect, FatalError, IoToken, ProposalId, Rejection};
-use raft_consensus::membership::Member;
+use raft_consensus::membership::{Member, MemberChange};
 use raft_consensus::message::{Message, ReadId};
 use raft_consensus::progress::ProgressState;
 use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, RecoverError, Role};
@@ -554,8 +554,7 @@ fn is_served(out: &[Output]) -> bool {
 #[test]
 fn members_go_with_the_entry_that_brought_them() {
     let mut subject = Subject::new(3, &[1]);
-    let mut two = founded(3);
-    two.voters.remove(&NodeId(3));
+    let two = founded(3).changed(&[MemberChange::Remove(NodeId(3))]).unwrap();
     let mut change = entry(2, 1);
     change.payload = Payload::Membership(two.clone());
     subject.append(2, 1, id(1, 1), vec![change, entry(3, 1)], 0);
@@ -617,7 +616,7 @@ fn an_acknowledgement_of_a_founder_that_is_not_bound_does_not_count() {
 fn a_snapshot_over_an_uncommitted_change_of_members_brings_its_own() {
     let mut subject = Subject::new(3, &[1]);
     let mut changed = founded(3);
-    changed.voters.insert(NodeId(4), Member { store: Some(store(4)) });
+    changed.insert(NodeId(4), Member::voter(store(4)));
     let mut change = entry(2, 1);
     change.payload = Payload::Membership(changed.clone());
     subject.append(2, 1, id(1, 1), vec![change], 0);
@@ -636,7 +635,7 @@ fn a_snapshot_over_an_uncommitted_change_of_members_brings_its_own() {
 fn a_snapshot_right_after_a_change_of_members_contains_it() {
     let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
     let mut changed = founded(3);
-    changed.voters.insert(NodeId(4), Member { store: Some(store(4)) });
+    changed.insert(NodeId(4), Member::voter(store(4)));
     let mut change = entry(2, 1);
     change.payload = Payload::Membership(changed.clone());
     let previous = id(1, 1);

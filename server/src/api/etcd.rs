@@ -212,13 +212,13 @@ impl Cluster for EtcdApi {
         let deadline = self.deadline(&request);
         let serializable = !request.into_inner().linearizable;
         let reader = self.reader(serializable, deadline).await?;
-        let voters = self.node.raft.status().membership.voters;
-        let members = voters
-            .keys()
-            .map(|id| {
+        let membership = self.node.raft.status().membership;
+        let members = membership
+            .members()
+            .map(|(id, _)| {
                 // Until a member has told its own, there is what it was founded with.
-                let told = reader.member(*id);
-                let founder = self.node.founders.by_id(*id);
+                let told = reader.member(id);
+                let founder = self.node.founders.by_id(id);
                 let peer_urls = told.as_ref().map_or_else(
                     || founder.map_or_else(Vec::new, |founder| strings(&founder.peer_urls)),
                     |told| told.peer_urls.clone(),
@@ -230,7 +230,7 @@ impl Cluster for EtcdApi {
                     name,
                     peer_ur_ls: peer_urls,
                     client_ur_ls: client_urls,
-                    is_learner: false,
+                    is_learner: !membership.is_voter(id),
                 }
             })
             .collect();

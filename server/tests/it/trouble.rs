@@ -209,7 +209,7 @@ async fn writes_do_not_wait_for_a_leader_that_fell_silent() {
     // Until the follower has a connection to the leader, and everybody has a voice: a founder that came late has none before
     // the log names its store.
     let has_voice =
-        |node: &Node| node.status().membership.voters.values().all(|member| member.store.is_some());
+        |node: &Node| node.status().membership.members().all(|(_, member)| member.store.is_some());
     loop {
         put(&client, "before", "1").await.unwrap();
         if nodes.values().all(has_voice) {

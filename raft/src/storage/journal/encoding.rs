@@ -151,7 +151,7 @@ mod tests {
 
     fn membership() -> Membership {
         let mut membership = Membership::founding([NodeId(1), NodeId(9)]);
-        membership.voters.insert(NodeId(4), Member { store: Some(StoreId(u128::MAX / 3)) });
+        membership.insert(NodeId(4), Member::voter(StoreId(u128::MAX / 3)));
         membership
     }
 

@@ -15,7 +15,7 @@ fn id(index: u64) -> EntryId {
 
 fn members() -> Membership {
     let mut members = Membership::founding([NodeId(1), NodeId(2)]);
-    members.voters.get_mut(&NodeId(2)).unwrap().store = Some(StoreId(77));
+    members.bind(NodeId(2), StoreId(77));
     members
 }
 

@@ -302,7 +302,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::membership::Member;
+    use crate::membership::{Member, Standing};
 
     fn ids() -> impl Strategy<Value = EntryId> {
         (any::<u64>(), any::<u64>())
@@ -314,13 +314,18 @@ mod tests {
     }
 
     fn memberships() -> impl Strategy<Value = Membership> {
-        proptest::collection::btree_map(1..u64::MAX, proptest::option::of(any::<u128>()), 0..5)
-            .prop_map(|voters| Membership {
-                voters: voters
-                    .into_iter()
-                    .map(|(node, store)| (NodeId(node), Member { store: store.map(StoreId) }))
-                    .collect(),
-            })
+        let standings =
+            prop_oneof![Just(Standing::Voter), Just(Standing::Learner), Just(Standing::Leaving)];
+        let member = (proptest::option::of(any::<u128>()), standings, any::<bool>(), payloads());
+        proptest::collection::btree_map(2..u64::MAX, member, 0..5).prop_map(|others| {
+            let mut members = Membership::founding([NodeId(1)]);
+            for (node, (store, standing, promote_when_ready, context)) in others {
+                let store = store.map(StoreId);
+                let member = Member { store, standing, promote_when_ready, context };
+                members.insert(NodeId(node), member);
+            }
+            members
+        })
     }
 
     fn entries() -> impl Strategy<Value = Entry> {

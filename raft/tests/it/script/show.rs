@@ -2,7 +2,7 @@
 //! message of a sender in term 2.
 
 use raft_consensus::effects::{Effect, PersistBatch, Rejection};
-use raft_consensus::membership::Membership;
+use raft_consensus::membership::{Membership, Standing};
 use raft_consensus::message::{Envelope, Message, ReadId};
 use raft_consensus::progress::{Progress, ProgressState};
 use raft_consensus::raft_node::{RaftNode, Role};
@@ -44,11 +44,22 @@ fn or_nobody(id: Option<NodeId>) -> String {
 }
 
 /// `{n1 n2 n3?}`: a node that is not bound to a store has a question mark, one on another store than its first the store.
+/// Learners are `n4~`, with `^` if they are promoted by themselves; voters that enter `n4+`, that leave `n3-`, that become learners `n3-~`.
 pub(crate) fn membership(membership: &Membership) -> String {
-    let members = membership.voters.iter().map(|(&id, member)| match member.store {
-        None => format!("{}?", node(id)),
-        Some(store) if store.0 == u128::from(id.0) => node(id),
-        Some(store) => format!("{}:s{}", node(id), store.0),
+    let members = membership.members().map(|(id, member)| {
+        let sign = match member.standing {
+            Standing::Voter => "",
+            Standing::Learner if member.promote_when_ready => "~^",
+            Standing::Learner => "~",
+            Standing::Entering => "+",
+            Standing::Leaving => "-",
+            Standing::Demoted => "-~",
+        };
+        match member.store {
+            None => format!("{}{sign}?", node(id)),
+            Some(store) if store.0 == u128::from(id.0) => format!("{}{sign}", node(id)),
+            Some(store) => format!("{}{sign}:s{}", node(id), store.0),
+        }
     });
     format!("{{{}}}", members.collect::<Vec<_>>().join(" "))
 }

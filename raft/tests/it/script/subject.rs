@@ -47,7 +47,7 @@ pub(crate) fn entry(index: u64, term: u64) -> Entry {
 pub(crate) fn founded(voters: u64) -> Membership {
     let mut membership = Membership::default();
     for node in 1..=voters {
-        membership.voters.insert(NodeId(node), Member { store: Some(store(node)) });
+        membership.insert(NodeId(node), Member::voter(store(node)));
     }
     membership
 }
@@ -209,7 +209,7 @@ impl Subject {
     }
 
     pub(crate) fn peers(&self) -> Vec<NodeId> {
-        self.node.membership().voters.keys().copied().filter(|&peer| peer != ME).collect()
+        self.node.membership().members().map(|(id, _)| id).filter(|&peer| peer != ME).collect()
     }
 }
 

@@ -214,7 +214,7 @@ impl World {
     pub(crate) fn give_log(&mut self, id: NodeId, terms: &[Term], hard_state: HardState) {
         let mut founded = Membership::default();
         for &node in self.servers.keys() {
-            founded.voters.insert(node, Member { store: Some(StoreId(u128::from(node.0))) });
+            founded.insert(node, Member::voter(StoreId(u128::from(node.0))));
         }
         let entries = (1..).map(LogIndex).zip(terms).map(|(index, &term)| {
             let id = EntryId::new(term, index);
