@@ -28,7 +28,7 @@ pub struct IoToken(pub u64);
 pub struct ProposalId(pub u64);
 
 /// One atomic unit for the log store: all of it becomes durable, or none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PersistBatch {
     /// Its place in the order of writes.
     pub token: IoToken,

@@ -74,6 +74,21 @@ impl SafetyChecker {
         Self::default()
     }
 
+    /// Feeds what was promised, for the exhaustive check. What was seen of the nodes follows from their own state.
+    #[cfg(feature = "sim")]
+    pub(crate) fn digest(&self, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Self { leaders, committed, applied, seen: _ } = self;
+        leaders.hash(into);
+        committed.len().hash(into);
+        for CommittedEntry { term, by: _, seen_in } in committed {
+            (term, seen_in).hash(into);
+        }
+        for (index, (digest, _)) in applied {
+            (index, digest).hash(into);
+        }
+    }
+
     /// How many entries are known to be committed.
     #[must_use]
     pub fn committed(&self) -> LogIndex {
@@ -111,6 +126,18 @@ impl SafetyChecker {
             }
         }
         Ok(())
+    }
+
+    /// Checks one node's log against those of others.
+    #[cfg(feature = "sim")]
+    pub(crate) fn check_matching<'a>(
+        &self,
+        node: &RaftNode,
+        others: impl Iterator<Item = &'a RaftNode>,
+    ) -> Result<(), Violation> {
+        others
+            .filter(|other| other.id() != node.id())
+            .try_for_each(|other| check_log_matching(node, other))
     }
 
     /// A state machine has applied a command, of which `digest` is a digest, at `index`.

@@ -205,6 +205,27 @@ impl Log {
         Some(covering.expect("what is not durable is being written").0)
     }
 
+    /// Feeds everything that decides what the log answers; see `raft_node/digest.rs`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn digest(&self, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Self {
+            terms,
+            tail,
+            tail_bytes: _,
+            tail_bytes_max: _,
+            durable,
+            unsynced,
+            durable_token,
+            snapshot,
+        } = self;
+        (terms, tail, durable).hash(into);
+        for (token, promised) in unsynced {
+            (token.0 - durable_token.0, promised).hash(into);
+        }
+        snapshot.as_ref().map(|meta| meta.last).hash(into);
+    }
+
     /// Forgets the oldest entries in memory, as far as they can be read back.
     fn evict(&mut self) {
         while self.tail_bytes > self.tail_bytes_max

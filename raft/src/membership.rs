@@ -59,7 +59,7 @@ pub enum Standing {
 }
 
 /// What the cluster knows of one member.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Member {
     /// The data directory the member is bound to; `None` until the leader has heard from it.
     pub store: Option<StoreId>,
@@ -72,7 +72,7 @@ pub struct Member {
 }
 
 /// The members of a cluster at some place in the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Membership {
     members: BTreeMap<NodeId, Member>,
     last_id: NodeId,

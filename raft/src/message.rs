@@ -15,7 +15,7 @@ use crate::types::{
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// A message with everything needed to decide whether it is for us.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
     /// The sender's cluster.
     pub cluster: ClusterId,
@@ -49,7 +49,7 @@ pub struct ReadId {
 }
 
 /// The kinds of message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// Would you vote for me in `term`? Asked before the term is raised, so that a node that cannot win does not disturb
     /// those that work (Raft thesis §9.6).

@@ -135,9 +135,54 @@ impl Progress {
         self.inflight.front().is_some_and(|inflight| inflight.sent <= limit)
     }
 
+    /// Feeds everything that decides what the leader does with this follower; see `raft_node/digest.rs`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn digest(&self, clock: ProgressClock, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Self {
+            matched,
+            next,
+            state,
+            contact,
+            round,
+            told_commit,
+            is_reading,
+            inflight,
+            inflight_bytes: _,
+        } = self;
+        (matched, next, round, told_commit, is_reading).hash(into);
+        clock.age(*contact).hash(into);
+        match state {
+            ProgressState::Probe { sent } => (0, sent.map(|sent| clock.age(sent))).hash(into),
+            ProgressState::Replicate => 1.hash(into),
+            ProgressState::Snapshot { meta, offset, sent } => {
+                (2, meta.last, offset, clock.age(*sent)).hash(into);
+            }
+        }
+        for Inflight { last, bytes: _, sent } in inflight {
+            (last, clock.age(*sent)).hash(into);
+        }
+    }
+
     fn forget_inflight(&mut self) {
         self.inflight.clear();
         self.inflight_bytes = 0;
+    }
+}
+
+/// Makes times into ages, so that a digest does not depend on when something happened.
+#[cfg(feature = "sim")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProgressClock {
+    pub(crate) now: Duration,
+    /// The age beyond which nothing changes any more.
+    pub(crate) cap: Duration,
+}
+
+#[cfg(feature = "sim")]
+impl ProgressClock {
+    fn age(self, time: Duration) -> Duration {
+        self.now.saturating_sub(time).min(self.cap)
     }
 }
 

@@ -40,6 +40,8 @@ use crate::types::{
 };
 
 mod config;
+#[cfg(feature = "sim")]
+mod digest;
 mod election;
 mod membership;
 mod read;

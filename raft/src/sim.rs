@@ -9,6 +9,7 @@ mod bug;
 mod check;
 mod client;
 mod cluster;
+pub mod exhaustive;
 mod message;
 mod node;
 mod shape;

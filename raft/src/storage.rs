@@ -55,7 +55,7 @@ pub enum StorageError {
 
 /// The terms of consecutive entries, as runs: a term's entries are consecutive, and terms change rarely, so the terms of
 /// a log of any length fit into a few words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TermRuns {
     /// First index and term of each run, ascending in both.
     runs: Vec<(LogIndex, Term)>,

@@ -57,7 +57,7 @@ pub struct SessionId {
 }
 
 /// What an entry carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
     /// Nothing: a new leader's first entry, which lets it commit what came before (Raft §8).
     Noop,
@@ -68,7 +68,7 @@ pub enum Payload {
 }
 
 /// One entry of the replicated log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its identity.
     pub id: EntryId,
@@ -79,7 +79,7 @@ pub struct Entry {
 }
 
 /// What a node must remember of its votes (Raft §5.1, "persistent state").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The latest term the node has seen.
     pub term: Term,
@@ -88,7 +88,7 @@ pub struct HardState {
 }
 
 /// What a snapshot stands for: every entry up to `last`, and the members at that point.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotMeta {
     /// The last entry whose effect the snapshot holds.
     pub last: EntryId,

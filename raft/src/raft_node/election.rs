@@ -26,7 +26,7 @@ use super::{RaftNode, Role, RoleState};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ballot {
     /// Who has answered what, from which data directory. One answer each: repeated ones change nothing.
-    answers: BTreeMap<NodeId, (StoreId, bool)>,
+    pub(super) answers: BTreeMap<NodeId, (StoreId, bool)>,
 }
 
 impl Ballot {

@@ -17,7 +17,7 @@ use crate::types::{LogIndex, NodeId, Payload, StoreId};
 use super::{RaftNode, RoleState};
 
 /// The members from each place in the log on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct MembershipHistory {
     /// In force from the base of the log on; never empty, ascending.
     changes: Vec<(LogIndex, Membership)>,

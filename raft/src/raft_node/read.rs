@@ -22,7 +22,7 @@ use crate::types::{LogIndex, NodeId};
 use super::{RaftNode, RoleState};
 
 /// A leader's reads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct ReadQueue {
     /// Waiting for the first commit of the term.
     waiting: Vec<ReadId>,
@@ -34,7 +34,7 @@ pub(super) struct ReadQueue {
     confirmed: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct PendingRead {
     id: ReadId,
     index: LogIndex,

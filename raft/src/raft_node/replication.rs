@@ -47,8 +47,8 @@ impl Uncommitted {
 /// When a leader's own disk last kept up with what the others have made committed, or at least moved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OwnDisk {
-    durable: LogIndex,
-    moved: Duration,
+    pub(super) durable: LogIndex,
+    pub(super) moved: Duration,
 }
 
 /// A leader's disk may stand still for this many longest election timeouts.

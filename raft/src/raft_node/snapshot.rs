@@ -25,8 +25,8 @@ use super::{RaftNode, RoleState};
 /// A compaction that waits until the snapshot it rests on is recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Compaction {
-    after: IoToken,
-    through: LogIndex,
+    pub(super) after: IoToken,
+    pub(super) through: LogIndex,
 }
 
 impl RaftNode {

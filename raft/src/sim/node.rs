@@ -554,7 +554,7 @@ impl<W: Workload> Running<W> {
 }
 
 /// What a message says about its sender's promises.
-fn told(envelope: &Envelope) -> (Term, Option<NodeId>) {
+pub(super) fn told(envelope: &Envelope) -> (Term, Option<NodeId>) {
     let vote = match envelope.message {
         Message::VoteReply { granted: true } => Some(envelope.to),
         Message::Vote { .. } => Some(envelope.from),

@@ -4,6 +4,7 @@
 mod cases;
 #[cfg(feature = "driver")]
 mod driver;
+mod exhaustive;
 mod paper;
 mod planted_bugs;
 mod script;
