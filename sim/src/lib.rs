@@ -91,6 +91,7 @@
 //! is only wrong in the production driver (a dropped connection, a blocked thread) needs tests with real processes.
 
 pub mod campaign;
+pub mod check;
 pub mod clock;
 pub mod disk;
 pub mod fault;

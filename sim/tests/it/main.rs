@@ -1,6 +1,7 @@
 //! One binary for the tests of the simulator as its users see it.
 #![cfg(test)]
 
+mod check;
 mod counter;
 mod disk;
 mod echo;

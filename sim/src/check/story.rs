@@ -1,0 +1,252 @@
+//! A verdict in words, and the bars of its picture.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::check::history::{Answer, History, OperationId, Recorded};
+use crate::check::linearizable::{Impossible, Refusal};
+use crate::check::model::{Next, Tell};
+use crate::check::page::{Bar, Look};
+
+/// How many operations before the end are shown at least, and how many at most if it takes more to see the reason.
+const SHOWN: usize = 24;
+const SHOWN_MAX: usize = 80;
+/// How many states are told of.
+const REASONS_MAX: usize = 6;
+
+/// What there is to tell about a history, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Story {
+    /// What happened, in a sentence.
+    pub sentence: String,
+    /// Why that cannot be, in one sentence each.
+    pub reasons: Vec<String>,
+    /// The operations worth a look, in the order of their calls.
+    pub bars: Vec<Bar>,
+    /// How many others the history has before its last moment.
+    pub left_out: usize,
+}
+
+struct Teller<'a, M: Tell> {
+    model: &'a M,
+    history: &'a History<M::Input, M::Output>,
+    /// What came later does not count.
+    through: u32,
+    /// Places in the order that was found, from 1.
+    places: BTreeMap<OperationId, usize>,
+    /// The state before each place, and after the last.
+    states: Vec<M::State>,
+    order: &'a [OperationId],
+}
+
+impl Story {
+    /// The story of a history that cannot be. Clients are called by their numbers.
+    pub fn of<M: Tell>(
+        model: &M,
+        history: &History<M::Input, M::Output>,
+        why: &Impossible<M::State>,
+    ) -> Self {
+        let teller = Teller::new(model, history, &why.order, why.through);
+        let culprit = why.operation;
+        let witness = teller.witness(why);
+        let window = teller.right_until(culprit);
+        let mut reasons = Vec::new();
+        if let Some((from, until)) = window {
+            reasons.push(teller.once_right(from, until));
+        }
+        reasons.extend(why.refusals.iter().take(REASONS_MAX).map(|refusal| teller.reason(refusal)));
+        if why.refusals.len() > REASONS_MAX {
+            let more = why.refusals.len() - REASONS_MAX;
+            reasons.push(format!("So it is with {more} other states that it could have met."));
+        }
+        if !why.is_first {
+            reasons.push(
+                "The search for an earlier impossible answer was given up at its limits."
+                    .to_owned(),
+            );
+        }
+        let named = [Some(culprit), witness];
+        let named = named
+            .into_iter()
+            .flatten()
+            .chain(window.into_iter().flat_map(|(from, until)| from.into_iter().chain([until])));
+        let then = why.refusals.iter().take(REASONS_MAX).filter_map(|refusal| refusal.then);
+        let (bars, left_out) = teller.bars(Some(culprit), &named.chain(then).collect());
+        Self { sentence: teller.sentence(culprit, witness), reasons, bars, left_out }
+    }
+
+    /// The last operations of a history that can be explained by this order.
+    pub fn of_order<M: Tell>(
+        model: &M,
+        history: &History<M::Input, M::Output>,
+        order: &[OperationId],
+    ) -> Self {
+        let teller = Teller::new(model, history, order, u32::MAX);
+        let (bars, left_out) = teller.bars(None, &BTreeSet::new());
+        Self { sentence: String::new(), reasons: Vec::new(), bars, left_out }
+    }
+}
+
+impl<'a, M: Tell> Teller<'a, M> {
+    fn new(
+        model: &'a M,
+        history: &'a History<M::Input, M::Output>,
+        order: &'a [OperationId],
+        through: u32,
+    ) -> Self {
+        let mut states = vec![model.initial()];
+        for &id in order {
+            let recorded = &history.operations()[id];
+            let state = states.last().expect("the initial one");
+            let output = recorded.done_by(through).map(|(output, _)| output);
+            // The last answer of an impossible history has its effect in the order, and not its output.
+            let next = match model.step(state, &recorded.input, output) {
+                Next::Refused => model.step(state, &recorded.input, None),
+                next => next,
+            };
+            states.push(match next {
+                Next::To(state) => state,
+                Next::Same | Next::Refused => state.clone(),
+            });
+        }
+        let places = order.iter().enumerate().map(|(place, id)| (*id, place + 1)).collect();
+        Self { model, history, through, places, states, order }
+    }
+
+    fn recorded(&self, id: OperationId) -> &Recorded<M::Input, M::Output> {
+        &self.history.operations()[id]
+    }
+
+    /// "client 3 read x = 4".
+    fn deed(&self, id: OperationId) -> String {
+        let recorded = self.recorded(id);
+        let output = recorded.done_by(self.through).map(|(output, _)| output);
+        format!("client {} {}", recorded.client, self.model.deed(&recorded.input, output))
+    }
+
+    /// ", acknowledged at 1.198 s", or that it was not.
+    fn acknowledged(&self, id: OperationId) -> String {
+        match self.recorded(id).done_by(self.through) {
+            Some((_, ended)) => format!("acknowledged at {}", seconds(ended.at)),
+            None => "which was not acknowledged".to_owned(),
+        }
+    }
+
+    /// The operation that left the state which the culprit should have seen, and was acknowledged before it was called.
+    fn witness(&self, why: &Impossible<M::State>) -> Option<OperationId> {
+        let called = self.recorded(why.operation).called.order;
+        let ended = |id| Some((self.recorded(id).done_by(called)?.1.order, id));
+        let refused = why.refusals.iter().filter(|refusal| refusal.then.is_none());
+        refused.filter_map(|refusal| ended(refusal.after?)).max().map(|(_, id)| id)
+    }
+
+    fn sentence(&self, culprit: OperationId, witness: Option<OperationId>) -> String {
+        let recorded = self.recorded(culprit);
+        let ended = recorded.ended.expect("it was answered").at;
+        let mut sentence = format!("{} at {}, although ", self.deed(culprit), seconds(ended));
+        sentence.replace_range(..1, "C");
+        match witness {
+            Some(witness) => sentence.push_str(&format!(
+                "{}, {}, before client {} asked (at {}).",
+                self.deed(witness),
+                self.acknowledged(witness),
+                recorded.client,
+                seconds(recorded.called.at),
+            )),
+            None => sentence.push_str("no order of what was asked and answered allows that."),
+        }
+        sentence
+    }
+
+    /// The last stretch of the order in which the answer would have been right: the operation that began it and the one
+    /// that ended it.
+    fn right_until(&self, culprit: OperationId) -> Option<(Option<OperationId>, OperationId)> {
+        let recorded = self.recorded(culprit);
+        let output = recorded.output();
+        let is_right = |state| self.model.step(state, &recorded.input, output) != Next::Refused;
+        let last = (0..self.order.len()).rev().find(|place| is_right(&self.states[*place]))?;
+        let ended_by = self.order[last];
+        let state = &self.states[last];
+        let first = (0..last).rev().find(|place| self.states[*place] != *state);
+        (ended_by != culprit && self.states[last + 1] != *state)
+            .then(|| (first.map(|place| self.order[place]), ended_by))
+    }
+
+    fn once_right(&self, from: Option<OperationId>, until: OperationId) -> String {
+        let from = match from {
+            Some(from) => format!("after {}", self.deed(from)),
+            None => "at first".to_owned(),
+        };
+        format!(
+            "The answer was right {from}, until {}, {}.",
+            self.deed(until),
+            self.acknowledged(until)
+        )
+    }
+
+    fn reason(&self, refusal: &Refusal<M::State>) -> String {
+        let state = self.model.state(&refusal.state);
+        let after = match refusal.after {
+            Some(after) => format!("after {}, {}", self.deed(after), self.acknowledged(after)),
+            None => "as at first".to_owned(),
+        };
+        match refusal.then {
+            None => format!("With {state} ({after}) the answer would have been another."),
+            Some(then) => format!(
+                "With {state} ({after}) the answer would have been right, but then it fits nowhere \
+                 that {}, {}.",
+                self.deed(then),
+                self.acknowledged(then),
+            ),
+        }
+    }
+
+    /// Bars for the end of the history, and for what is named.
+    fn bars(
+        &self,
+        culprit: Option<OperationId>,
+        named: &BTreeSet<OperationId>,
+    ) -> (Vec<Bar>, usize) {
+        let operations = self.history.operations();
+        let count = operations.partition_point(|recorded| recorded.called.order <= self.through);
+        let wanted = named.first().copied().unwrap_or(count).min(count.saturating_sub(SHOWN));
+        let first = wanted.max(count.saturating_sub(SHOWN_MAX));
+        let shown: Vec<OperationId> =
+            named.iter().copied().filter(|id| *id < first).chain(first..count).collect();
+        let bars = shown.iter().map(|id| self.bar(*id, culprit)).collect();
+        (bars, count - shown.len())
+    }
+
+    fn bar(&self, id: OperationId, culprit: Option<OperationId>) -> Bar {
+        let recorded = self.recorded(id);
+        let ended = recorded.ended.filter(|ended| ended.order <= self.through);
+        let output = recorded.done_by(self.through).map(|(output, _)| output);
+        let place = self.places.get(&id).copied();
+        let look = match (&recorded.answer, place) {
+            _ if culprit == Some(id) => Look::Impossible,
+            (Answer::NoEffect, _) if ended.is_some() => Look::NoEffect,
+            (_, Some(place)) if output.is_some() => Look::Fits(place),
+            (_, place) => Look::Open(place),
+        };
+        let mut detail = vec![self.deed(id), format!("called at {}", seconds(recorded.called.at))];
+        detail.push(match (ended, output, &recorded.answer) {
+            (Some(ended), Some(_), _) => format!("answered at {}", seconds(ended.at)),
+            (Some(ended), None, Answer::NoEffect) => {
+                format!("told at {} that it has no effect", seconds(ended.at))
+            }
+            (Some(ended), None, _) => format!("given up at {}, outcome unknown", seconds(ended.at)),
+            (None, ..) => "no answer yet".to_owned(),
+        });
+        if let Some(place) = place.filter(|_| look != Look::Impossible) {
+            let [before, after] = [place - 1, place].map(|at| self.model.state(&self.states[at]));
+            detail.push(format!("place {place} in the order: {before} before, {after} after"));
+        }
+        let label = self.model.label(&recorded.input, output);
+        Bar { client: recorded.client, called: recorded.called, ended, label, look, detail }
+    }
+}
+
+/// A time, in seconds with milliseconds.
+pub(super) fn seconds(at: Duration) -> String {
+    format!("{:.3} s", at.as_secs_f64())
+}
