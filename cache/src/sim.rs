@@ -36,7 +36,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lattice_sim::{Phase, Report, Swarm, Violation};
+use lattice_sim::{Phase, Report, Violation};
 
 pub use bug::PlantedBug;
 pub use coverage::{Coverage, Sometimes};
@@ -83,17 +83,14 @@ impl Simulation {
         };
         let bug = self.bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
         let report = Report {
-            seed,
             hash: world.hash(),
-            swarm: Swarm::none(),
             phase: if violation.is_some() { Phase::Safety } else { Phase::Done },
             simulated: Duration::from_millis(world.elapsed_ms()),
             events: world.commands(),
-            faults: Default::default(),
             operations: world.commands(),
             violation,
-            trace: None,
             replay: format!("{} --seed {seed}{bug}", self.command),
+            ..Report::new(seed)
         };
         (report, world.into_story())
     }

@@ -36,7 +36,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lattice_sim::{Phase, Report, Swarm, Violation};
+use lattice_sim::{Phase, Report, Violation};
 
 pub use bug::PlantedBug;
 pub(crate) use bug::{is_planted, local_time};
@@ -86,17 +86,14 @@ impl Simulation {
         };
         let bug = self.bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
         let report = Report {
-            seed,
             hash: world.hash(),
-            swarm: Swarm::none(),
             phase: if violation.is_some() { Phase::Safety } else { Phase::Done },
             simulated: Duration::from_millis(world.elapsed_ms()),
             events: world.recorded(),
-            faults: Default::default(),
             operations: world.checked(),
             violation,
-            trace: None,
             replay: format!("{} --seed {seed}{bug}", self.command),
+            ..Report::new(seed)
         };
         (report, world.into_story())
     }

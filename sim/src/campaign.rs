@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::fault::FaultKind;
+use crate::marker::Marker;
 use crate::run::Report;
 
 /// How many failing runs a campaign remembers; it counts all of them.
@@ -30,6 +31,10 @@ pub struct Campaign {
     pub operations: u64,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, u64>,
+    /// In how many runs each marker was met.
+    pub markers: BTreeMap<&'static str, u64>,
+    /// Runs in which something was broken that was not demanded.
+    pub tolerated: u64,
     /// Runs that found a violation.
     pub violations: u64,
     /// The failing runs with the smallest seeds, at most [`FAILURES_MAX`].
@@ -51,6 +56,10 @@ impl Campaign {
         for (kind, count) in &report.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
+        for (name, _) in report.markers.iter() {
+            *self.markers.entry(name).or_default() += 1;
+        }
+        self.tolerated += u64::from(report.tolerated.is_some());
         if !report.is_ok() {
             self.violations += 1;
             // Sorted by seed, so that the order in which threads finish does not show.
@@ -63,6 +72,18 @@ impl Campaign {
     /// Whether everything held in every run.
     pub fn is_ok(&self) -> bool {
         self.violations == 0
+    }
+
+    /// Which of these were never met.
+    pub fn missed(&self, markers: &[Marker]) -> Vec<Marker> {
+        markers.iter().filter(|marker| !self.markers.contains_key(marker.name)).copied().collect()
+    }
+
+    /// Which of these were never met although there were runs enough: with any of them the campaign has failed.
+    pub fn overdue(&self, markers: &[Marker]) -> Vec<Marker> {
+        let mut missed = self.missed(markers);
+        missed.retain(|marker| marker.within <= self.seeds);
+        missed
     }
 
     /// How much faster than real time the worlds ran, in whole times, if the campaign took `elapsed`.
@@ -80,6 +101,15 @@ impl fmt::Display for Campaign {
         writeln!(f, "faults             {}", self.faults.values().sum::<u64>())?;
         for (kind, count) in &self.faults {
             writeln!(f, "  {kind:<20} {count}")?;
+        }
+        if !self.markers.is_empty() {
+            writeln!(f, "met in so many seeds")?;
+            for (name, count) in &self.markers {
+                writeln!(f, "  {name:<36} {count}")?;
+            }
+        }
+        if self.tolerated > 0 {
+            writeln!(f, "broken, not counted {}", self.tolerated)?;
         }
         write!(f, "violations         {}", self.violations)?;
         for failure in &self.failures {

@@ -16,9 +16,13 @@
 //! returns. In a world every call takes time. A caller sees the result at once, but a crash at time T undoes what starts
 //! after T, and a sync that ends after T has not happened. Reads take no time: they are answered from the page cache.
 //!
-//! Left out so far: rot of data at rest, misdirected writes, a sync that lies, and reads after a failed sync that still
-//! see the clean but lost pages after the process has been restarted.
+//! Worse than crashes is what is done only when a test or a nemesis asks for it: bits that rot at rest, writes that are lost or
+//! land elsewhere, reads that fail or see another place, syncs that lie, a disk that stands still for a while or for ever, one
+//! that is replaced by a blank one or by another node's. What was damaged is counted, so that a checker knows whom it may excuse.
+//!
+//! Left out so far: reads after a failed sync that still see the clean but lost pages after the process has been restarted.
 
+mod damage;
 mod file;
 mod handle;
 mod names;
@@ -39,6 +43,8 @@ use crate::disk::names::normal;
 use crate::disk::state::{State, Target};
 use crate::random::{Chance, nanos, stream};
 
+pub(crate) use crate::disk::damage::{is_written, sector, sectors};
+pub use crate::disk::file::SECTOR;
 pub use crate::disk::options::{DiskCounts, DiskLatency, DiskOptions, Survival};
 
 /// The longest file, in bytes: one tebibyte. Offsets beyond it are refused as invalid.

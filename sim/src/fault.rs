@@ -3,17 +3,23 @@
 //! A [`Swarm`] is the choice for one run: a random subset of the kinds, each with a rate of its own. Leaving kinds out
 //! matters as much as putting them in: a run in which everything fails all the time never gets far enough to show what
 //! a single fault at the wrong moment does (Groce et al., *Swarm testing*, ISSTA 2012). The [`Nemesis`] carries the
-//! choice out on a world.
+//! choice out on a world. What it did is a [`Schedule`]: every fault with all that was drawn for it, as a line of text. A schedule can be
+//! cut down and carried out again without drawing anything, which is how failing runs are [shrunk](crate::shrink).
 
 mod nemesis;
+mod schedule;
+mod target;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::random::{ChaCha8Rng, Chance, Rng, between};
 
 pub use nemesis::{Nemesis, NemesisOptions};
+pub use schedule::{Fault, Schedule};
+pub use target::{Target, draw_sector};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,11 +62,37 @@ pub enum FaultKind {
     DiskFull,
     /// A disk is slow for a while.
     DiskSlow,
+    /// Links damage frames for a while: checksums find it, and the connection is made anew.
+    FrameCorruption,
+    /// The connection of two nodes breaks in the middle of a frame, and is made anew after up to 200 ms.
+    ConnectionCut,
+    /// One direction of a connection is dead for a while, and its sender does not know.
+    HalfOpen,
+    /// A disk stands still for a while.
+    DiskStall,
+    /// A disk stands still until its machine is switched off and on, which somebody does after a while.
+    DiskHang,
+    /// A sector cannot be read for a while.
+    ReadError,
+    /// Reads of a sector see another one for a while.
+    MisdirectedRead,
+    /// Bits of a durable sector flip.
+    BitRot,
+    /// A durable sector is as it was before it was written last.
+    LostWrite,
+    /// A durable sector has the content of another one.
+    MisdirectedWrite,
+    /// A disk is replaced by a blank one.
+    DiskLoss,
+    /// Two nodes have each other's disk for a while.
+    DiskSwap,
+    /// A disk's syncs say that they succeeded, and do nothing, for a while. No protocol survives it.
+    SyncLie,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 32] = [
         Self::Crash,
         Self::CrashAll,
         Self::Kill,
@@ -80,6 +112,54 @@ impl FaultKind {
         Self::SyncError,
         Self::DiskFull,
         Self::DiskSlow,
+        Self::FrameCorruption,
+        Self::ConnectionCut,
+        Self::HalfOpen,
+        Self::DiskStall,
+        Self::DiskHang,
+        Self::ReadError,
+        Self::MisdirectedRead,
+        Self::BitRot,
+        Self::LostWrite,
+        Self::MisdirectedWrite,
+        Self::DiskLoss,
+        Self::DiskSwap,
+        Self::SyncLie,
+    ];
+
+    /// Every kind but [`FaultKind::SyncLie`], which breaks what every protocol builds on.
+    pub const SURVIVABLE: [Self; 31] = [
+        Self::Crash,
+        Self::CrashAll,
+        Self::Kill,
+        Self::Pause,
+        Self::ClockJump,
+        Self::WallClockJump,
+        Self::ClockDrift,
+        Self::ClockFreeze,
+        Self::PartitionFull,
+        Self::PartitionMinority,
+        Self::PartitionAsymmetric,
+        Self::PartitionBridge,
+        Self::Loss,
+        Self::Duplication,
+        Self::Reorder,
+        Self::Delay,
+        Self::SyncError,
+        Self::DiskFull,
+        Self::DiskSlow,
+        Self::FrameCorruption,
+        Self::ConnectionCut,
+        Self::HalfOpen,
+        Self::DiskStall,
+        Self::DiskHang,
+        Self::ReadError,
+        Self::MisdirectedRead,
+        Self::BitRot,
+        Self::LostWrite,
+        Self::MisdirectedWrite,
+        Self::DiskLoss,
+        Self::DiskSwap,
     ];
 
     /// Its name in reports.
@@ -104,7 +184,47 @@ impl FaultKind {
             Self::SyncError => "sync-error",
             Self::DiskFull => "disk-full",
             Self::DiskSlow => "disk-slow",
+            Self::FrameCorruption => "corruption",
+            Self::ConnectionCut => "connection-cut",
+            Self::HalfOpen => "half-open",
+            Self::DiskStall => "disk-stall",
+            Self::DiskHang => "disk-hang",
+            Self::ReadError => "read-error",
+            Self::MisdirectedRead => "misdirected-read",
+            Self::BitRot => "bit-rot",
+            Self::LostWrite => "lost-write",
+            Self::MisdirectedWrite => "misdirected-write",
+            Self::DiskLoss => "disk-loss",
+            Self::DiskSwap => "disk-swap",
+            Self::SyncLie => "sync-lie",
         }
+    }
+
+    /// Whether the scenario says what it may hit, and whether it may strike now: see
+    /// [`Scenario::target`](crate::Scenario::target). What protects a cluster from damage is that others have what one has lost, and
+    /// only the protocol knows who has what.
+    pub const fn asks(self) -> bool {
+        matches!(
+            self,
+            Self::ReadError
+                | Self::MisdirectedRead
+                | Self::BitRot
+                | Self::LostWrite
+                | Self::MisdirectedWrite
+                | Self::DiskLoss
+                | Self::DiskSwap
+        )
+    }
+}
+
+impl FromStr for FaultKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.into_iter().map(Self::name).collect();
+            format!("no fault is called {name}; there are {}", names.join(", "))
+        })
     }
 }
 
@@ -207,7 +327,7 @@ mod tests {
         let swarm = |seed| Swarm::draw(&mut stream(seed, "swarm", 0), &FaultKind::ALL);
         assert_eq!(swarm(1), swarm(1));
         let sizes: Vec<usize> = (0..100).map(|seed| swarm(seed).intervals().count()).collect();
-        assert!(*sizes.iter().min().unwrap() <= 6 && *sizes.iter().max().unwrap() >= 13);
+        assert!(*sizes.iter().min().unwrap() <= 11 && *sizes.iter().max().unwrap() >= 21);
         for kind in FaultKind::ALL {
             let in_it = |seed| swarm(seed).intervals().any(|(other, _)| other == kind);
             assert!((0..20).any(in_it) && !(0..20).all(in_it), "{kind}");
@@ -219,6 +339,10 @@ mod tests {
         let names: std::collections::BTreeSet<_> =
             FaultKind::ALL.iter().map(|k| k.name()).collect();
         assert_eq!(names.len(), FaultKind::ALL.len());
+        for kind in FaultKind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+        assert!("nonsense".parse::<FaultKind>().is_err());
     }
 
     #[test]

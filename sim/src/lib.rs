@@ -74,7 +74,9 @@
 //! - **Faults** ([`fault`]) strike as a [`Swarm`] says, which is drawn from the seed, or by hand, one line in a test.
 //! - **A run** ([`mod@run`]) strikes, heals, and then demands progress and agreement. What must always hold is checked
 //!   after every single event, over all nodes at once, which no real cluster can do.
-//! - **A campaign** ([`campaign`]) adds up as many runs as one has patience for.
+//! - **A campaign** ([`campaign`]) adds up as many runs as one has patience for, and knows what none of them has met ([`Marker`]).
+//! - **Shrinking** ([`mod@shrink`]) makes a failing run as small as it can: fewer kinds of faults, fewer faults, fewer operations, less
+//!   time. What is left is a file, and running it fails in the same way.
 //!
 //! # Why the same seed is the same run
 //!
@@ -87,7 +89,7 @@
 //! # What it does not show
 //!
 //! A process handles an event in no time at all, so races inside one are not found here: there is nothing to race with.
-//! Data does not rot at rest unless a test damages it ([`SimDisk::damage`]), and a sync that says it succeeded has. What
+//! A frame that was damaged on its way is taken to be dropped: that a transport's checksums find it is theirs to show. What
 //! is only wrong in the production driver (a dropped connection, a blocked thread) needs tests with real processes.
 
 pub mod campaign;
@@ -95,20 +97,24 @@ pub mod check;
 pub mod clock;
 pub mod disk;
 pub mod fault;
+mod marker;
 pub mod network;
 pub mod process;
 pub mod random;
 mod recorder;
 pub mod run;
+pub mod shrink;
 pub mod world;
 
 pub use campaign::{Campaign, fan_out};
 pub use clock::{Clock, ClockMut};
 pub use disk::{DiskCounts, DiskLatency, DiskOptions, SimDisk, Survival};
-pub use fault::{FaultKind, Nemesis, NemesisOptions, Swarm};
+pub use fault::{Fault, FaultKind, Nemesis, NemesisOptions, Schedule, Swarm, Target, draw_sector};
+pub use marker::{Marker, Markers};
 pub use network::{Link, Network, NetworkCounts};
 pub use process::{Address, Boot, Context, Event, Process};
 pub use random::{ChaCha8Rng, Chance, Span};
 pub use recorder::TraceKeep;
-pub use run::{Faults, Phase, Report, RunOptions, Scenario, Violation, run};
+pub use run::{Demand, Faults, Phase, Report, RunOptions, Scenario, Violation, run};
+pub use shrink::{Plan, Shrunk, shrink};
 pub use world::{ClockOptions, Factory, Step, StepKind, World, WorldOptions};

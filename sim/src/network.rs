@@ -23,6 +23,9 @@ pub struct Link {
     pub reorder: Chance,
     /// and how much later it then is.
     pub reordered: Span,
+    /// How often a frame is damaged on its way. Its receiver's checksum finds it, so it is lost, and so is what is sent until the
+    /// connection that carried it stands again.
+    pub corrupt: Chance,
 }
 
 impl Default for Link {
@@ -34,6 +37,7 @@ impl Default for Link {
             duplicate: Chance::NEVER,
             reorder: Chance::NEVER,
             reordered: Span::millis(1, 20),
+            corrupt: Chance::NEVER,
         }
     }
 }
@@ -55,6 +59,10 @@ pub struct NetworkCounts {
     pub duplicated: u64,
     /// Messages that left the order.
     pub reordered: u64,
+    /// Messages that were damaged, and so dropped.
+    pub corrupted: u64,
+    /// Messages that were lost with the connection of a damaged one.
+    pub reset: u64,
 }
 
 /// Why a message did not leave.
@@ -64,12 +72,16 @@ pub(crate) enum Departure {
     Arrives(Duration, Option<Duration>),
     Lost,
     Cut,
+    Corrupt,
+    Reset,
 }
 
 #[derive(Debug, Default)]
 struct LinkState {
     own: Option<Link>,
     last_arrival: u64,
+    /// Until when a connection is made anew after a damaged frame.
+    down_until: u64,
 }
 
 /// All the links of a world.
@@ -80,7 +92,10 @@ pub struct Network {
     /// What links without conditions of their own are like.
     present: Link,
     links: BTreeMap<(Address, Address), LinkState>,
+    /// Links that partitions have cut,
     cuts: BTreeSet<(Address, Address)>,
+    /// and those of connections that are broken by themselves.
+    broken: BTreeSet<(Address, Address)>,
     addresses: BTreeSet<Address>,
     pub(crate) counts: NetworkCounts,
     rng: ChaCha8Rng,
@@ -93,6 +108,7 @@ impl Network {
             present: base,
             links: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            broken: BTreeSet::new(),
             addresses: BTreeSet::new(),
             counts: NetworkCounts::default(),
             rng,
@@ -116,9 +132,19 @@ impl Network {
         let state = self.links.entry((from, to)).or_default();
         let link = state.own.unwrap_or(self.present);
         let rng = &mut self.rng;
+        if nanos(now) < state.down_until {
+            self.counts.reset += 1;
+            return Departure::Reset;
+        }
         if link.loss.happens(rng) {
             self.counts.lost += 1;
             return Departure::Lost;
+        }
+        if link.corrupt.happens(rng) {
+            self.counts.corrupted += 1;
+            // To the receiver, which hangs up, and back.
+            state.down_until = nanos(now + link.delay.draw(rng) + link.delay.draw(rng));
+            return Departure::Corrupt;
         }
         let mut arrival = nanos(now + link.delay.draw(rng));
         if link.reorder.happens(rng) {
@@ -174,7 +200,26 @@ impl Network {
 
     /// Whether a directed link is cut.
     pub fn is_cut(&self, from: Address, to: Address) -> bool {
-        !self.cuts.is_empty() && self.cuts.contains(&(from, to))
+        let is_in = |links: &BTreeSet<_>| !links.is_empty() && links.contains(&(from, to));
+        is_in(&self.cuts) || is_in(&self.broken)
+    }
+
+    /// Breaks the connection between two processes, in the middle of whatever frame is on its way. Unlike a cut it outlives the end
+    /// of a partition: only [`Network::reconnect`] and [`Network::heal`] mend it.
+    pub fn break_connection(&mut self, one: Address, other: Address) {
+        self.broken.extend([(one, other), (other, one)]);
+    }
+
+    /// Leaves a connection half open: what `from` sends to `to` goes nowhere and `from` does not know, while the other direction
+    /// works. Mended as [`Network::break_connection`] says.
+    pub fn half_open(&mut self, from: Address, to: Address) {
+        self.broken.insert((from, to));
+    }
+
+    /// Mends the connection between two processes, in both directions.
+    pub fn reconnect(&mut self, one: Address, other: Address) {
+        self.broken.remove(&(one, other));
+        self.broken.remove(&(other, one));
     }
 
     /// Cuts a process off from all others, in both directions.
@@ -219,9 +264,11 @@ impl Network {
         self.cuts.clear();
     }
 
-    /// Opens all cuts and makes all links what they were like at first.
+    /// Opens all cuts, mends all connections, and makes all links what they were like at first.
     pub fn heal(&mut self) {
         self.heal_cuts();
+        self.broken.clear();
+        self.links.values_mut().for_each(|state| state.down_until = 0);
         self.set_all(self.base);
     }
 

@@ -157,6 +157,11 @@ impl<M> Context<'_, M> {
         self.recorder.note(origin, cause, kind, &[], format_args!("{detail}"));
     }
 
+    /// Notes that something happened that a campaign must have met sometimes: see [`Markers`](crate::Markers).
+    pub fn mark(&mut self, name: &'static str) {
+        self.recorder.markers.hit(name);
+    }
+
     /// Ends the process by itself after this event, on a fatal error say. What it sends now still leaves.
     pub fn stop(&mut self, reason: impl Into<String>) {
         self.requests.stop.get_or_insert_with(|| reason.into());

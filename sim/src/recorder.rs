@@ -12,6 +12,7 @@ use lattice_trace::{Cause, Envelope, Map, TraceWriter, VERSION, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::clock::Clock;
+use crate::marker::Markers;
 use crate::process::Address;
 use crate::random::nanos;
 
@@ -44,6 +45,8 @@ pub(crate) struct Recorder {
     records: VecDeque<Record>,
     forgotten: u64,
     text: String,
+    /// What was met that must be met sometimes. It follows from what is hashed.
+    pub(crate) markers: Markers,
 }
 
 impl Recorder {
@@ -59,6 +62,7 @@ impl Recorder {
             records: VecDeque::new(),
             forgotten: 0,
             text: String::new(),
+            markers: Markers::default(),
         }
     }
 

@@ -16,9 +16,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::fault::{FaultKind, Nemesis, NemesisOptions, Swarm};
-use crate::process::Process;
-use crate::random::stream;
+use crate::fault::{FaultKind, Nemesis, NemesisOptions, Schedule, Swarm, Target};
+use crate::marker::Markers;
+use crate::process::{Address, Process};
+use crate::random::{ChaCha8Rng, stream};
 use crate::recorder::TraceKeep;
 use crate::world::{Step, World, WorldOptions};
 
@@ -26,6 +27,9 @@ mod failure;
 
 /// How many events of a failing run are written.
 const TRACE_EVENTS_MAX: usize = 500_000;
+
+/// The property of which a panic is a violation.
+const NO_PANIC: &str = "no panic";
 
 /// How often convergence is looked at.
 const CONVERGENCE_POLL: Duration = Duration::from_millis(100);
@@ -61,6 +65,33 @@ pub trait Scenario {
     fn operations(&self, world: &World<Self::Process>) -> u64 {
         self.progress(world)
     }
+
+    /// What a fault of a kind that [asks](FaultKind::asks) may hit now; `None` if nothing, for the protocol could not survive it.
+    /// [`draw_sector`](crate::draw_sector) helps to find a place.
+    fn target(
+        &mut self,
+        world: &World<Self::Process>,
+        kind: FaultKind,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Target> {
+        let _ = (world, kind, rng);
+        None
+    }
+
+    /// Checks in the end what must be right even where no progress and no agreement is demanded: what clients were told, for example.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn checked(&mut self, world: &World<Self::Process>) -> Result<(), Violation> {
+        let _ = world;
+        Ok(())
+    }
+
+    /// How many operations each client has begun, so that a failing run can be shrunk by leaving some out.
+    fn begun(&self, world: &World<Self::Process>) -> BTreeMap<Address, u64> {
+        let _ = world;
+        BTreeMap::new()
+    }
 }
 
 /// A property that does not hold.
@@ -94,6 +125,20 @@ pub enum Faults {
     Drawn(Vec<FaultKind>),
     /// These.
     Given(Swarm),
+    /// Exactly these, which another run has [written down](Report::schedule).
+    Recorded(Schedule),
+}
+
+/// What a run has to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing wrong ever happens, and when faults have ended everything works and agrees.
+    #[default]
+    All,
+    /// Nothing wrong ever happens. The faults may have destroyed more than can be got back, so nodes may refuse to go on.
+    Safety,
+    /// Nobody panics. Everything else that is wrong is counted: the faults break what every protocol builds on.
+    NoPanic,
 }
 
 /// How a scenario is run.
@@ -105,6 +150,8 @@ pub struct RunOptions {
     pub faults: Faults,
     /// On which nodes, and within which bounds.
     pub nemesis: NemesisOptions,
+    /// What the run has to hold.
+    pub demand: Demand,
     /// How long faults strike.
     pub safety: Duration,
     /// Within which time there must be progress once everything is healed.
@@ -120,12 +167,13 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// A minute of any faults on these nodes, progress within 30 s, agreement within 30 s.
+    /// A minute of any faults that can be survived on these nodes, progress within 30 s, agreement within 30 s.
     pub fn new(world: WorldOptions, nemesis: NemesisOptions) -> Self {
         Self {
             world,
-            faults: Faults::Drawn(FaultKind::ALL.to_vec()),
+            faults: Faults::Drawn(FaultKind::SURVIVABLE.to_vec()),
             nemesis,
+            demand: Demand::All,
             safety: Duration::from_secs(60),
             progress_within: Duration::from_secs(30),
             progress_min: 1,
@@ -175,12 +223,22 @@ pub struct Report {
     pub simulated: Duration,
     /// How many events processes handled.
     pub events: u64,
+    /// How long faults struck, or were to.
+    pub safety: Duration,
     /// How many faults of each kind struck.
     pub faults: BTreeMap<FaultKind, u64>,
+    /// All of them, one by one.
+    pub schedule: Schedule,
+    /// How many operations each client has begun.
+    pub begun: BTreeMap<Address, u64>,
+    /// What was met that has to be met sometimes.
+    pub markers: Markers,
     /// How many operations were checked.
     pub operations: u64,
     /// What was broken, if something was.
     pub violation: Option<Violation>,
+    /// What was broken and does not count, for less was [demanded](Demand).
+    pub tolerated: Option<Violation>,
     /// Where the trace of the failure is.
     pub trace: Option<PathBuf>,
     /// The command that runs this seed again.
@@ -188,6 +246,28 @@ pub struct Report {
 }
 
 impl Report {
+    /// A run of which nothing is known yet but its seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            hash: 0,
+            swarm: Swarm::none(),
+            phase: Phase::Safety,
+            simulated: Duration::ZERO,
+            events: 0,
+            safety: Duration::ZERO,
+            faults: BTreeMap::new(),
+            schedule: Schedule::new(),
+            begun: BTreeMap::new(),
+            markers: Markers::default(),
+            operations: 0,
+            violation: None,
+            tolerated: None,
+            trace: None,
+            replay: String::new(),
+        }
+    }
+
     /// Whether everything held.
     pub fn is_ok(&self) -> bool {
         self.violation.is_none()
@@ -215,6 +295,9 @@ impl fmt::Display for Report {
         )?;
         for (kind, count) in &self.faults {
             write!(f, ", {count} {kind}")?;
+        }
+        if let Some(tolerated) = &self.tolerated {
+            write!(f, "\nnot counted: {tolerated}")?;
         }
         let Some(violation) = &self.violation else {
             return Ok(());
@@ -261,6 +344,7 @@ struct Run<S: Scenario> {
     nemesis: Nemesis,
     phase: Phase,
     violation: Option<Violation>,
+    tolerated: Option<Violation>,
 }
 
 impl<S: Scenario> Run<S> {
@@ -269,18 +353,37 @@ impl<S: Scenario> Run<S> {
         let swarm = match &options.faults {
             Faults::Drawn(kinds) => Swarm::draw(&mut stream(seed, "swarm", 0), kinds),
             Faults::Given(swarm) => swarm.clone(),
+            Faults::Recorded(_) => Swarm::none(),
         };
-        let nemesis = Nemesis::new(seed, swarm.clone(), options.nemesis.clone(), Duration::ZERO);
-        let world = World::new(options.world);
-        Self { options, scenario, world, swarm, nemesis, phase: Phase::Safety, violation: None }
+        let nemesis = match &options.faults {
+            Faults::Recorded(schedule) => {
+                Nemesis::recorded(seed, schedule.clone(), options.nemesis.clone())
+            }
+            Faults::Drawn(_) | Faults::Given(_) => {
+                Nemesis::new(seed, swarm.clone(), options.nemesis.clone(), Duration::ZERO)
+            }
+        };
+        Self {
+            world: World::new(options.world),
+            options,
+            scenario,
+            swarm,
+            nemesis,
+            phase: Phase::Safety,
+            violation: None,
+            tolerated: None,
+        }
     }
 
     fn go(&mut self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.phases()));
         self.violation = match outcome {
             Ok(outcome) => outcome.err(),
-            Err(panic) => Some(Violation::new("no panic", text_of(panic.as_ref()))),
+            Err(panic) => Some(Violation::new(NO_PANIC, text_of(panic.as_ref()))),
         };
+        if self.options.demand == Demand::NoPanic {
+            self.tolerated = self.violation.take_if(|violation| violation.property != NO_PANIC);
+        }
     }
 
     fn phases(&mut self) -> Result<(), Violation> {
@@ -288,10 +391,17 @@ impl<S: Scenario> Run<S> {
         self.safety()?;
         self.phase = Phase::Healing;
         self.nemesis.heal(&mut self.world);
-        self.healing()?;
+        match self.options.demand {
+            Demand::All | Demand::NoPanic => self.healing()?,
+            Demand::Safety => self.run_until(self.world.now() + self.options.progress_within)?,
+        }
         self.phase = Phase::Convergence;
         self.scenario.quiesce(&mut self.world);
-        self.convergence()?;
+        match self.options.demand {
+            Demand::All | Demand::NoPanic => self.convergence()?,
+            Demand::Safety => self.run_until(self.world.now() + CONVERGENCE_POLL)?,
+        }
+        self.scenario.checked(&self.world)?;
         self.phase = Phase::Done;
         Ok(())
     }
@@ -304,7 +414,10 @@ impl<S: Scenario> Run<S> {
             if next == end {
                 return Ok(());
             }
-            self.nemesis.act(&mut self.world);
+            let scenario = &mut self.scenario;
+            self.nemesis.act_within(&mut self.world, &mut |world, kind, rng| {
+                scenario.target(world, kind, rng)
+            });
         }
     }
 
@@ -356,6 +469,7 @@ impl<S: Scenario> Run<S> {
     fn report(self) -> Report {
         // After a panic the scenario's own counting may be what panicked.
         let operations = catch_unwind(AssertUnwindSafe(|| self.scenario.operations(&self.world)));
+        let begun = catch_unwind(AssertUnwindSafe(|| self.scenario.begun(&self.world)));
         Report {
             seed: self.options.world.seed,
             hash: self.world.hash(),
@@ -363,9 +477,14 @@ impl<S: Scenario> Run<S> {
             phase: self.phase,
             simulated: self.world.now(),
             events: self.world.steps(),
+            safety: self.options.safety,
             faults: self.nemesis.counts().clone(),
+            schedule: self.nemesis.schedule().clone(),
+            begun: begun.unwrap_or_default(),
+            markers: self.world.markers().clone(),
             operations: operations.unwrap_or_default(),
             violation: self.violation,
+            tolerated: self.tolerated,
             trace: None,
             replay: self.options.replay,
         }

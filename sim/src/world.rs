@@ -20,6 +20,7 @@ use lattice_trace::Cause;
 
 use crate::clock::{Clock, ClockMut};
 use crate::disk::SimDisk;
+use crate::marker::Markers;
 use crate::network::Network;
 use crate::process::{Address, Event, Process, Requests};
 use crate::random::{between, stream};
@@ -260,6 +261,16 @@ impl<P: Process> World<P> {
     /// The hash of everything that has happened.
     pub fn hash(&self) -> u128 {
         self.recorder.hash()
+    }
+
+    /// What was met that must be met sometimes.
+    pub fn markers(&self) -> &Markers {
+        &self.recorder.markers
+    }
+
+    /// Notes that something happened that a campaign must have met sometimes.
+    pub fn mark(&mut self, name: &'static str) {
+        self.recorder.markers.hit(name);
     }
 
     /// Writes what was kept of the trace as JSON lines.

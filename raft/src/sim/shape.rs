@@ -100,11 +100,11 @@ impl FromStr for Tuning {
 /// faults for elections, commits and snapshots, so that a fault meets them.
 fn general_faults(rng: &mut ChaCha8Rng) -> Swarm {
     if Chance::percent(25).happens(rng) {
-        return Swarm::draw(rng, &FaultKind::ALL);
+        return Swarm::draw(rng, &FaultKind::SURVIVABLE);
     }
     let density = u32::try_from(between(rng, 10, 50)).expect("at most 50");
     let mut swarm = Swarm::none();
-    for kind in FaultKind::ALL {
+    for kind in FaultKind::SURVIVABLE {
         let (is_in, doubled) = (Chance::percent(density).happens(rng), between(rng, 0, 4));
         if is_in {
             swarm = swarm.with(kind, Duration::from_millis(between(rng, 600, 1_200) << doubled));

@@ -38,7 +38,7 @@ fn clusters_keep_every_promise_under_faults() {
     println!("{campaign}");
     assert!(campaign.simulated > Duration::from_secs(300 * 20));
     assert!(campaign.operations > 30_000, "too little gets done to show anything:\n{campaign}");
-    for kind in FaultKind::ALL {
+    for kind in FaultKind::SURVIVABLE.into_iter().filter(|kind| !kind.asks()) {
         assert!(campaign.faults.get(&kind).is_some_and(|count| *count > 20), "{kind} was missing");
     }
 }

@@ -1,12 +1,13 @@
 //! One file: what its readers see, what a crash cannot take, and the operations that are still between the two.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::disk::pages::{Pages, to_u64, to_usize};
 use crate::random::{Chance, Rng, below, between};
 
-/// The unit that a disk writes whole.
-const SECTOR: u64 = 512;
+/// The unit that a disk writes whole, and that rots, is lost or is misplaced whole: 512 bytes.
+pub const SECTOR: u64 = 512;
 
 /// A file, whatever names it has.
 #[derive(Debug, Default)]
@@ -35,21 +36,63 @@ pub(super) struct Operation {
 
 #[derive(Debug)]
 pub(super) enum Change {
-    Write { offset: u64, bytes: Vec<u8> },
+    Write { offset: u64, bytes: Vec<u8>, landing: Landing },
     Grow { length: u64 },
 }
 
+/// Where a write lands on the platter. The page cache shows it in its place in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Landing {
+    InPlace,
+    /// At another offset of the same file, over what is there.
+    At(u64),
+    Nowhere,
+}
+
 impl Change {
+    /// As everybody sees it who reads from the page cache.
+    fn show(&self, pages: &mut Pages) {
+        match self {
+            Self::Write { offset, bytes, .. } => pages.write(bytes, *offset),
+            Self::Grow { length } => pages.grow(*length),
+        }
+    }
+
+    /// As it reaches the platter.
     fn apply(&self, pages: &mut Pages) {
         match self {
-            Self::Write { offset, bytes } => pages.write(bytes, *offset),
+            Self::Write { offset, bytes, landing } => {
+                let end = offset + to_u64(bytes.len());
+                match landing {
+                    Landing::InPlace => pages.write(bytes, *offset),
+                    // The length is kept elsewhere than the content, and is right.
+                    Landing::At(other) => {
+                        pages.grow(end);
+                        let room = to_usize(
+                            pages.length().saturating_sub(*other).min(to_u64(bytes.len())),
+                        );
+                        pages.write(&bytes[..room], *other);
+                    }
+                    Landing::Nowhere => pages.grow(end),
+                }
+            }
             Self::Grow { length } => pages.grow(*length),
+        }
+    }
+
+    /// Whether it writes to any of these bytes.
+    fn touches(&self, bytes: &Range<u64>) -> bool {
+        match self {
+            Self::Write { offset, bytes: written, .. } => {
+                *offset < bytes.end && offset + to_u64(written.len()) > bytes.start
+            }
+            Self::Grow { .. } => false,
         }
     }
 
     /// Applies a part of a write, as a power cut in its middle leaves it.
     fn apply_torn(&self, pages: &mut Pages, rng: &mut impl Rng) {
-        let Self::Write { offset, bytes } = self else {
+        let Self::Write { offset, bytes, landing: Landing::InPlace } = self else {
             return;
         };
         let length = to_u64(bytes.len());
@@ -83,8 +126,22 @@ pub(super) enum Fate {
 impl Inode {
     /// Makes an operation visible and remembers it until it is synced.
     pub(super) fn push(&mut self, operation: Operation) {
-        operation.change.apply(&mut self.visible);
+        operation.change.show(&mut self.visible);
         self.pending.push_back(operation);
+    }
+
+    /// Changes bytes that are durable, behind everybody's back. What the page cache has not yet written there stays visible, and
+    /// will be written over the damage.
+    pub(super) fn alter(&mut self, bytes: Range<u64>, change: impl Fn(&mut [u8])) {
+        let is_dirty = self.pending.iter().any(|operation| operation.change.touches(&bytes));
+        let visible = (!is_dirty).then_some(&mut self.visible);
+        for image in std::iter::once(&mut self.durable).chain(visible) {
+            let length = to_usize(bytes.end.min(image.length()).saturating_sub(bytes.start));
+            let mut content = vec![0; length];
+            image.read(&mut content, bytes.start);
+            change(&mut content);
+            image.write(&content, bytes.start);
+        }
     }
 
     /// A sync that covers everything before `sequence` has succeeded.
@@ -104,7 +161,7 @@ impl Inode {
         self.pending.retain(|operation| operation.start <= now);
         self.visible = self.durable.clone();
         for operation in &self.pending {
-            operation.change.apply(&mut self.visible);
+            operation.change.show(&mut self.visible);
         }
     }
 

@@ -46,9 +46,9 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.state()?;
+        let mut state = self.state()?;
         state.look()?;
-        Ok(state.inodes[&self.inode].visible.read(buffer, offset))
+        state.read(self.inode, buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -59,14 +59,28 @@ pub enum Survival {
 pub struct DiskCounts {
     /// Calls that change or sync something, failed ones included.
     pub calls: u64,
+    /// Writes that were accepted.
+    pub writes: u64,
     /// Bytes written.
     pub bytes: u64,
     /// Syncs of files and of directories, failed ones included.
     pub syncs: u64,
     /// Syncs that failed.
     pub failed_syncs: u64,
+    /// Syncs that said they had succeeded, and had done nothing.
+    pub lies: u64,
     /// Calls refused for want of space.
     pub full: u64,
+    /// Reads that met a bad place.
+    pub bad_reads: u64,
+    /// Times that something durable was damaged, or a write went astray.
+    pub damaged: u64,
+    /// Times that the whole disk was lost.
+    pub blanked: u64,
+    /// Times that the disk got another one's content.
+    pub swapped: u64,
+    /// Times that the disk stood still.
+    pub stalls: u64,
     /// Crashes.
     pub crashes: u64,
 }

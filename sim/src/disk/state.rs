@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::disk::file::{Change, Fate, Inode, Operation};
+use crate::disk::file::{Change, Fate, Inode, Landing, Operation};
 use crate::disk::names::{self, NameChange, NameChangeKind, Names};
-use crate::disk::pages::size_of_length;
+use crate::disk::pages::{size_of_length, to_u64, to_usize};
 use crate::disk::{DiskCounts, DiskOptions, Survival};
 use crate::random::{ChaCha8Rng, Chance, below, nanos};
 
@@ -22,6 +23,18 @@ struct Sync {
     sequence: u64,
     target: Target,
     succeeds: bool,
+}
+
+/// No time that a run reaches: 146 years.
+pub(super) const NEVER: u64 = u64::MAX / 4;
+
+/// Bytes that cannot be read as they should.
+#[derive(Clone, Debug)]
+pub(super) struct BadRead {
+    pub(super) inode: u64,
+    pub(super) bytes: Range<u64>,
+    /// Another offset of the file, which is read instead; an error if there is none.
+    pub(super) instead: Option<u64>,
 }
 
 /// What a sync makes durable.
@@ -45,14 +58,22 @@ pub(super) struct State {
     pub(super) locks: BTreeSet<PathBuf>,
     pub(super) now: u64,
     pub(super) busy_until: u64,
+    /// Until when the disk stands still; [`NEVER`] if only a power cycle helps.
+    pub(super) stalled_until: u64,
     /// Numbers of the syncs, counted from the first, that fail.
     pub(super) failing_syncs: BTreeSet<u64>,
+    /// Syncs say that they succeeded, and do nothing.
+    pub(super) syncs_lie: bool,
+    /// Numbers of the writes, counted from the first, that land elsewhere or nowhere.
+    pub(super) stray_writes: BTreeMap<u64, Landing>,
+    /// Places that cannot be read as they should.
+    pub(super) bad_reads: Vec<BadRead>,
     /// How many more calls succeed before the machine is gone.
     pub(super) calls_left: Option<u64>,
     pub(super) gone: bool,
     /// Bytes taken up by files that have a name or are open.
     pub(super) used: u64,
-    durable: Names,
+    pub(super) durable: Names,
     changes: Vec<NameChange>,
     syncs: VecDeque<Sync>,
     next_inode: u64,
@@ -73,7 +94,11 @@ impl State {
             locks: BTreeSet::new(),
             now: 0,
             busy_until: 0,
+            stalled_until: 0,
             failing_syncs: BTreeSet::new(),
+            syncs_lie: false,
+            stray_writes: BTreeMap::new(),
+            bad_reads: Vec::new(),
             calls_left: None,
             gone: false,
             used: 0,
@@ -115,10 +140,15 @@ impl State {
 
     /// Reserves the disk for `work` and answers (sequence, start, end).
     fn occupy(&mut self, work: Duration) -> (u64, u64, u64) {
-        let start = self.busy_until.max(self.now);
+        let start = self.begin();
         self.busy_until = start.saturating_add(nanos(work).saturating_mul(self.slowdown.into()));
         self.next_sequence += 1;
         (self.next_sequence, start, self.busy_until)
+    }
+
+    /// When the disk gets to what is issued now.
+    fn begin(&self) -> u64 {
+        self.busy_until.max(self.now).max(self.stalled_until)
     }
 
     /// A call that only looks: it takes no time (the page cache answers) and is not counted.
@@ -160,7 +190,7 @@ impl State {
 
     /// Makes a directory and those above it. It is durable when its turn comes, behind all that was issued before.
     pub(super) fn create_directory(&mut self, path: &Path) {
-        let start = self.busy_until.max(self.now);
+        let start = self.begin();
         for above in path.ancestors().filter(|above| !names::is_top(above)) {
             self.directories.entry(above.to_path_buf()).or_insert(start);
         }
@@ -263,7 +293,10 @@ impl State {
         let kibs = u32::try_from(length / 1024).unwrap_or(u32::MAX);
         let work = latency.write.draw(&mut self.rng) + latency.per_kib.saturating_mul(kibs);
         self.counts.bytes += length;
-        self.push(inode, work, Change::Write { offset, bytes: bytes.to_vec() });
+        self.counts.writes += 1;
+        let landing = self.stray_writes.remove(&self.counts.writes).unwrap_or(Landing::InPlace);
+        self.counts.damaged += u64::from(landing != Landing::InPlace);
+        self.push(inode, work, Change::Write { offset, bytes: bytes.to_vec(), landing });
         Ok(())
     }
 
@@ -272,6 +305,31 @@ impl State {
         let work = self.options.latency.write.draw(&mut self.rng);
         self.push(inode, work, Change::Grow { length });
         Ok(())
+    }
+
+    /// Reads as a caller does, bad places included.
+    pub(super) fn read(&mut self, inode: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let wanted = offset..offset.saturating_add(to_u64(buffer.len()));
+        let meets = |bad: &BadRead| {
+            bad.inode == inode && bad.bytes.start < wanted.end && bad.bytes.end > wanted.start
+        };
+        let Some(bad) = self.bad_reads.iter().find(|bad| meets(bad)).cloned() else {
+            return Ok(self.inodes[&inode].visible.read(buffer, offset));
+        };
+        self.counts.bad_reads += 1;
+        let visible = &self.inodes[&inode].visible;
+        let Some(from) = bad.instead else {
+            return Err(io::Error::other("input/output error on read (simulated)"));
+        };
+        let length = visible.read(buffer, offset);
+        let start = bad.bytes.start.max(offset);
+        let end = bad.bytes.end.min(offset + to_u64(length));
+        if start < end {
+            let place = &mut buffer[to_usize(start - offset)..to_usize(end - offset)];
+            place.fill(0);
+            visible.read(place, from + (start - bad.bytes.start));
+        }
+        Ok(length)
     }
 
     fn push(&mut self, inode: u64, work: Duration, change: Change) {
@@ -291,6 +349,11 @@ impl State {
         let fails = self.failing_syncs.remove(&self.counts.syncs)
             || self.options.sync_error.happens(&mut self.rng);
         let (sequence, _, end) = self.occupy(work);
+        if self.syncs_lie && !fails {
+            // What it should have covered waits for the next one that is honest.
+            self.counts.lies += 1;
+            return Ok(());
+        }
         self.syncs.push_back(Sync { end, sequence, target, succeeds: !fails });
         self.advance(self.now);
         if fails {
@@ -312,7 +375,34 @@ impl State {
             file.crash(now, &mut self.rng, |rng| flavour.decide(rng));
         }
         self.visible.clone_from(&self.durable);
+        self.stalled_until = 0;
         self.restart();
+    }
+
+    /// All files and names are gone, for good.
+    pub(super) fn blank(&mut self) {
+        self.crash(Survival::Nothing);
+        self.visible.clear();
+        self.durable.clear();
+        self.inodes.clear();
+        self.directories.clear();
+        self.bad_reads.clear();
+        self.used = 0;
+        self.counts.blanked += 1;
+    }
+
+    /// Two machines have lost power, and get each other's content.
+    pub(super) fn swap_content(&mut self, other: &mut Self) {
+        for state in [&mut *self, &mut *other] {
+            state.bad_reads.clear();
+            state.counts.swapped += 1;
+        }
+        std::mem::swap(&mut self.inodes, &mut other.inodes);
+        std::mem::swap(&mut self.visible, &mut other.visible);
+        std::mem::swap(&mut self.durable, &mut other.durable);
+        std::mem::swap(&mut self.directories, &mut other.directories);
+        std::mem::swap(&mut self.next_inode, &mut other.next_inode);
+        std::mem::swap(&mut self.used, &mut other.used);
     }
 
     /// The process is gone and the machine lives on: what has begun is still going to be written.

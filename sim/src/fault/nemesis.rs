@@ -1,11 +1,14 @@
-//! Carrying faults out: one kind after the other, each healed after a while.
+//! Faults strike, each is healed after a while, and all of it is written down.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod carrying_out;
+mod drawing;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::fault::{FaultKind, Swarm, waiting_time};
+use crate::fault::{Fault, FaultKind, Schedule, Swarm, Target, waiting_time};
 use crate::process::{Address, Process};
-use crate::random::{ChaCha8Rng, Chance, Span, below, between, index, shuffle, stream};
+use crate::random::{ChaCha8Rng, Span, stream};
 use crate::world::World;
 
 /// What the nemesis may do.
@@ -52,20 +55,41 @@ enum Cure {
     ClockDrift(Address),
     DiskFull(Address),
     DiskSlow(Address),
+    FrameCorruption,
+    Connection(Address, Address),
+    DiskHang(Address),
+    BadReads(Address),
+    DiskSwap(Address, Address),
+    SyncLie(Address),
 }
 
-/// Injects the faults of a [`Swarm`] into a world, at times that it draws from a stream of its own.
+/// Says what a fault may hit that [asks](FaultKind::asks), and whether it may strike now.
+pub(crate) type Atlas<'a, P> =
+    &'a mut dyn FnMut(&World<P>, FaultKind, &mut ChaCha8Rng) -> Option<Target>;
+
+/// Where faults come from.
+#[derive(Debug)]
+enum Source {
+    /// They are drawn, and strike next at these times.
+    Drawn { swarm: Swarm, strikes: BTreeMap<FaultKind, Duration> },
+    /// They were drawn in another run.
+    Recorded(VecDeque<Fault>),
+}
+
+/// Injects faults into a world: those of a [`Swarm`], at times that it draws from a stream of its own, or those of a [`Schedule`].
 ///
 /// The driver of the run asks for [`Nemesis::next_at`], lets the world come to that time, and calls [`Nemesis::act`].
 #[derive(Debug)]
 pub struct Nemesis {
     options: NemesisOptions,
-    swarm: Swarm,
+    source: Source,
     rng: ChaCha8Rng,
-    strikes: BTreeMap<FaultKind, Duration>,
+    /// When those start again who ended themselves is drawn from a stream of its own, so that it is the same under a schedule.
+    restarts: ChaCha8Rng,
     cures: BTreeSet<(Duration, Cure)>,
     counts: BTreeMap<FaultKind, u64>,
     capacities: BTreeMap<Address, Option<u64>>,
+    done: Schedule,
 }
 
 impl Nemesis {
@@ -76,20 +100,35 @@ impl Nemesis {
             .intervals()
             .map(|(kind, interval)| (kind, now + waiting_time(&mut rng, interval)))
             .collect();
+        Self::with_source(seed, Source::Drawn { swarm, strikes }, options, rng)
+    }
+
+    /// A nemesis that does what another one did, or a part of it.
+    pub fn recorded(seed: u64, mut schedule: Schedule, options: NemesisOptions) -> Self {
+        schedule.sort_by_key(|fault| fault.at);
+        let rng = stream(seed, "faults", 0);
+        Self::with_source(seed, Source::Recorded(schedule.into()), options, rng)
+    }
+
+    fn with_source(seed: u64, source: Source, options: NemesisOptions, rng: ChaCha8Rng) -> Self {
         Self {
             options,
-            swarm,
+            source,
             rng,
-            strikes,
+            restarts: stream(seed, "restarts", 0),
             cures: BTreeSet::new(),
             counts: BTreeMap::new(),
             capacities: BTreeMap::new(),
+            done: Schedule::new(),
         }
     }
 
     /// When there is something to do next.
     pub fn next_at(&self) -> Option<Duration> {
-        let strike = self.strikes.values().min().copied();
+        let strike = match &self.source {
+            Source::Drawn { strikes, .. } => strikes.values().min().copied(),
+            Source::Recorded(faults) => faults.front().map(|fault| fault.at),
+        };
         let cure = self.cures.first().map(|(at, _)| *at);
         strike.into_iter().chain(cure).min()
     }
@@ -99,255 +138,88 @@ impl Nemesis {
         &self.counts
     }
 
-    /// Does what is due by now.
+    /// The faults that have struck, in their order.
+    pub fn schedule(&self) -> &Schedule {
+        &self.done
+    }
+
+    /// Does what is due by now. Faults that [ask](FaultKind::asks) do not strike.
     pub fn act<P: Process>(&mut self, world: &mut World<P>) {
+        self.act_within(world, &mut |_, _, _| None);
+    }
+
+    /// Does what is due by now, within what the scenario allows.
+    pub(crate) fn act_within<P: Process>(&mut self, world: &mut World<P>, atlas: Atlas<'_, P>) {
         while let Some((_, cure)) = self.pop_cure(world.now()) {
             self.cure(world, cure);
         }
         let now = world.now();
-        for (kind, interval) in self.swarm.clone().intervals() {
-            if self.strikes[&kind] <= now {
-                let wait = waiting_time(&mut self.rng, interval);
-                self.strikes.insert(kind, now + wait.max(Duration::from_millis(1)));
-                self.strike(world, kind);
+        match &mut self.source {
+            Source::Drawn { swarm, strikes } => {
+                let mut due = Vec::new();
+                for (kind, interval) in swarm.intervals() {
+                    if strikes.get(&kind).is_some_and(|at| *at <= now) {
+                        let wait = waiting_time(&mut self.rng, interval);
+                        strikes.insert(kind, now + wait.max(Duration::from_millis(1)));
+                        due.push(kind);
+                    }
+                }
+                for kind in due {
+                    self.strike_within(world, kind, atlas);
+                }
+            }
+            Source::Recorded(faults) => {
+                let mut due = Vec::new();
+                while let Some(fault) = faults.pop_front_if(|fault| fault.at <= now) {
+                    due.push(fault);
+                }
+                for fault in due {
+                    self.carry_out(world, fault);
+                }
             }
         }
+    }
+
+    /// Injects one fault of this kind now, if the world allows it; answers whether it did. A fault that [asks](FaultKind::asks) does
+    /// not strike.
+    pub fn strike<P: Process>(&mut self, world: &mut World<P>, kind: FaultKind) -> bool {
+        self.strike_within(world, kind, &mut |_, _, _| None)
+    }
+
+    fn strike_within<P: Process>(
+        &mut self,
+        world: &mut World<P>,
+        kind: FaultKind,
+        atlas: Atlas<'_, P>,
+    ) -> bool {
+        let Some(fault) = self.draw(world, kind, atlas) else {
+            return false;
+        };
+        self.carry_out(world, fault);
+        true
     }
 
     /// Starts a node again that ended itself, after a while.
     pub fn revive<P: Process>(&mut self, world: &mut World<P>, address: Address) {
         if self.options.targets.contains(&address) {
-            let delay = self.options.restart.draw(&mut self.rng);
+            let delay = self.options.restart.draw(&mut self.restarts);
             world.restart_after(address, delay);
         }
-    }
-
-    /// Ends all faults: the network is whole, clocks run true, disks are roomy and quick, and everybody is up.
-    pub fn heal<P: Process>(&mut self, world: &mut World<P>) {
-        self.strikes.clear();
-        self.cures.clear();
-        world.note_fault(Address(0), "heal");
-        world.network_mut().heal();
-        for address in self.options.targets.clone() {
-            world.clock_mut(address).heal();
-            self.restore_capacity(world, address);
-            let sync_error = world.options().disk.sync_error;
-            let disk = world.disk(address);
-            disk.set_slowdown(1);
-            disk.set_sync_error(sync_error);
-            disk.clear_failing_syncs();
-            world.resume(address);
-            world.restart(address);
-        }
-    }
-
-    /// Injects one fault of this kind now, if the world allows it; answers whether it did.
-    pub fn strike<P: Process>(&mut self, world: &mut World<P>, kind: FaultKind) -> bool {
-        let struck = match kind {
-            FaultKind::Crash => self.take_down(world, World::crash),
-            FaultKind::Kill => self.take_down(world, World::kill),
-            FaultKind::CrashAll => self.crash_all(world),
-            FaultKind::Pause => self.pause(world),
-            FaultKind::ClockJump
-            | FaultKind::WallClockJump
-            | FaultKind::ClockDrift
-            | FaultKind::ClockFreeze => self.disturb_clock(world, kind),
-            FaultKind::PartitionFull
-            | FaultKind::PartitionMinority
-            | FaultKind::PartitionAsymmetric
-            | FaultKind::PartitionBridge => self.partition(world, kind),
-            FaultKind::Loss | FaultKind::Duplication | FaultKind::Reorder | FaultKind::Delay => {
-                self.disturb_links(world, kind)
-            }
-            FaultKind::SyncError | FaultKind::DiskFull | FaultKind::DiskSlow => {
-                self.disturb_disk(world, kind)
-            }
-        };
-        if struck {
-            *self.counts.entry(kind).or_default() += 1;
-        }
-        struck
     }
 
     fn pop_cure(&mut self, now: Duration) -> Option<(Duration, Cure)> {
         if self.cures.first()?.0 <= now { self.cures.pop_first() } else { None }
     }
 
-    /// Plans the end of a fault; one that is going on already ends when it was going to.
-    fn cure_later<P: Process>(&mut self, world: &World<P>, cure: Cure) -> bool {
-        if self.cures.iter().any(|(_, other)| *other == cure) {
-            return false;
-        }
-        let at = world.now() + self.options.lasts.draw(&mut self.rng);
-        self.cures.insert((at, cure));
-        true
-    }
-
-    /// One of the targets, whatever its state.
-    fn any_target(&mut self) -> Option<Address> {
-        let targets = &self.options.targets;
-        (!targets.is_empty()).then(|| targets[index(&mut self.rng, targets.len())])
-    }
-
-    /// A target that is up, if enough others are.
-    fn running_target<P: Process>(&mut self, world: &World<P>) -> Option<Address> {
-        let targets = self.options.targets.iter().copied();
-        let running: Vec<Address> =
-            targets.filter(|target| world.is_up(*target) && !world.is_paused(*target)).collect();
-        (running.len() > self.options.up_min).then(|| running[index(&mut self.rng, running.len())])
-    }
-
-    fn take_down<P: Process>(
-        &mut self,
-        world: &mut World<P>,
-        how: fn(&mut World<P>, Address),
-    ) -> bool {
-        let Some(target) = self.running_target(world) else {
-            return false;
-        };
-        how(world, target);
-        world.restart_after(target, self.options.restart.draw(&mut self.rng));
-        true
-    }
-
-    fn crash_all<P: Process>(&mut self, world: &mut World<P>) -> bool {
-        for target in self.options.targets.clone() {
-            world.crash(target);
-            world.restart_after(target, self.options.restart.draw(&mut self.rng));
-        }
-        true
-    }
-
-    fn pause<P: Process>(&mut self, world: &mut World<P>) -> bool {
-        let Some(target) = self.running_target(world) else {
-            return false;
-        };
-        world.pause(target, self.options.lasts.draw(&mut self.rng));
-        true
-    }
-
-    fn disturb_clock<P: Process>(&mut self, world: &mut World<P>, kind: FaultKind) -> bool {
-        let Some(target) = self.any_target() else {
-            return false;
-        };
-        if kind == FaultKind::ClockDrift && !self.cure_later(world, Cure::ClockDrift(target)) {
-            return false;
-        }
-        let rng = &mut self.rng;
-        let (jump, length) = (self.options.jump.draw(rng), self.options.lasts.draw(rng));
-        let (fast, drift) =
-            (Chance::percent(50).happens(rng), between(rng, 0, self.options.drift_ppm.into()));
-        let drift = i32::try_from(drift).unwrap_or(i32::MAX);
-        let forward = Chance::percent(50).happens(rng);
-        world.note_fault(target, kind);
-        let mut clock = world.clock_mut(target);
-        if kind == FaultKind::ClockJump {
-            clock.jump(jump);
-        } else if kind == FaultKind::ClockFreeze {
-            clock.freeze(length);
-        } else if kind == FaultKind::ClockDrift {
-            clock.set_drift(if fast { drift } else { -drift });
-        } else if forward {
-            clock.jump_wall_forward(jump);
-        } else {
-            clock.jump_wall_back(jump);
-        }
-        true
-    }
-
-    /// At most one partition at a time: several at once are mostly a full one.
-    fn partition<P: Process>(&mut self, world: &mut World<P>, kind: FaultKind) -> bool {
-        let mut nodes = self.options.targets.clone();
-        if nodes.len() < 2 || !self.cure_later(world, Cure::Partition) {
-            return false;
-        }
-        shuffle(&mut self.rng, &mut nodes);
-        world.note_fault(Address(0), format_args!("{kind} {nodes:?}"));
-        let network = world.network_mut();
-        if kind == FaultKind::PartitionFull {
-            nodes.iter().for_each(|node| network.isolate(*node));
-        } else if kind == FaultKind::PartitionMinority {
-            let few = 1 + index(&mut self.rng, ((nodes.len() - 1) / 2).max(1));
-            let (few, many) = nodes.split_at(few);
-            network.split(&[few, many]);
-        } else if kind == FaultKind::PartitionAsymmetric {
-            let deaf = 1 + index(&mut self.rng, nodes.len() - 1);
-            for other in &nodes[1..=deaf] {
-                network.asymmetric(nodes[0], *other);
-            }
-        } else {
-            let (left, right) = nodes[1..].split_at((nodes.len() - 1) / 2);
-            network.bridge(left, right, nodes[0]);
-        }
-        true
-    }
-
-    fn disturb_links<P: Process>(&mut self, world: &mut World<P>, kind: FaultKind) -> bool {
-        let cure = match kind {
-            FaultKind::Loss => Cure::Loss,
-            FaultKind::Duplication => Cure::Duplication,
-            FaultKind::Reorder => Cure::Reorder,
-            _ => Cure::Delay,
-        };
-        if !self.cure_later(world, cure) {
-            return false;
-        }
-        let percent = u32::try_from(between(&mut self.rng, 1, 30)).expect("at most 30");
-        let (chance, factor) = (Chance::percent(percent), 2 + percent);
-        world.note_fault(Address(0), format_args!("{kind} {percent}"));
-        world.network_mut().adjust(|link| match cure {
-            Cure::Loss => link.loss = chance,
-            Cure::Duplication => link.duplicate = chance,
-            Cure::Reorder => link.reorder = chance,
-            _ => link.delay.max = link.delay.max.saturating_mul(factor),
-        });
-        true
-    }
-
-    fn disturb_disk<P: Process>(&mut self, world: &mut World<P>, kind: FaultKind) -> bool {
-        let Some(target) = self.any_target() else {
-            return false;
-        };
-        let lasting = match kind {
-            FaultKind::DiskFull => Some(Cure::DiskFull(target)),
-            FaultKind::DiskSlow => Some(Cure::DiskSlow(target)),
-            _ => None,
-        };
-        if lasting.is_some_and(|cure| !self.cure_later(world, cure)) {
-            return false;
-        }
-        let (room, factor) = (below(&mut self.rng, 64 << 10), between(&mut self.rng, 5, 100));
-        world.note_fault(target, kind);
-        let disk = world.disk(target);
-        if kind == FaultKind::DiskFull {
-            self.capacities.insert(target, disk.capacity());
-            disk.set_capacity(Some(disk.used() + room));
-        } else if kind == FaultKind::DiskSlow {
-            disk.set_slowdown(u32::try_from(factor).expect("at most 100"));
-        } else {
-            disk.fail_sync_at(1);
-        }
-        true
-    }
-
-    fn restore_capacity<P: Process>(&mut self, world: &World<P>, target: Address) {
-        if let Some(capacity) = self.capacities.remove(&target) {
-            world.disk(target).set_capacity(capacity);
+    fn end_strikes(&mut self) {
+        match &mut self.source {
+            Source::Drawn { strikes, .. } => strikes.clear(),
+            Source::Recorded(faults) => faults.clear(),
         }
     }
 
-    fn cure<P: Process>(&mut self, world: &mut World<P>, cure: Cure) {
-        world.note_fault(Address(0), format_args!("end of {cure:?}"));
-        let base = world.network().base();
-        match cure {
-            Cure::Partition => world.network_mut().heal_cuts(),
-            Cure::Loss => world.network_mut().adjust(|link| link.loss = base.loss),
-            Cure::Duplication => world.network_mut().adjust(|link| link.duplicate = base.duplicate),
-            Cure::Reorder => world.network_mut().adjust(|link| link.reorder = base.reorder),
-            Cure::Delay => world.network_mut().adjust(|link| link.delay = base.delay),
-            Cure::ClockDrift(target) => world.clock_mut(target).set_drift(0),
-            Cure::DiskFull(target) => self.restore_capacity(world, target),
-            Cure::DiskSlow(target) => world.disk(target).set_slowdown(1),
-        }
+    /// Whether a fault is going on that this ends.
+    fn awaits(&self, cure: Cure) -> bool {
+        self.cures.iter().any(|(_, other)| *other == cure)
     }
 }

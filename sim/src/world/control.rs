@@ -22,6 +22,21 @@ impl<P: Process> World<P> {
         self.end(address, "kill", SimDisk::kill);
     }
 
+    /// The machine at an address loses power and its disk: it will start with a blank one.
+    pub fn wipe(&mut self, address: Address) {
+        self.end(address, "disk lost", SimDisk::blank);
+    }
+
+    /// Two machines lose power, and get each other's disk.
+    ///
+    /// # Panics
+    /// If both are the same.
+    pub fn swap_disks(&mut self, one: Address, other: Address) {
+        self.end(one, "disk swapped", |_| ());
+        self.end(other, "disk swapped", |_| ());
+        self.disk(one).swap(self.disk(other));
+    }
+
     fn end(&mut self, address: Address, what: &str, harm: impl FnOnce(&SimDisk)) {
         self.note_fault(address, what);
         let now = self.now;

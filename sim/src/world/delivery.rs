@@ -19,6 +19,8 @@ impl<P: Process> World<P> {
         match self.network.depart(self.now, from, to) {
             Departure::Cut => self.note_dropped(from, to, &message, cause, "cut"),
             Departure::Lost => self.note_dropped(from, to, &message, cause, "lost"),
+            Departure::Corrupt => self.note_dropped(from, to, &message, cause, "corrupt"),
+            Departure::Reset => self.note_dropped(from, to, &message, cause, "reset"),
             Departure::Arrives(first, copy) => {
                 let seq = self.note_sent(from, to, &message, cause);
                 let cause = Cause { node: from.0, seq };

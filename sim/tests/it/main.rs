@@ -3,6 +3,7 @@
 
 mod check;
 mod counter;
+mod damage;
 mod disk;
 mod echo;
 mod fault;

@@ -146,3 +146,44 @@ fn healing_opens_every_link() {
     });
     assert_eq!(pairs.len(), 20);
 }
+
+#[test]
+fn a_damaged_frame_is_dropped_with_what_follows_until_the_connection_stands_again() {
+    let mut world = with_link(|link| {
+        link.corrupt = Chance::percent(10);
+        link.delay = Span::millis(20, 20);
+    });
+    let counts = world.network().counts();
+    assert!(counts.corrupted > 20 && counts.reset > counts.corrupted, "{counts:?}");
+    assert_eq!(counts.lost, 0);
+    world.network_mut().heal();
+    let before = heard(&world).len();
+    world.run_for(SECOND);
+    assert!(heard(&world).len() >= before + 95);
+}
+
+#[test]
+fn a_broken_connection_outlives_the_end_of_a_partition() {
+    let mut world = world(1);
+    world.run_until(SECOND);
+    world.network_mut().break_connection(CLIENT, SERVER);
+    world.network_mut().cut(SERVER, CLIENT);
+    world.network_mut().heal_cuts();
+    let before = heard(&world).len();
+    world.run_for(SECOND);
+    assert_eq!(heard(&world).len(), before, "what was on its way is lost too");
+    world.network_mut().reconnect(SERVER, CLIENT);
+    world.run_for(SECOND);
+    assert!(heard(&world).len() >= before + 95);
+}
+
+#[test]
+fn the_sender_of_a_half_open_connection_hears_and_is_not_heard() {
+    let mut world = world(1);
+    world.run_until(SECOND);
+    world.network_mut().half_open(SERVER, CLIENT);
+    let (heard_before, answers) = (heard(&world).len(), client(&world).answers.len());
+    world.run_for(SECOND);
+    assert!(heard(&world).len() >= heard_before + 95);
+    assert_eq!(client(&world).answers.len(), answers);
+}
