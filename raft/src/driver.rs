@@ -6,6 +6,8 @@
 //! - one thread writes the log (`log_thread`): it takes all that queued while the last fsync ran, writes it, syncs once, and
 //!   reports the highest token. That is group commit without a timer;
 //! - one thread applies (`apply_thread`) and takes snapshots; a slow machine delays neither heartbeats nor the log;
+//! - a log in memory is written by the task itself, and so is what a machine applies that its owner calls quick
+//!   ([`NodeOptions::apply_inline`]): for them a switch of threads would be most of the work;
 //! - one thread reads and writes pieces of snapshots, and old entries for followers that are behind (`transfer_thread`).
 //!
 //! [`Raft`] is the handle: cheap to clone, and everything that goes through it is bounded. A caller that gives up waiting loses nothing: its

@@ -1,9 +1,10 @@
-//! The thread that owns the state machine: it applies, restores, and takes views for snapshots, one after the other.
+//! Who owns the state machine: a thread, or the node's own task if it is to be applied inline. It applies, restores, and takes views for snapshots, one after the other.
 //!
 //! A snapshot is *taken* here, between two runs, as a view; it is *written* by a thread of its own, so that applying goes on.
 #![expect(clippy::disallowed_methods, reason = "the state machine runs on a thread of its own")]
 
 use std::any::Any;
+use std::fmt::{self, Debug};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -31,48 +32,57 @@ pub(super) enum ApplyJob {
 /// Bytes of entries read back from the log at a time.
 const READ_BYTES: usize = 1 << 20;
 
+/// Who owns the state machine, and does one job after the other: on a thread, or in the node's own task.
+pub(super) trait Apply: Debug + Send {
+    /// Does a job. What fails is an answer too, and the last one.
+    fn answer(&mut self, job: ApplyJob) -> Option<Input>;
+}
+
 /// Starts the thread. It ends when the sender is dropped.
-pub(super) fn start<M: DurableStateMachine, R: LogReader>(
-    machine: M,
-    log: R,
-    snapshots: SnapshotStore,
+pub(super) fn start(
+    mut worker: impl Apply + 'static,
     completions: UnboundedSender<Input>,
     name: String,
 ) -> std::io::Result<(Sender<ApplyJob>, JoinHandle<()>)> {
-    let (jobs, queue) = channel();
-    let worker = Worker { machine, log, snapshots, completions, name: name.clone() };
-    let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&queue))?;
-    Ok((jobs, thread))
-}
-
-struct Worker<M, R> {
-    machine: M,
-    log: R,
-    snapshots: SnapshotStore,
-    completions: UnboundedSender<Input>,
-    name: String,
-}
-
-impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
-    fn run(mut self, queue: &Receiver<ApplyJob>) {
+    let (jobs, queue): (_, Receiver<ApplyJob>) = channel();
+    let run = move || {
         while let Ok(job) = queue.recv() {
-            // A panic leaves the machine in a state that nobody may see: the node stops.
-            let result =
-                catch_unwind(AssertUnwindSafe(|| self.work(job))).unwrap_or_else(|panic| {
-                    Err(format!("it panicked: {}", panic_text(&*panic)).into())
-                });
-            let is_over = result.is_err();
-            let input = match result {
-                Ok(Some(input)) => input,
-                Ok(None) => continue,
-                Err(error) => Input::ApplyFailed(with_causes(&*error)),
-            };
-            if self.completions.send(input).is_err() || is_over {
+            let Some(input) = worker.answer(job) else { continue };
+            let is_over = matches!(input, Input::ApplyFailed(_));
+            if completions.send(input).is_err() || is_over {
                 return;
             }
         }
-    }
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(run)?;
+    Ok((jobs, thread))
+}
 
+/// The state machine, and what it needs.
+pub(super) struct Worker<M, R> {
+    pub(super) machine: M,
+    pub(super) log: R,
+    pub(super) snapshots: SnapshotStore,
+    /// Whom the thread that writes a snapshot tells.
+    pub(super) completions: UnboundedSender<Input>,
+}
+
+impl<M, R> Debug for Worker<M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+impl<M: DurableStateMachine, R: LogReader> Apply for Worker<M, R> {
+    fn answer(&mut self, job: ApplyJob) -> Option<Input> {
+        // A panic leaves the machine in a state that nobody may see: the node stops.
+        let result = catch_unwind(AssertUnwindSafe(|| self.work(job)))
+            .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_text(&*panic)).into()));
+        result.unwrap_or_else(|error| Some(Input::ApplyFailed(with_causes(&*error))))
+    }
+}
+
+impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
     fn work(&mut self, job: ApplyJob) -> Result<Option<Input>, BoxError> {
         match job {
             ApplyJob::Run(run) => self.apply(run).map(Some),
@@ -153,7 +163,7 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
             // A node that has gone meanwhile needs no answer.
             let _: Result<(), _> = completions.send(job.run());
         };
-        let thread = std::thread::Builder::new().name(format!("{}-snapshot", self.name));
+        let thread = std::thread::Builder::new().name("raft-apply-snapshot".to_owned());
         thread.spawn(write).map_or_else(|error| failed(&error), |_| Ok(None))
     }
 }

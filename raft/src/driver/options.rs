@@ -61,6 +61,12 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// Segment sizes and limits of its log.
     pub log: JournalLogOptions,
+    /// Apply in the node's own task, instead of on a thread of the state machine's own. Saves two switches of threads a
+    /// run of commands. Only for machines that never wait and take microseconds for a command: while it applies, the node neither
+    /// sends heartbeats nor answers any.
+    pub apply_inline: bool,
+    /// The log is in memory: writing it takes no time worth a thread.
+    pub(super) is_log_in_memory: bool,
 }
 
 impl Default for Timing {
@@ -103,6 +109,8 @@ impl NodeOptions {
             timing: Timing::default(),
             limits: Limits::default(),
             log,
+            apply_inline: false,
+            is_log_in_memory: false,
         }
     }
 
@@ -122,8 +130,13 @@ impl NodeOptions {
     /// A node of a cluster of `founders` whose log is kept in memory, and is gone with the node.
     #[must_use]
     pub fn in_memory(id: NodeId, founders: impl IntoIterator<Item = NodeId>) -> Self {
-        Self::on(Arc::new(MemoryDisk::new()), id, founders, Path::new("/node"))
-            .expect("memory takes a new directory")
+        let options = Self::on(Arc::new(MemoryDisk::new()), id, founders, Path::new("/node"));
+        let mut options = options.expect("memory takes a new directory");
+        options.is_log_in_memory = true;
+        // What is dropped comes back in so small pieces that it is still in the processor's cache.
+        (options.log.journal.segment_size, options.log.journal.segment_size_max) =
+            (1 << 20, 1 << 20);
+        options
     }
 
     fn on(

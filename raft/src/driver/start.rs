@@ -1,5 +1,6 @@
 //! Starting a node: its directory, its log, its state machine, its threads.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -18,7 +19,7 @@ use crate::types::SnapshotMeta;
 use super::logs::Logs;
 use super::options::{NodeOptions, random};
 use super::status::{Status, SyncCounters};
-use super::task::{self, Parts, Queues, Task, Threads};
+use super::task::{self, ApplySide, LogSide, Parts, Queues, Task, Workers};
 use super::{Raft, apply_thread, clock, log_thread, transfer_thread};
 
 /// Why a node did not start. Nothing was changed, unless the text says otherwise.
@@ -71,23 +72,39 @@ pub(super) fn start<M: DurableStateMachine>(
     let reader = machine.reader();
     let chunk_bytes = options.limits.snapshot_chunk_bytes;
     let log_reader = log.reader();
-    let (apply, apply_thread) = apply_thread::start(
-        machine,
+    let mut handles = Vec::new();
+    let (transfer, thread) = transfer_thread::start(
         log_reader.clone(),
         snapshots.clone(),
-        completions.clone(),
-        "raft-apply".to_owned(),
-    )?;
-    let (transfer, transfer_thread) = transfer_thread::start(
-        log_reader,
-        snapshots,
         chunk_bytes,
         completions.clone(),
         failures,
         "raft-transfer".to_owned(),
     )?;
-    let (log, log_thread) =
-        log_thread::start(log, completions, Arc::clone(&sync_counters), "raft-log".to_owned())?;
+    handles.push(thread);
+    let worker = apply_thread::Worker {
+        machine,
+        log: log_reader,
+        snapshots,
+        completions: completions.clone(),
+    };
+    let apply = if options.apply_inline {
+        ApplySide::Inline { worker: Box::new(worker), jobs: VecDeque::new() }
+    } else {
+        let (jobs, thread) =
+            apply_thread::start(worker, completions.clone(), "raft-apply".to_owned())?;
+        handles.push(thread);
+        ApplySide::Thread(jobs)
+    };
+    let log = if options.is_log_in_memory {
+        LogSide::Inline { log: Box::new(log), written: None }
+    } else {
+        let counters = Arc::clone(&sync_counters);
+        let (jobs, thread) =
+            log_thread::start(log, completions.clone(), counters, "raft-log".to_owned())?;
+        handles.push(thread);
+        LogSide::Thread(jobs)
+    };
 
     let (commands, command_queue) = mpsc::channel(options.limits.commands.max(1));
     let (status, status_watch) = watch::channel(Status::of(&replica, clock::now()));
@@ -95,11 +112,10 @@ pub(super) fn start<M: DurableStateMachine>(
     let logs = Logs::new(id);
     logs.started(replica.node().term(), replica.node().log().last());
     let (messages, dropped) = task::inbox(&options, transport.as_ref());
-    let threads =
-        Threads { log, apply, transfer, handles: vec![log_thread, apply_thread, transfer_thread] };
+    let workers = Workers { log, apply, transfer, handles };
     let read_timeout = options.timing.read_timeout;
     let task = Task::new(
-        Parts { replica, threads, transport, status, logs, sync_counters, dropped, read_timeout },
+        Parts { replica, workers, transport, status, logs, sync_counters, dropped, read_timeout },
         options.directory,
     );
     let queues = Queues { commands: command_queue, messages, completed, failed };

@@ -1,5 +1,6 @@
 //! The task that owns the replica.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -9,17 +10,17 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::{oneshot, watch};
 
-use crate::effects::{FatalError, ProposalId};
+use crate::effects::{FatalError, IoToken, ProposalId};
 use crate::message::Envelope;
 use crate::raft_node::Proposal;
 use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome};
-use crate::storage::DataDirectory;
+use crate::storage::{DataDirectory, JournalLog, LogStore, StorageError};
 use crate::trace::TraceEvent;
 use crate::transport::{Inbox, Transport};
 use crate::types::SnapshotMeta;
 
-use super::apply_thread::ApplyJob;
-use super::log_thread::LogJob;
+use super::apply_thread::{Apply, ApplyJob};
+use super::log_thread::{LogJob, with_causes};
 use super::logs::Logs;
 use super::options::NodeOptions;
 use super::status::{Counters, Status, SyncCounters};
@@ -28,20 +29,43 @@ use super::{
     Applied, Command, ProposeError, ReadError, SnapshotRequestError, Waiters, clock, refusal,
 };
 
-/// The threads around the task. Dropping the senders ends them.
+/// What is around the task. Dropping the senders ends the threads.
 #[derive(Debug)]
-pub(super) struct Threads {
-    pub(super) log: Sender<LogJob>,
-    pub(super) apply: Sender<ApplyJob>,
+pub(super) struct Workers {
+    pub(super) log: LogSide,
+    pub(super) apply: ApplySide,
     pub(super) transfer: Sender<TransferJob>,
     pub(super) handles: Vec<JoinHandle<()>>,
+}
+
+/// Who writes the log.
+#[derive(Debug)]
+pub(super) enum LogSide {
+    Thread(Sender<LogJob>),
+    /// The task itself: the log is in memory.
+    Inline {
+        log: Box<JournalLog>,
+        /// The last write that was not synced yet.
+        written: Option<IoToken>,
+    },
+}
+
+/// Who applies.
+#[derive(Debug)]
+pub(super) enum ApplySide {
+    Thread(Sender<ApplyJob>),
+    /// The task itself.
+    Inline {
+        worker: Box<dyn Apply>,
+        jobs: VecDeque<ApplyJob>,
+    },
 }
 
 /// What a task is made of.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) replica: Replica,
-    pub(super) threads: Threads,
+    pub(super) workers: Workers,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) status: watch::Sender<Status>,
     pub(super) logs: Logs,
@@ -61,7 +85,7 @@ pub(super) struct Queues {
 }
 
 /// Commands or messages taken at a time, so that a flood of one does not delay the rest.
-const TAKEN_AT_A_TIME: usize = 256;
+const TAKEN_AT_A_TIME: usize = 1024;
 /// The status is published this often while things move, and at once when role, term or leader change.
 const STATUS_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the threads may take to end.
@@ -132,9 +156,17 @@ impl Task {
         let mut completed = Vec::with_capacity(TAKEN_AT_A_TIME);
         // A transport that was closed lets go of the inbox. There is nothing to be had from it then, and without end.
         let mut is_inbox_open = true;
+        let alarm = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(alarm);
+        let mut alarm_at = Duration::ZERO;
         while self.stopping.is_none() {
             self.publish_if_due();
-            let pause = self.pause();
+            // Under load the deadline moves on with every input: an alarm that comes too early is cheaper than one set anew each time.
+            let (now, next) = (clock::now(), self.next_deadline());
+            if next < alarm_at || alarm_at <= now {
+                alarm.as_mut().reset(tokio::time::Instant::now() + next.saturating_sub(now));
+                alarm_at = next;
+            }
             tokio::select! {
                 count = queues.completed.recv_many(&mut completed, TAKEN_AT_A_TIME) => {
                     if count == 0 {
@@ -161,23 +193,23 @@ impl Task {
                 Some(failure) = queues.failed.recv() => {
                     self.parts.logs.transfer_failed(failure.what, &failure.reason);
                 }
-                () = tokio::time::sleep(pause) => {}
+                () = &mut alarm => {}
             }
             self.time_out_if_due();
+            self.do_inline();
         }
         self.end(queues).await;
     }
 
-    /// How long there is nothing to do unless something arrives.
-    fn pause(&self) -> Duration {
-        let now = clock::now();
+    /// By when there is something to do if nothing arrives.
+    fn next_deadline(&self) -> Duration {
         let deadline = self.parts.replica.next_deadline();
         let publish = self.is_changed.then(|| self.published_at + STATUS_INTERVAL);
         let next = [deadline, publish].into_iter().flatten().min();
-        next.map_or(Duration::from_secs(3600), |at| at.saturating_sub(now))
+        next.unwrap_or_else(|| clock::now() + Duration::from_secs(3600))
     }
 
-    /// Also under load, when the pause never ends by itself.
+    /// Also under load, when the alarm is never looked at.
     fn time_out_if_due(&mut self) {
         if self.parts.replica.next_deadline().is_some_and(|deadline| deadline <= clock::now()) {
             self.handle(Input::Timeout);
@@ -320,18 +352,66 @@ impl Task {
 
     // A thread that is gone has said why, or is about to: its message stops the node.
 
-    fn log(&self, job: LogJob) {
-        let _: Result<(), std::sync::mpsc::SendError<LogJob>> = self.parts.threads.log.send(job);
+    fn log(&mut self, job: LogJob) {
+        let (log, written) = match &mut self.parts.workers.log {
+            LogSide::Thread(jobs) => {
+                let _: Result<(), std::sync::mpsc::SendError<LogJob>> = jobs.send(job);
+                return;
+            }
+            LogSide::Inline { log, written } => (log, written),
+        };
+        let result = match job {
+            LogJob::Persist(batch) => {
+                *written = Some(batch.token);
+                log.append(&batch)
+            }
+            LogJob::Compact(through) => log.compact(through),
+        };
+        self.log_has_failed_if(result);
     }
 
-    fn apply(&self, job: ApplyJob) {
-        let _: Result<(), std::sync::mpsc::SendError<ApplyJob>> =
-            self.parts.threads.apply.send(job);
+    /// A log in memory fails if the memory it may use is used up: no better than any other failed write.
+    fn log_has_failed_if(&mut self, result: Result<(), StorageError>) {
+        if let Err(error) = result {
+            self.stopping = Some(Some(FatalError::Storage(with_causes(&error))));
+        }
+    }
+
+    fn apply(&mut self, job: ApplyJob) {
+        match &mut self.parts.workers.apply {
+            ApplySide::Thread(jobs) => {
+                let _: Result<(), std::sync::mpsc::SendError<ApplyJob>> = jobs.send(job);
+            }
+            ApplySide::Inline { jobs, .. } => jobs.push_back(job),
+        }
     }
 
     fn transfer(&self, job: TransferJob) {
         let _: Result<(), std::sync::mpsc::SendError<TransferJob>> =
-            self.parts.threads.transfer.send(job);
+            self.parts.workers.transfer.send(job);
+    }
+
+    /// Does what is left to the task itself: makes durable what was written, once for all inputs that were taken together, and
+    /// applies what that committed, until nothing is left.
+    fn do_inline(&mut self) {
+        while self.stopping.is_none() {
+            if let LogSide::Inline { log, written } = &mut self.parts.workers.log
+                && let Some(token) = written.take()
+            {
+                match log.sync() {
+                    Ok(()) => self.handle(Input::Persisted(token)),
+                    failed => self.log_has_failed_if(failed),
+                }
+            } else if let ApplySide::Inline { worker, jobs } = &mut self.parts.workers.apply
+                && let Some(job) = jobs.pop_front()
+            {
+                if let Some(input) = worker.answer(job) {
+                    self.completed(input);
+                }
+            } else {
+                return;
+            }
+        }
     }
 
     fn answer(
@@ -418,7 +498,7 @@ impl Task {
         for (_, reply) in std::mem::take(&mut self.reads) {
             tell(reply, Err(ReadError::Stopped));
         }
-        let Threads { log, apply, transfer, handles } = self.parts.threads;
+        let Workers { log, apply, transfer, handles } = self.parts.workers;
         drop((log, apply, transfer));
         let join = tokio::task::spawn_blocking(move || {
             for handle in handles {

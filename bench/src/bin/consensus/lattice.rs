@@ -52,6 +52,8 @@ pub(super) async fn start() -> Outcome<Arc<dyn Group>> {
     let mut nodes = Vec::new();
     for id in ids {
         let mut options = NodeOptions::in_memory(id, ids);
+        // Counting waits for nothing.
+        options.apply_inline = true;
         // As openraft's: long enough that nobody campaigns because a core is busy.
         options.timing.election_timeout = Duration::from_secs(2)..Duration::from_secs(4);
         nodes.push(Raft::start(options, Simple::new(Count::default()), network.transport(id))?);

@@ -148,13 +148,12 @@ fn measure(system: &str, clients: u32, seconds: Duration) -> Outcome<Figures> {
             let (group, is_measured, is_over) =
                 (Arc::clone(&group), Arc::clone(&is_measured), Arc::clone(&is_over));
             client_side.spawn(async move {
-                let mut times: Vec<u32> = Vec::with_capacity(1 << 16);
+                let mut times = Times::default();
                 while !is_over.load(Ordering::Relaxed) {
                     let began = Instant::now();
                     group.write().await?;
                     if is_measured.load(Ordering::Relaxed) {
-                        let nanoseconds = began.elapsed().as_nanos();
-                        times.push(u32::try_from(nanoseconds).unwrap_or(u32::MAX));
+                        times.add(began.elapsed());
                     }
                 }
                 Ok::<_, Box<dyn Error + Send + Sync>>(times)
@@ -170,21 +169,57 @@ fn measure(system: &str, clients: u32, seconds: Duration) -> Outcome<Figures> {
     let took = began.elapsed();
     let cpu = processor_time(std::process::id()).saturating_sub(cpu);
     is_over.store(true, Ordering::Relaxed);
-    let mut times = Vec::new();
+    let mut times = Times::default();
     for task in tasks {
-        times.extend(client_side.block_on(task)??);
+        times.merge(&client_side.block_on(task)??);
     }
-    times.sort_unstable();
-    let count = f64::from(u32::try_from(times.len())?);
-    let percentile = |percent: usize| {
-        times
-            .get(times.len().saturating_sub(1) * percent / 100)
-            .map_or(f64::NAN, |&it| f64::from(it) / 1e3)
-    };
+    let count = f64::from(u32::try_from(times.count())?);
     Ok(Figures {
         per_second: count / took.as_secs_f64(),
-        p50_us: percentile(50),
-        p99_us: percentile(99),
+        p50_us: times.percentile_us(50),
+        p99_us: times.percentile_us(99),
         cpu_us: cpu.as_secs_f64() * 1e6 / count,
     })
+}
+
+/// How often it took how long, to a sixteenth: a list of all times would be more memory than the log.
+struct Times(Vec<u32>);
+
+const BITS: u32 = 4;
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(vec![0; (33 - BITS as usize) << BITS])
+    }
+}
+
+impl Times {
+    fn add(&mut self, time: Duration) {
+        let nanoseconds = u32::try_from(time.as_nanos()).unwrap_or(u32::MAX).max(1 << BITS);
+        let power = nanoseconds.ilog2() - BITS;
+        let place = (power << BITS) + (nanoseconds >> power) - (1 << BITS);
+        self.0[place as usize] += 1;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(sum, &count)| *sum += count);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().copied().map(u64::from).sum()
+    }
+
+    /// The upper end of the step in which so many hundredths lie.
+    fn percentile_us(&self, percent: u64) -> f64 {
+        let mut left = self.count() * percent / 100;
+        for (power, counts) in (0_u32..).zip(self.0.chunks(1 << BITS)) {
+            for (step, &count) in (1_u32..).zip(counts) {
+                match left.checked_sub(u64::from(count)) {
+                    Some(rest) => left = rest,
+                    None => return f64::from((1 << BITS) + step) * f64::from(power).exp2() / 1e3,
+                }
+            }
+        }
+        f64::NAN
+    }
 }

@@ -117,7 +117,7 @@ impl RaftLogStorage<Types> for MemoryLog {
         I::IntoIter: OptionalSend,
     {
         self.with(|log| {
-            log.entries.extend(entries.into_iter().map(|entry| (entry.index(), entry)))
+            log.entries.extend(entries.into_iter().map(|entry| (entry.index(), entry)));
         });
         callback.io_completed(Ok(()));
         Ok(())
