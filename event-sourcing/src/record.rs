@@ -66,11 +66,17 @@ pub enum RecordError {
 /// Encodes an event. `key` is that of its append, and goes with the append's first event.
 #[must_use]
 pub fn encode(recorded: &Recorded, key: Option<&IdempotencyKey>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size(&recorded.stream, &recorded.event) + 64);
+    encode_into(&mut out, recorded, key);
+    out
+}
+
+/// As [`encode`], at the end of `out`.
+pub fn encode_into(out: &mut Vec<u8>, recorded: &Recorded, key: Option<&IdempotencyKey>) {
     let event = &recorded.event;
     debug_assert!(event.labels.is_sorted_by(|a, b| a < b), "labels are sorted, each there once");
-    let mut out = Vec::with_capacity(size(&recorded.stream, event) + 64);
     put_head(
-        &mut out,
+        out,
         KIND_EVENT,
         (recorded.position, recorded.version, recorded.timestamp, recorded.place),
         event.id,
@@ -84,20 +90,19 @@ pub fn encode(recorded: &Recorded, key: Option<&IdempotencyKey>) -> Vec<u8> {
             | flag(causation.is_some(), FLAG_CAUSATION)
             | flag(user.is_some(), FLAG_USER),
     );
-    put_number(&mut out, event.schema.into());
-    put_text(&mut out, event.event_type.as_str());
-    put_content_type(&mut out, &event.content_type);
-    put_number(&mut out, u64::try_from(event.labels.len()).expect("a length fits 64 bits"));
+    put_number(out, event.schema.into());
+    put_text(out, event.event_type.as_str());
+    put_content_type(out, &event.content_type);
+    put_number(out, u64::try_from(event.labels.len()).expect("a length fits 64 bits"));
     for label in &event.labels {
-        put_text(&mut out, label.as_str());
+        put_text(out, label.as_str());
     }
     let texts = [key.map(|key| &*key.0), correlation.as_deref(), causation.as_deref()];
     for text in texts.into_iter().chain([user.as_deref()]).flatten() {
-        put_text(&mut out, text);
+        put_text(out, text);
     }
-    put_bytes(&mut out, custom);
-    put_bytes(&mut out, &event.data);
-    out
+    put_bytes(out, custom);
+    put_bytes(out, &event.data);
 }
 
 /// Encodes what is left of an event.

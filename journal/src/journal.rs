@@ -1,7 +1,8 @@
 //! The writer: a plain struct without threads or clocks, which one owner drives.
 //!
-//! [`Journal::append`] turns a batch into a frame in memory; [`Journal::sync`] writes all that queued with one write and makes it
-//! durable with one `sync_data`. Group commit follows by itself: what is appended while a sync runs elsewhere goes with the next.
+//! [`Journal::append`] turns a batch into a frame in memory, [`Journal::append_all`] several, all or none; [`Journal::sync`] writes all
+//! that queued with one write and makes it durable with one `sync_data`. Group commit follows by itself: what is appended while a sync
+//! runs elsewhere goes with the next.
 //!
 //! Only three things change what is on disk otherwise: [`rotation`] begins a new segment, [`compaction`] drops old ones, and
 //! [`rewriting`] replaces one. Nothing is ever written over bytes that hold a frame. [`sealing`] adds what makes the next opening
@@ -18,6 +19,7 @@ pub use rewriting::{Prepared, Replace, Rewriter};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 use crate::batch::Batch;
@@ -186,44 +188,45 @@ impl Journal {
     /// A refused batch leaves the journal as it was: it is too large, does not fit the positions, or the disk is full
     /// ([`AppendError::NoSpace`], which may be tried again later). Only [`AppendError::Fatal`] is final.
     pub fn append<B: AsRef<[u8]>>(&mut self, batch: &Batch<B>) -> Result<(), AppendError> {
+        self.append_all(slice::from_ref(batch))
+    }
+
+    /// Appends batches that are independent of each other: each is an atomic unit, and a crash before the next [`Journal::sync`] may
+    /// leave any number of them from the first on. They are refused together, and stand in one segment: room for all is made before
+    /// the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::append`]. Where one of them is refused, all are, and the journal is as it was.
+    pub fn append_all<B: AsRef<[u8]>>(&mut self, batches: &[Batch<B>]) -> Result<(), AppendError> {
         match &self.access {
             Access::Write => {}
             Access::ReadOnly => return Err(AppendError::Damaged),
             Access::Failed(fatal) => return Err(fatal.clone().into()),
         }
-        let first = self.check_positions(batch)?;
-        let length = self.check_size(batch)?;
-        if self.active.end + length + RESERVED > self.active.length {
-            self.rotate(length).map_err(|error| match error {
+        let mut held = self.positions.clone();
+        let mut needed = 0;
+        for batch in batches {
+            held = held_after(held, batch)?;
+            needed += self.check_size(batch)?;
+        }
+        if self.active.end + needed + RESERVED > self.active.length && needed > 0 {
+            self.rotate(needed).map_err(|error| match error {
                 JournalError::Fatal(fatal) => AppendError::Fatal(fatal),
-                _ => AppendError::NoSpace { needed: length },
+                _ => AppendError::NoSpace { needed },
             })?;
         }
-        self.put_batch(batch, first, length);
+        for batch in batches {
+            self.put_batch(batch);
+            if self.queued.len() >= QUEUED_MAX {
+                self.write_queued()?;
+            }
+        }
+        // Behind all of them, for room was made for them alone.
         if self.active.end >= self.state_at + STATE_APART {
             self.copy_state_if_room();
         }
-        if self.queued.len() >= QUEUED_MAX {
-            self.write_queued()?;
-        }
         Ok(())
-    }
-
-    /// The position of the batch's first item, if the batch fits the positions held.
-    fn check_positions<B>(&self, batch: &Batch<B>) -> Result<u64, AppendError> {
-        let held = self.positions.clone();
-        let next = match (batch.truncate_from, batch.restart_at) {
-            (None, None) => held.end,
-            (Some(from), None) if held.start <= from && from <= held.end => from,
-            (Some(from), None) => return Err(AppendError::Truncation { from, held }),
-            (None, Some(at)) => at,
-            (Some(_), Some(_)) => return Err(AppendError::TruncatesAndRestarts),
-        };
-        let overflows = next.checked_add(to_u64(batch.items.len())).is_none();
-        if overflows || (!batch.items.is_empty() && batch.first != next) {
-            return Err(AppendError::Position { expected: next, found: batch.first });
-        }
-        Ok(next)
     }
 
     /// Length of the batch's frame in bytes, if it is within the limits.
@@ -235,8 +238,10 @@ impl Journal {
         Ok(length)
     }
 
-    /// Queues the frame of a batch, for which there is room.
-    fn put_batch<B: AsRef<[u8]>>(&mut self, batch: &Batch<B>, first: u64, length: u64) {
+    /// Queues the frame of a batch that fits the positions held, and for which there is room.
+    fn put_batch<B: AsRef<[u8]>>(&mut self, batch: &Batch<B>) {
+        let first = batch.truncate_from.or(batch.restart_at).unwrap_or(self.positions.end);
+        let length = batch_frame_length(batch);
         let count = u32::try_from(batch.items.len()).expect("a batch of less than 4 GiB");
         let sequence = self.next_sequence;
         if batch.truncate_from.is_some() {
@@ -496,6 +501,21 @@ impl Journal {
         let spare = self.spare.as_ref().map_or(0, |spare| spare.length);
         let segments: u64 = self.segments.iter().map(|segment| segment.length).sum();
         self.status.set_bytes_on_disk(segments + spare);
+    }
+}
+
+/// The positions held after a batch, if it fits those held before it.
+fn held_after<B>(held: Range<u64>, batch: &Batch<B>) -> Result<Range<u64>, AppendError> {
+    let (start, first) = match (batch.truncate_from, batch.restart_at) {
+        (None, None) => (held.start, held.end),
+        (Some(from), None) if held.start <= from && from <= held.end => (held.start, from),
+        (Some(from), None) => return Err(AppendError::Truncation { from, held }),
+        (None, Some(at)) => (at, at),
+        (Some(_), Some(_)) => return Err(AppendError::TruncatesAndRestarts),
+    };
+    match first.checked_add(to_u64(batch.items.len())) {
+        Some(end) if batch.items.is_empty() || batch.first == first => Ok(start..end),
+        _ => Err(AppendError::Position { expected: first, found: batch.first }),
     }
 }
 

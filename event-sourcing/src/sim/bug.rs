@@ -38,8 +38,8 @@ bugs! {
     AckBeforeSync "ack-before-sync",
     /// A refusal is answered although the group that it names events of was not written.
     RefusalBeforeDurable "refusal-before-durable",
-    /// A group is written in two frames, wherever they fall.
-    DrainSplitsAppend "drain-splits-append",
+    /// The first frame of a group ends behind the first event, in the middle of its append.
+    FrameSplitsAppend "frame-splits-append",
     /// Ids of events before a restart are not known after it.
     IdsForgottenAtRestart "ids-forgotten-at-restart",
     /// The last append that recovery has found is not taken for the one that is repeated.

@@ -36,6 +36,7 @@ events! {
     Killed "the process was killed",
     CrashedWhileOpening "the power failed while the log was being opened",
     UnknownRecorded "an append without an answer was found recorded",
+    UnknownInPart "of a group without an answer the first appends were found recorded, and not the last",
     UnknownLost "an append without an answer was found lost",
     UnknownRepeated "an append without an answer was repeated",
     Rotated "a segment was complete",

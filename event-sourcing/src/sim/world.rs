@@ -61,8 +61,8 @@ pub(super) struct World {
     store: Handle,
     /// Everything durable.
     model: Model,
-    /// What is durable if the group without an answer is.
-    pending: Option<(Model, Vec<Append>)>,
+    /// The group without an answer, and the time it was staged at. Any number of its appends, from the first on, may be durable.
+    pending: Option<(Timestamp, Vec<Append>)>,
     /// Over the leaves of the model's events.
     chain: Sha256,
     /// What was acknowledged.
@@ -100,6 +100,7 @@ impl World {
         let mut options = JournalStoreOptions::new("store");
         options.id = u128::from(seed) + 1;
         options.segment_size = *draw.of(&[2048, 4096, 4096, 8192]);
+        options.frame_size = *draw.of(&[1, 1, 300, 16 << 10]);
         options.tail_bytes_max = *draw.of(&[0, 2048, 1 << 20]);
         let followers = (0..SUBSCRIBERS).map(|_| Follower::new(&mut draw)).collect();
         let projector = Projector::new(&mut draw);
@@ -267,7 +268,7 @@ impl World {
             Err(AppendError::DiskFull) => self.note(Sometimes::DiskFull),
             Err(_) => {
                 let appends = waiting.iter().map(|(append, _)| append.clone()).collect();
-                self.pending = Some((staged, appends));
+                self.pending = Some((now, appends));
                 return self.restart();
             }
         }

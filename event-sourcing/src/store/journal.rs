@@ -24,7 +24,7 @@
 //!
 //! - Without its index files a log opens as fast as all of it can be read and its index made again: a minute or so for ten million
 //!   events.
-//! - A group of appends is one frame of the journal, and reading one event reads its frame: with many clients, tens of KiB.
+//! - Reading one event from the disk reads and checks its frame, which has some 16 KiB of appends, or a single longer one.
 //! - An id that is new in an old stream is looked for in the index of every segment that the stream is in.
 //! - Versions of the index file are not kept readable: a file of another format is made again.
 //!

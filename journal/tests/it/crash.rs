@@ -56,6 +56,15 @@ fn append(journal: &mut Journal, told: &mut Told, batch: &Batch) -> Result<(), F
     Ok(())
 }
 
+fn append_all(journal: &mut Journal, told: &mut Told, batches: &[Batch]) -> Result<(), Failure> {
+    for batch in batches {
+        let next = told.history.last().unwrap().after(batch);
+        told.history.push(next);
+    }
+    journal.append_all(batches)?;
+    Ok(())
+}
+
 fn sync(journal: &mut Journal, told: &mut Told) -> Result<(), Failure> {
     let batches = told.history.len() - 1;
     journal.sync()?;
@@ -146,8 +155,31 @@ fn sealed_life(disk: &SimDisk, told: &mut Told) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Groups of batches, each of which becomes durable with one sync.
+fn life_in_groups(disk: &SimDisk, told: &mut Told) -> Result<(), Failure> {
+    let (mut journal, _) = open(disk, SEGMENT)?;
+    for round in 0..20_usize {
+        let next = told.history.last().unwrap().next;
+        let batches = [
+            items(next, &[&"x".repeat(40 * round)]),
+            with_state(items(next + 1, &["of", "two"]), &format!("state {round}")),
+            replacing(next + 2, &["replaced"]),
+            items(next + 3, &[]),
+            with_state(items(next + 3, &[&"y".repeat(100)]), "last of a group"),
+        ];
+        append_all(&mut journal, told, &batches)?;
+        sync(&mut journal, told)?;
+        let in_one = journal.segments().last().unwrap().positions.contains(&next);
+        assert!(in_one, "a group begins and ends in one segment");
+    }
+    let batches = told.history.len() - 1;
+    journal.close()?;
+    told.synced = batches;
+    Ok(())
+}
+
 type Life = fn(&SimDisk, &mut Told) -> Result<(), Failure>;
-const LIVES: [Life; 2] = [life, sealed_life];
+const LIVES: [Life; 3] = [life, sealed_life, life_in_groups];
 
 /// Opens what the crash left, checks it, goes on, crashes again, and checks again.
 fn judge(disk: &SimDisk, told: &Told, what: &str) {
@@ -207,6 +239,29 @@ fn a_crash_at_every_call_loses_nothing_that_was_synced() {
             }
         }
     }
+}
+
+#[test]
+fn a_crash_may_leave_the_first_batches_of_a_group_and_none_behind_a_lost_one() {
+    let mut left = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let disk = SimDisk::new(seed);
+        let (mut journal, _) = open(&disk, 64 * 1024).unwrap();
+        let long = "x".repeat(400);
+        let batches = [items(1, &["one", &long]), items(3, &[&long]), items(4, &["four", &long])];
+        let mut told = Told::new();
+        append_all(&mut journal, &mut told, &batches).unwrap();
+        // The write is carried out, and the sync is not.
+        disk.crash_after_calls(1);
+        journal.sync().unwrap_err();
+        drop(journal);
+        disk.crash_with(Survival::Random);
+        judge(&disk, &told, &format!("seed {seed}"));
+        let (journal, _) = open(&disk, 64 * 1024).unwrap();
+        left.insert(journal.positions().end);
+    }
+    // What was judged goes on with two items more.
+    assert_eq!(left.into_iter().collect::<Vec<_>>(), [3, 5, 6, 8]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lattice_journal::{AppendError, Disk as _, Journal, JournalError};
+use lattice_journal::{AppendError, Batch, Disk as _, Journal, JournalError};
 use lattice_sim::SimDisk;
 
 use crate::support::{Model, items, open, options, read_all, segment_path, shown, with_state};
@@ -56,6 +56,55 @@ fn a_full_disk_refuses_appends_and_compaction_brings_them_back() {
     model.apply(&batch);
     let start = journal.positions().start;
     assert_eq!(read_all(&journal.reader()), model.items.split_off(&start));
+}
+
+#[test]
+fn of_batches_appended_together_none_is_taken_where_one_is_refused() {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    let mut model = Model::new();
+    let safe = with_state(items(1, &["safe"]), "state");
+    journal.append_all(std::slice::from_ref(&safe)).unwrap();
+    model.apply(&safe);
+    journal.sync().unwrap();
+
+    let good = with_state(items(2, &["good"]), "another state");
+    let far = items(4, &["far"]);
+    let refused = journal.append_all(&[good.clone(), far]).unwrap_err();
+    assert!(matches!(refused, AppendError::Position { expected: 3, found: 4 }), "{refused}");
+    let back = Batch { truncate_from: Some(9), ..items(9, &["nine"]) };
+    let refused = journal.append_all(&[good.clone(), back]).unwrap_err();
+    assert!(matches!(refused, AppendError::Truncation { from: 9, .. }), "{refused}");
+
+    // A disk with room for the first of two and not for both: neither a frame nor a segment is begun.
+    disk.set_capacity(Some(disk.used()));
+    let long = "x".repeat(usize::try_from(SEGMENT).unwrap());
+    let both = [good.clone(), items(3, &[&long, &long])];
+    let segments = journal.segments();
+    let refused = journal.append_all(&both).unwrap_err();
+    assert!(matches!(refused, AppendError::NoSpace { .. }), "{refused}");
+    assert_eq!((journal.positions(), journal.segments()), (1..2, segments));
+    journal.sync().unwrap();
+    assert_eq!(shown(&journal), model);
+    disk.set_capacity(None);
+    journal.append_all(&both).unwrap();
+    both.iter().for_each(|batch| model.apply(batch));
+    journal.append_all::<Vec<u8>>(&[]).unwrap();
+    journal.sync().unwrap();
+    assert_eq!(shown(&journal), model);
+}
+
+#[test]
+fn a_group_of_batches_is_one_write_and_one_sync() {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open(&disk, SEGMENT).unwrap();
+    let before = disk.counts();
+    let batches: Vec<Batch> = (1..=20).map(|first| items(first, &["item"])).collect();
+    journal.append_all(&batches).unwrap();
+    journal.sync().unwrap();
+    let after = disk.counts();
+    assert_eq!((after.calls - before.calls, after.syncs - before.syncs), (2, 1));
+    assert_eq!(journal.reader().positions(), 1..21);
 }
 
 #[test]

@@ -14,6 +14,10 @@ enum Operation {
         sizes: Vec<usize>,
         state: bool,
     },
+    /// Batches of so many items each, appended together; the first takes back the last item.
+    AppendAll {
+        batches: Vec<Vec<usize>>,
+    },
     /// Truncates this many items from the end, then appends.
     Replace {
         back: u64,
@@ -51,6 +55,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let sizes = || vec(prop_oneof![4 => 0..40_usize, 1 => 100..700_usize], 0..5);
     prop_oneof![
         6 => (sizes(), any::<bool>()).prop_map(|(sizes, state)| Operation::Append { sizes, state }),
+        3 => vec(sizes(), 0..5).prop_map(|batches| Operation::AppendAll { batches }),
         2 => (0..8_u64, sizes()).prop_map(|(back, sizes)| Operation::Replace { back, sizes }),
         1 => (0..30_u64, sizes()).prop_map(|(ahead, sizes)| Operation::Restart { ahead, sizes }),
         3 => Just(Operation::Sync),
@@ -109,7 +114,30 @@ proptest! {
                 journal.append(&batch).unwrap();
                 model.apply(&batch);
             }
+            if let Operation::AppendAll { batches: sizes } = &operation {
+                let taken_back = model.next > journal.positions().start;
+                let mut first = model.next - u64::from(taken_back);
+                let mut truncate_from = taken_back.then_some(first);
+                let mut batches = Vec::new();
+                for sizes in sizes {
+                    let batch = Batch {
+                        truncate_from: truncate_from.take(),
+                        first,
+                        items: items(sizes),
+                        state: (sizes.len() == 1).then(|| bytes(salt, 20)),
+                        ..Batch::default()
+                    };
+                    first += u64::try_from(sizes.len()).unwrap();
+                    model.apply(&batch);
+                    since.push(model.clone());
+                    batches.push(batch);
+                }
+                journal.append_all(&batches).unwrap();
+                prop_assert_eq!(journal.positions().end, model.next);
+                continue;
+            }
             match operation {
+                Operation::AppendAll { .. } => unreachable!("it was carried out"),
                 Operation::Append { .. } | Operation::Replace { .. } | Operation::Restart { .. } => {
                     since.push(model.clone());
                     continue;

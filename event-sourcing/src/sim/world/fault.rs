@@ -173,19 +173,34 @@ impl World {
         self.check_everything()
     }
 
-    /// The group without an answer is there or is not, as a whole.
+    /// Of the group without an answer some appends are there, from the first on, each as a whole.
     fn resolve(&mut self, head: Position) -> Outcome {
-        if let Some((staged, appends)) = self.pending.take() {
+        if let Some((now, appends)) = self.pending.take() {
             // What has no answer is asked for again before long.
             for append in &appends {
                 for _ in 0..3 {
                     self.tried.push(append.clone());
                 }
             }
-            if head == staged.head() && head > self.model.head() {
-                self.note(Sometimes::UnknownRecorded);
+            let before = self.model.head();
+            let mut staged = self.model.clone();
+            let mut left = appends.iter();
+            while staged.head() < head
+                && let Some(append) = left.next()
+            {
+                // What it is answered was looked at when it was staged.
+                drop(staged.append(append, now));
+            }
+            let lacks =
+                left.any(|append| staged.clone().append(append, now).is_ok_and(|it| !it.repeated));
+            if head > before && head == staged.head() {
+                self.note(if lacks {
+                    Sometimes::UnknownInPart
+                } else {
+                    Sometimes::UnknownRecorded
+                });
                 self.accept(staged, &appends);
-            } else if head == self.model.head() {
+            } else if head == before {
                 self.note(Sometimes::UnknownLost);
             }
             if head == self.model.head() && self.draw.chance(60) {

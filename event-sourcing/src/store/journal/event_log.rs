@@ -1,7 +1,8 @@
 //! The store on disk without its threads: a plain struct that one owner drives, and whose every step is a call.
 //!
-//! [`EventLog::stage`] decides about an append and gives its events their places; [`EventLog::commit`] writes everything staged as one
-//! frame of the journal, with one sync, and then shows it to the readers. An answer of `stage`, whether yes or no, must not leave the
+//! [`EventLog::stage`] decides about an append and gives its events their places; [`EventLog::commit`] writes everything staged with
+//! one write and one sync, and then shows it to the readers. What is staged goes into frames of the journal that begin and end with an
+//! append, for reading one event reads its frame: so a crash may leave a prefix of a group, and each of its appends whole. An answer of `stage`, whether yes or no, must not leave the
 //! process before `commit` has returned: until then the events that it is about may still be lost. If `commit` fails, all of them are.
 //!
 //! Everything else can be done on other threads, for it changes no answer: [`EventLog::reader`] reads, [`EventLog::upkeep`] says what
@@ -29,9 +30,9 @@ use super::tail::Tail;
 use super::tasks::{ReloadTask, UpkeepTask};
 use super::verify::Verification;
 use super::view::{Published, Shared, View};
-use crate::append::{Append, AppendError, Committed};
+use crate::append::{Append, AppendError, Committed, IdempotencyKey};
 use crate::error::Failure;
-use crate::event::{Position, Timestamp};
+use crate::event::{Position, Recorded, Timestamp};
 use crate::machine::{Entry, EventMachine, Index};
 use crate::read::ReadError;
 use crate::record;
@@ -52,6 +53,8 @@ pub struct EventLog {
     failed: Option<Failure>,
     /// Bytes that the staged events may need.
     staged_bytes: usize,
+    /// Bytes of records after which a frame ends with the append.
+    frame_size: usize,
     /// A segment has become complete or was rewritten since this was asked for last.
     rotated: bool,
     counts: LogCounts,
@@ -60,7 +63,7 @@ pub struct EventLog {
 /// What a log has done since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounts {
-    /// Frames written, each with one sync.
+    /// Groups of appends written, each with one sync.
     pub commits: u64,
     /// Events in them.
     pub events: u64,
@@ -172,6 +175,7 @@ impl EventLog {
             damage: damage.into(),
             failed,
             staged_bytes: 0,
+            frame_size: options.frame_size,
             rotated: false,
             counts: LogCounts::default(),
         })
@@ -199,7 +203,7 @@ impl EventLog {
         self.staged_bytes
     }
 
-    /// Makes all staged events durable, as one frame with one sync, and shows them to readers. Returns the last durable position.
+    /// Makes all staged events durable, with one write and one sync, and shows them to readers. Returns the last durable position.
     ///
     /// # Errors
     ///
@@ -216,32 +220,14 @@ impl EventLog {
         };
         let first = first.position;
         let mut chain = self.chain.clone().unwrap_or_default();
-        if planted!(ChainOutOfOrder) {
-            let leaves = staged.iter().map(|(event, key)| record::encode(event, key.as_ref()));
-            for item in leaves.rev() {
-                chain.push(&record::leaf_hash(&item));
-            }
-        }
-        let mut completes = false;
-        let mut items = Vec::with_capacity(staged.len());
-        for (recorded, key) in staged {
-            let item = record::encode(recorded, key.as_ref());
-            if !planted!(ChainOutOfOrder) {
-                completes |= chain.push(&record::leaf_hash(&item));
-            }
-            items.push(item);
-        }
-        let state = completes.then(|| chain.state());
-        let mut batch = Batch { first: first.0, items, state, ..Batch::default() };
-        if planted!(DrainSplitsAppend) && batch.items.len() > 1 {
-            let items = batch.items.split_off(1);
-            let rest = Batch { first: first.0 + 1, items, ..Batch::default() };
-            let half = std::mem::replace(&mut batch, rest);
-            if let Err(error) = self.journal.append(&half) {
-                return Err(self.drop_staged(error));
-            }
-        }
-        if let Err(error) = self.journal.append(&batch) {
+        let records = Records::of(staged, self.frame_size, &mut chain);
+        let batches = records.batches(first);
+        let appended = if planted!(FrameSplitsAppend) {
+            batches.iter().try_for_each(|batch| self.journal.append(batch))
+        } else {
+            self.journal.append_all(&batches)
+        };
+        if let Err(error) = appended {
             return Err(self.drop_staged(error));
         }
         if planted!(HeadBeforeDurable) {
@@ -462,6 +448,78 @@ impl EventLog {
         let mut tasks: Vec<UpkeepTask> = seals.map(UpkeepTask::seal).collect();
         tasks.extend(parts.iter().filter(|part| part.wants_file()).filter_map(task));
         tasks
+    }
+}
+
+/// The records of a group of appends, and how they are put into frames.
+struct Records {
+    bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+    frames: Vec<Frame>,
+}
+
+/// Records of whole appends that become one frame.
+struct Frame {
+    /// The first record that is not in it.
+    end: usize,
+    /// If the last leaf of a block is in it, the journal's state from then on.
+    state: Option<Vec<u8>>,
+}
+
+impl Records {
+    /// Encodes staged events, and takes their leaves into the chain. A frame ends with the append that brings it to `frame_size` bytes.
+    fn of(
+        staged: &[(Arc<Recorded>, Option<IdempotencyKey>)],
+        frame_size: usize,
+        chain: &mut Chain,
+    ) -> Self {
+        let mut records =
+            Self { bytes: Vec::new(), ends: Vec::with_capacity(staged.len()), frames: Vec::new() };
+        let (mut begins, mut completes) = (0, false);
+        for (recorded, key) in staged {
+            let whole = recorded.place.index == 0 && records.bytes.len() - begins >= frame_size;
+            let torn = planted!(FrameSplitsAppend) && records.ends.len() == 1;
+            if (whole || torn) && !records.ends.is_empty() {
+                records.end_frame(std::mem::take(&mut completes), chain);
+                begins = records.bytes.len();
+            }
+            let start = records.bytes.len();
+            record::encode_into(&mut records.bytes, recorded, key.as_ref());
+            records.ends.push(records.bytes.len());
+            if !planted!(ChainOutOfOrder) {
+                completes |= chain.push(&record::leaf_hash(&records.bytes[start..]));
+            }
+        }
+        records.end_frame(completes, chain);
+        if planted!(ChainOutOfOrder) {
+            for item in records.items(0..records.ends.len()).into_iter().rev() {
+                chain.push(&record::leaf_hash(item));
+            }
+        }
+        records
+    }
+
+    fn end_frame(&mut self, completes: bool, chain: &Chain) {
+        let state = completes.then(|| chain.state());
+        self.frames.push(Frame { end: self.ends.len(), state });
+    }
+
+    fn items(&self, places: Range<usize>) -> Vec<&[u8]> {
+        let start = |place: usize| place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        places.map(|place| &self.bytes[start(place)..self.ends[place]]).collect()
+    }
+
+    /// One batch for each frame. The first record is of the event at `first`.
+    fn batches(&self, first: Position) -> Vec<Batch<&[u8]>> {
+        let mut begin = 0;
+        let batch = |Frame { end, state }: &Frame| {
+            let places = begin..*end;
+            begin = *end;
+            let first = first.0 + u64::try_from(places.start).expect("a count");
+            Batch { first, items: self.items(places), state: state.clone(), ..Batch::default() }
+        };
+        self.frames.iter().map(batch).collect()
     }
 }
 

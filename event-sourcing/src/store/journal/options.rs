@@ -23,6 +23,9 @@ pub struct JournalStoreOptions {
     pub queue_bytes_max: usize,
     /// Bytes of events after which a group of appends is written, even if more wait.
     pub group_size_max: usize,
+    /// Bytes of events after which a frame of the journal ends with the append that brought it there. Reading one event reads its frame,
+    /// and each frame takes about a hundred bytes more.
+    pub frame_size: usize,
     /// Bytes of the last events that are held in memory.
     pub tail_bytes_max: usize,
     /// Length of a segment in bytes. Each has an index of its own: the fewer there are the faster is what is not there found to be
@@ -42,7 +45,7 @@ pub struct JournalStoreOptions {
 }
 
 impl JournalStoreOptions {
-    /// The usual values: segments of 32 MiB, 64 MiB of waiting appends, groups of 8 MiB, the last 32 MiB of events in memory, two
+    /// The usual values: segments of 32 MiB, 64 MiB of waiting appends, groups of 8 MiB, frames of 16 KiB, the last 32 MiB of events in memory, two
     /// reading threads, space taken back every ten minutes at 16 MiB a second.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
@@ -52,6 +55,7 @@ impl JournalStoreOptions {
             limits: Limits::default(),
             queue_bytes_max: 64 * MIB,
             group_size_max: 8 * MIB,
+            frame_size: 16 << 10,
             tail_bytes_max: 32 * MIB,
             segment_size: 32 << 20,
             reader_threads: 2,
@@ -72,6 +76,7 @@ impl JournalStoreOptions {
         within("the largest append", self.limits.append_size_max, 1, 256 * MIB, "256 MiB")?;
         within("the most events of an append", self.limits.events_max, 1, 65_536, "1 to 65,536")?;
         within("the size of a group", self.group_size_max, 1, 256 * MIB, "1 byte to 256 MiB")?;
+        within("the size of a frame", self.frame_size, 1, 256 * MIB, "1 byte to 256 MiB")?;
         within("the number of reading threads", self.reader_threads, 1, 1024, "1 to 1,024")?;
         let segment = usize::try_from(self.segment_size).unwrap_or(usize::MAX);
         // Places in an index file have 32 bits, and the index of a segment of small labels is four times as long as the segment.
