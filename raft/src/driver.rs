@@ -22,7 +22,8 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::effects::{FatalError, Rejection};
+use crate::effects::{FatalError, OrderError, Rejection};
+use crate::membership::ConfChange;
 use crate::replica::ProposalError;
 use crate::state_machine::{BoxError, DurableStateMachine};
 use crate::transport::Transport;
@@ -154,6 +155,14 @@ enum Command {
     Read {
         reply: oneshot::Sender<Result<(), ReadError>>,
     },
+    ChangeMembership {
+        change: ConfChange,
+        reply: oneshot::Sender<Result<(), OrderError>>,
+    },
+    TransferLeader {
+        to: Option<NodeId>,
+        reply: oneshot::Sender<Result<(), OrderError>>,
+    },
     Snapshot {
         reply: oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>,
     },
@@ -253,6 +262,34 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
         answer.await.unwrap_or(Err(SnapshotRequestError::Stopped))
     }
 
+    /// Changes the members, and waits until that is committed and no membership in between is in force any more. On the leader only.
+    /// [`Status::membership`] says who the members are, and which id the next one may have.
+    ///
+    /// A caller that gives up waiting does not stop the change; [`ConfChange::Cancel`] takes back one that cannot be committed.
+    ///
+    /// # Errors
+    ///
+    /// See [`OrderError`]; after [`OrderError::Unknown`] the members tell what became of it.
+    pub async fn change_membership(&self, change: ConfChange) -> Result<(), OrderError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::ChangeMembership { change, reply }).await;
+        sent.or(Err(OrderError::Stopped))?;
+        answer.await.unwrap_or(Err(OrderError::Unknown))
+    }
+
+    /// Hands leadership over to a voter, or to whichever is most up to date if `to` is `None`, and waits until this node leads no more: within an
+    /// election timeout. On the leader only; proposals are refused meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// See [`OrderError`]; this node then leads on, or never did.
+    pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<(), OrderError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::TransferLeader { to, reply }).await;
+        sent.or(Err(OrderError::Stopped))?;
+        answer.await.unwrap_or(Err(OrderError::Stopped))
+    }
+
     /// Stops the node and closes its log. Bounded in time: what is still under way after some seconds is left behind, as a crash would.
     pub async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
@@ -311,6 +348,10 @@ impl From<ProposalError> for ProposeError {
     fn from(error: ProposalError) -> Self {
         match error {
             ProposalError::Rejected(Rejection::NotLeader { leader }) => Self::NotLeader { leader },
+            // Who asks there may have to wait a little.
+            ProposalError::Rejected(Rejection::Transferring { to }) => {
+                Self::NotLeader { leader: Some(to) }
+            }
             ProposalError::Rejected(Rejection::Overloaded) => Self::Overloaded,
             ProposalError::Rejected(Rejection::TooLarge { size, limit }) => {
                 Self::TooLarge { size, limit }

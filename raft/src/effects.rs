@@ -11,8 +11,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use thiserror::Error;
 
-use crate::membership::Membership;
+use crate::membership::{ChangeError, Membership};
 use crate::message::{Envelope, ReadId};
 use crate::raft_node::Role;
 use crate::trace::TraceEvent;
@@ -52,6 +53,11 @@ pub enum Rejection {
         /// Whom to ask instead.
         leader: Option<NodeId>,
     },
+    /// The leader is about to hand over to `to`.
+    Transferring {
+        /// Whom to ask instead, soon.
+        to: NodeId,
+    },
     /// The leader holds as many uncommitted bytes as it may.
     Overloaded,
     /// The command is larger than the limit.
@@ -61,6 +67,62 @@ pub enum Rejection {
         /// The limit in bytes.
         limit: usize,
     },
+}
+
+/// Why an operator's order, a change of the members or a transfer of leadership, was not carried out.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OrderError {
+    /// This node does not lead; `leader` does, if known.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Whom to ask instead.
+        leader: Option<NodeId>,
+    },
+    /// The leader is about to hand over.
+    #[error("leadership is being transferred to {to}")]
+    Transferring {
+        /// To whom.
+        to: NodeId,
+    },
+    /// The leader has not committed anything in its term yet. Ask again soon.
+    #[error("the leader has not committed an entry of its term yet")]
+    TermNotCommitted,
+    /// Changes are made one after the other, and the one before is not committed.
+    #[error("another change of the members is under way")]
+    ChangeInProgress,
+    /// Only a change that is not committed can be taken back.
+    #[error("no change of voters is under way that could be taken back")]
+    NothingToCancel,
+    /// The change does not make sense.
+    #[error("{0}")]
+    Change(#[from] ChangeError),
+    /// It would hold up commitment, or an election, until it has caught up.
+    #[error("{0} is not in sync with the leader, or has not been heard from lately")]
+    NotInSync(NodeId),
+    /// A majority of the voters that there would be has not been heard from lately.
+    #[error(
+        "the cluster would lose its quorum: too many of the voters that would be left are not reachable"
+    )]
+    WouldLoseQuorum,
+    /// Only a voter can lead.
+    #[error("{0} is not a voter")]
+    NotVoter(NodeId),
+    /// Nobody else could lead.
+    #[error("no other voter is in sync with the leader")]
+    NobodyToLead,
+    /// The leader goes on leading: nobody has taken over within an election timeout.
+    #[error("nobody has taken over in time; the leader leads on")]
+    TransferTimedOut,
+    /// Another leader's entry took the place of the change. It has no effect.
+    #[error("another leader's entry took the place of the change")]
+    Superseded,
+    /// It may or may not be carried out; the members tell.
+    #[error("outcome unknown: the change may or may not be made")]
+    Unknown,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
 }
 
 /// An error after which the node must not go on.
@@ -132,6 +194,26 @@ pub enum Effect {
         id: ProposalId,
         /// Why.
         reason: Rejection,
+    },
+    /// The change of the members that an operator ordered is in the log: done when this entry is committed. Said again, with the entry that
+    /// leaves the joint membership, when the joint one is committed.
+    Ordered {
+        /// The order.
+        id: ProposalId,
+        /// Its entry.
+        entry: EntryId,
+    },
+    /// Leadership was handed over as ordered: the other was told to campaign, and this node leads no more.
+    OrderDone {
+        /// The order.
+        id: ProposalId,
+    },
+    /// An operator's order is not carried out, or nobody here can tell any more.
+    OrderFailed {
+        /// The order.
+        id: ProposalId,
+        /// Why.
+        error: OrderError,
     },
     /// The read may be served once `index` is applied.
     ReadReady {

@@ -70,6 +70,8 @@ pub enum Message {
     Vote {
         /// The last entry of the candidate's log.
         last: EntryId,
+        /// The leader itself has asked for this election ([`Message::TimeoutNow`]): that it is alive is no objection.
+        transfer: bool,
     },
     /// Answer to [`Message::Vote`], in the envelope's term.
     VoteReply {
@@ -141,6 +143,10 @@ pub enum Message {
         /// The snapshot is whole, verified and in force: the follower's log now begins after it.
         installed: bool,
     },
+    /// The leader to a voter that has its whole log: campaign now (thesis §3.10).
+    TimeoutNow,
+    /// You are no member of the cluster, and never will be again under this id: that is committed.
+    Removed,
     /// You are not who the cluster knows under your name: your id is bound to another data directory.
     WrongStore {
         /// The directory the id is bound to.

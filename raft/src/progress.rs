@@ -39,6 +39,16 @@ struct Inflight {
     sent: Duration,
 }
 
+/// How well a follower keeps up (thesis §4.2.1): rounds in which it gets what the leader had when the round began. One that needs
+/// no longer than an election timeout for a round does not hold up commitment for longer than an election would.
+#[derive(Clone, Copy, Debug, Default)]
+struct CatchUp {
+    /// The end of the round under way, and when it began.
+    round: Option<(LogIndex, Duration)>,
+    /// The last round was short enough.
+    is_quick: bool,
+}
+
 /// What a leader knows of one follower.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -56,6 +66,7 @@ pub struct Progress {
     pub told_commit: LogIndex,
     /// Entries for it are being read from the log store.
     pub is_reading: bool,
+    catch_up: CatchUp,
     inflight: VecDeque<Inflight>,
     inflight_bytes: usize,
 }
@@ -72,6 +83,7 @@ impl Progress {
             round: 0,
             told_commit: LogIndex::ZERO,
             is_reading: false,
+            catch_up: CatchUp::default(),
             inflight: VecDeque::new(),
             inflight_bytes: 0,
         }
@@ -107,6 +119,35 @@ impl Progress {
         self.matched = self.matched.max(matched);
         self.next = self.next.max(self.matched.next());
         is_news
+    }
+
+    /// Notes how well the follower keeps up, after an acknowledgement: `last` is the leader's last entry, and a round is quick if it takes
+    /// no longer than `within`.
+    pub fn note_round(&mut self, last: LogIndex, now: Duration, within: Duration) {
+        let CatchUp { round, is_quick } = &mut self.catch_up;
+        if self.matched >= last {
+            (*round, *is_quick) = (None, true);
+            return;
+        }
+        match *round {
+            Some((target, begun)) if self.matched >= target => {
+                *is_quick = now <= begun + within;
+                *round = Some((last, now));
+            }
+            Some(_) => {}
+            None => *round = Some((last, now)),
+        }
+    }
+
+    /// Whether the follower keeps up: it streams, its last round was quick, the one under way is not late, and it was heard from
+    /// within the time a round may take.
+    #[must_use]
+    pub fn is_in_sync(&self, now: Duration, within: Duration) -> bool {
+        let CatchUp { round, is_quick } = self.catch_up;
+        self.state == ProgressState::Replicate
+            && is_quick
+            && round.is_none_or(|(_, begun)| now <= begun + within)
+            && now < self.contact + within
     }
 
     /// Goes back to looking for the place where the logs part, from `next` on, but never below what is known to agree.
@@ -147,6 +188,8 @@ impl Progress {
             round,
             told_commit,
             is_reading,
+            // Matters to orders of operators only, which the check does not give.
+            catch_up: _,
             inflight,
             inflight_bytes: _,
         } = self;
@@ -221,6 +264,29 @@ mod tests {
         assert!(progress.accepted(index(15)));
         assert!(!progress.accepted(index(12)));
         assert_eq!((progress.matched, progress.next), (index(15), index(16)));
+    }
+
+    #[test]
+    fn a_follower_is_in_sync_when_it_gets_what_there_was_within_the_time() {
+        let ms = Duration::from_millis;
+        let within = ms(100);
+        let mut progress = replicating(10);
+        assert!(!progress.is_in_sync(ms(0), within), "nothing was measured yet");
+        progress.note_round(index(50), ms(0), within);
+        assert!(!progress.is_in_sync(ms(10), within), "the first round is under way");
+        progress.contact = ms(150);
+        progress.accepted(index(50));
+        progress.note_round(index(90), ms(150), within);
+        assert!(!progress.is_in_sync(ms(150), within), "it took 150 ms");
+        progress.accepted(index(90));
+        progress.note_round(index(120), ms(200), within);
+        assert!(progress.is_in_sync(ms(200), within), "it took 50 ms");
+        assert!(!progress.is_in_sync(ms(250), within), "silent for 100 ms");
+        progress.contact = ms(301);
+        assert!(!progress.is_in_sync(ms(301), within), "the third round is late");
+        progress.accepted(index(120));
+        progress.note_round(index(120), ms(301), within);
+        assert!(progress.is_in_sync(ms(301), within), "it has everything");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! - `replication`: appending, rejecting, the commit rule (Raft §5.3, §5.4.2)
 //! - `read`: linearizable reads through rounds of heartbeats (thesis §6.4)
 //! - `snapshot`: building, sending, installing, compacting (Raft §7)
-//! - `membership`: who the members are, and which data directory each is bound to
+//! - `membership`: who the members are, how they change, and which data directory each is bound to
+//! - `transfer`: handing leadership over (thesis §3.10)
 //!
 //! The methods come in four kinds: getters; the input [`RaftNode::step`], which takes commands and messages alike as an [`Event`];
 //! [`RaftNode::next_deadline`], which says when the node wants `Event::Timeout`; and outputs, which are the [`Effects`].
@@ -30,7 +31,7 @@ use thiserror::Error;
 
 use crate::effects::{Effect, Effects, FatalError, IoToken, PersistBatch, ProposalId};
 use crate::log::Log;
-use crate::membership::Membership;
+use crate::membership::{ConfChange, Membership};
 use crate::message::{Envelope, Message, ReadId};
 use crate::progress::Progress;
 use crate::storage::RecoveredState;
@@ -47,6 +48,7 @@ mod membership;
 mod read;
 mod replication;
 mod snapshot;
+mod transfer;
 
 pub use config::Config;
 use election::Ballot;
@@ -54,6 +56,7 @@ use membership::MembershipHistory;
 use read::ReadQueue;
 use replication::{OwnDisk, Uncommitted};
 use snapshot::Compaction;
+use transfer::Transfer;
 
 /// What a node is at the moment (Raft §5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +118,11 @@ pub enum Event {
     Propose(Vec<Proposal>),
     /// A client wants a linearizable read.
     ReadIndex(ReadId),
+    /// An operator wants other members. Answered with `Effect::Ordered` or `Effect::OrderFailed`.
+    ChangeMembership(ProposalId, ConfChange),
+    /// An operator wants another leader: this voter, or whichever is most up to date. Answered with `Effect::OrderDone` or
+    /// `Effect::OrderFailed`.
+    TransferLeader(ProposalId, Option<NodeId>),
     /// The write with this token, and all before it, are durable.
     Persisted(IoToken),
     /// A write failed. The node stops.
@@ -163,8 +171,15 @@ struct Leader {
     uncommitted: Uncommitted,
     reads: ReadQueue,
     own_disk: OwnDisk,
-    /// Founders that have spoken up and are not bound to their directories yet.
+    /// Members that have spoken up and are not bound to their directories yet.
     unbound: BTreeMap<NodeId, StoreId>,
+    /// Who waits for the change of voters that is under way.
+    change: Option<ProposalId>,
+    /// Who is to be told that it is no member any more, once that is committed.
+    leaving: Vec<NodeId>,
+    transfer: Option<Transfer>,
+    /// Somebody was told to campaign in spite of us: no lease holds any more in this term.
+    has_sent_timeout_now: bool,
 }
 
 /// What a role keeps.
@@ -206,6 +221,8 @@ pub struct RaftNode {
     compaction: Option<Compaction>,
     /// A piece of a snapshot is being written.
     is_writing_snapshot: bool,
+    /// We are no member any more, and never will be again: that is committed.
+    is_removed: bool,
     is_stopped: bool,
 }
 
@@ -257,9 +274,11 @@ impl RaftNode {
             restoring: None,
             compaction: None,
             is_writing_snapshot: false,
+            is_removed: false,
             is_stopped: false,
             config,
         };
+        node.is_removed = node.knows_removal_of(node.config.id);
         node.reset_election_deadline();
         Ok(node)
     }
@@ -276,6 +295,7 @@ impl RaftNode {
             )));
         }
         (self.commit, self.applying, self.applied) = (applied.index, applied.index, applied.index);
+        self.is_removed = self.knows_removal_of(self.config.id);
         Ok(())
     }
 
@@ -378,6 +398,30 @@ impl RaftNode {
         }
     }
 
+    /// Whether this node was removed from the cluster, which is committed. It stays quiet for ever: the process may end.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.is_removed
+    }
+
+    /// Whom this node, which leads, is handing over to.
+    #[must_use]
+    pub fn transfer_target(&self) -> Option<NodeId> {
+        match &self.role {
+            RoleState::Leader(leader) => leader.transfer.as_ref().map(|transfer| transfer.to),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                None
+            }
+        }
+    }
+
+    /// Whether this node leads and has told another to campaign in spite of it. It may be deposed at any moment without any
+    /// timeout: it must not serve reads from a lease for the rest of its term (case 26).
+    #[must_use]
+    pub fn has_sent_timeout_now(&self) -> bool {
+        matches!(&self.role, RoleState::Leader(leader) if leader.has_sent_timeout_now)
+    }
+
     /// When the node wants `Event::Timeout`; `None` once it has stopped.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -406,6 +450,8 @@ impl RaftNode {
             Event::Receive(envelope) => self.handle_envelope(envelope),
             Event::Propose(proposals) => self.handle_proposals(proposals),
             Event::ReadIndex(id) => self.handle_read_index(id),
+            Event::ChangeMembership(id, change) => self.handle_change(id, &change),
+            Event::TransferLeader(id, to) => self.handle_transfer(id, to),
             Event::Persisted(token) => self.handle_persisted(token),
             Event::PersistFailed(cause) => self.stop(FatalError::Storage(cause)),
             Event::Applied(index) => self.applied = self.applied.max(index),
@@ -441,6 +487,15 @@ impl RaftNode {
         }
         if let Message::WrongStore { bound } = envelope.message {
             return self.handle_wrong_store(bound);
+        }
+        if envelope.message == Message::Removed {
+            return self.removed();
+        }
+        let is_campaign =
+            matches!(envelope.message, Message::Vote { .. } | Message::PreVote { .. });
+        if is_campaign && self.knows_removal_of(from) {
+            self.send(from, Message::Removed, None);
+            return self.trace(TraceEvent::Dropped { from, reason: "removed from the cluster" });
         }
         if self.membership().is_impostor(from, store) {
             let bound = self.membership().store_of(from).expect("an impostor's id is bound");
@@ -482,7 +537,8 @@ impl RaftNode {
     fn accept_later_term(&mut self, envelope: &Envelope) -> bool {
         let is_campaign =
             matches!(envelope.message, Message::Vote { .. } | Message::PreVote { .. });
-        let is_leaders_own = self.leader() == Some(envelope.from);
+        let is_leaders_own = self.leader() == Some(envelope.from)
+            || matches!(envelope.message, Message::Vote { transfer: true, .. });
         // A node that hears from its leader is not drawn into an election by one that does not (thesis §4.2.3).
         if is_campaign && !is_leaders_own && self.is_leader_in_contact() {
             let reason = "a leader was heard from less than an election timeout ago";
@@ -490,9 +546,10 @@ impl RaftNode {
             return false;
         }
         let leader = match &envelope.message {
-            Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotChunk { .. } => {
-                Some(envelope.from)
-            }
+            Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::SnapshotChunk { .. }
+            | Message::TimeoutNow => Some(envelope.from),
             _ => None,
         };
         self.become_follower(envelope.term, leader);
@@ -521,6 +578,8 @@ impl RaftNode {
             | Message::HeartbeatReply { .. }
             | Message::ReadIndexReply { .. }
             | Message::SnapshotAck { .. }
+            | Message::TimeoutNow
+            | Message::Removed
             | Message::WrongStore { .. } => {}
         }
     }
@@ -531,7 +590,7 @@ impl RaftNode {
             Message::PreVoteReply { term, granted } => {
                 self.handle_pre_vote_reply(from, store, term, granted);
             }
-            Message::Vote { last } => self.handle_vote(from, last),
+            Message::Vote { last, transfer } => self.handle_vote(from, last, transfer),
             Message::VoteReply { granted } => self.handle_vote_reply(from, store, granted),
             Message::Append { previous, entries, commit } => {
                 self.handle_append(from, previous, entries, commit);
@@ -550,7 +609,10 @@ impl RaftNode {
             Message::SnapshotAck { last, offset, installed } => {
                 self.handle_snapshot_ack(from, store, last, offset, installed);
             }
-            Message::WrongStore { .. } => unreachable!("answered before the term is looked at"),
+            Message::TimeoutNow => self.handle_timeout_now(from),
+            Message::WrongStore { .. } | Message::Removed => {
+                unreachable!("answered before the term is looked at")
+            }
         }
     }
 
@@ -559,9 +621,10 @@ impl RaftNode {
     /// Follows `leader`, if it is known, in `term`.
     fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.term(), "terms never fall: {term} after {}", self.term());
-        let mut unanswered = None;
+        let (mut unanswered, mut transfer) = (None, None);
         if let RoleState::Leader(state) = &mut self.role {
             unanswered = Some(std::mem::take(&mut state.reads));
+            transfer = state.transfer.take();
         }
         let was_leading_or_asking = self.role() != Role::Follower;
         let changed = term > self.term() || was_leading_or_asking || self.leader() != leader;
@@ -571,6 +634,9 @@ impl RaftNode {
         self.role = RoleState::Follower { leader };
         if let Some(reads) = unanswered {
             self.fail_reads(reads);
+        }
+        if let Some(transfer) = transfer {
+            self.transfer_ended(transfer);
         }
         if was_leading_or_asking {
             self.reset_election_deadline();

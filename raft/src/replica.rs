@@ -9,6 +9,8 @@
 //! - **Proposals** are answered when the entry at their place is applied: with the machine's reply if it is theirs, with
 //!   [`ProposalError::Superseded`] if another term's entry took the place, which means that it never takes effect. If a snapshot
 //!   took the place, nobody can tell: [`ProposalError::Unknown`].
+//! - **Orders** of an operator, changes of the members and transfers of leadership, are answered when the entry that ends the change
+//!   is applied here, or when the node says that it has handed over.
 //! - **Reads** that arrive while one is being confirmed wait and share the next confirmation. An unanswered one is asked again under a
 //!   new [`ReadId`](crate::message::ReadId); one that is too old is given up.
 //! - **Applying** goes in runs of bounded size, one at a time, so that a slow machine holds little memory and new proposals
@@ -21,16 +23,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::effects::{Effect, Effects, FatalError, IoToken, PersistBatch, ProposalId, Rejection};
-use crate::membership::Membership;
+use crate::effects::{
+    Effect, Effects, FatalError, IoToken, OrderError, PersistBatch, ProposalId, Rejection,
+};
+use crate::membership::{ConfChange, Membership};
 use crate::message::Envelope;
 use crate::raft_node::{Event, Proposal, RaftNode, Role};
 use crate::state_machine::Reply;
 use crate::trace::TraceEvent;
 use crate::types::{Entry, EntryId, LogIndex, NodeId, SnapshotMeta, Term};
 
+mod orders;
 mod reads;
 
+use orders::Orders;
 use reads::Reads;
 
 /// The caller's name for a read, unique while the node runs.
@@ -90,6 +96,10 @@ pub enum Input {
         /// When to give up.
         deadline: Duration,
     },
+    /// An operator wants other members; answered with [`Output::OrderDone`].
+    ChangeMembership(ProposalId, ConfChange),
+    /// An operator wants another leader, or any other if it is `None`; answered with [`Output::OrderDone`].
+    TransferLeader(ProposalId, Option<NodeId>),
     /// The log store's room for more.
     LowSpace(bool),
     /// The write with this token, and all before it, are durable.
@@ -240,6 +250,13 @@ pub enum Output {
         /// Where it stands in the log and the machine's reply, or why there is none.
         result: Result<(EntryId, Reply), ProposalError>,
     },
+    /// An operator's order was carried out, or not.
+    OrderDone {
+        /// Which order.
+        id: ProposalId,
+        /// How it ended.
+        result: Result<(), OrderError>,
+    },
     /// A read may be served by the state machine as it is now.
     ReadReady(RequestId),
     /// A read could not be confirmed in time, or too many wait.
@@ -272,6 +289,7 @@ pub struct Replica {
     held: VecDeque<(IoToken, Envelope)>,
     /// Who waits for which place in the log.
     proposals: BTreeMap<LogIndex, (Term, ProposalId)>,
+    orders: Orders,
     reads: Reads,
     /// Committed entries not given out yet.
     to_apply: Option<RangeInclusive<LogIndex>>,
@@ -304,6 +322,7 @@ impl Replica {
             effects: Effects::new(),
             held: VecDeque::new(),
             proposals: BTreeMap::new(),
+            orders: Orders::default(),
             reads: Reads::default(),
             to_apply: None,
             given: start,
@@ -363,6 +382,10 @@ impl Replica {
             Input::Receive(envelope) => self.step(now, Event::Receive(envelope), out),
             Input::Propose(requests) => self.propose(now, requests, out),
             Input::Read { requests, deadline } => self.queue_reads(requests, deadline, out),
+            Input::ChangeMembership(id, change) => {
+                self.step(now, Event::ChangeMembership(id, change), out);
+            }
+            Input::TransferLeader(id, to) => self.step(now, Event::TransferLeader(id, to), out),
             Input::LowSpace(is_low) => self.is_low_on_space = is_low,
             Input::Persisted(token) => self.step(now, Event::Persisted(token), out),
             Input::PersistFailed { token, error } => self.persist_failed(now, token, error, out),
@@ -421,6 +444,12 @@ impl Replica {
             Effect::Rejected { id, reason } => {
                 out.push(Output::Answer { id, result: Err(ProposalError::Rejected(reason)) });
             }
+            Effect::Ordered { id, entry } => self.orders.waits(id, entry),
+            Effect::OrderDone { id } => out.push(Output::OrderDone { id, result: Ok(()) }),
+            Effect::OrderFailed { id, error } => {
+                self.orders.forget(id);
+                out.push(Output::OrderDone { id, result: Err(error) });
+            }
             Effect::ReadReady { id, index } => self.read_confirmed(id, index, out),
             Effect::ReadFailed { id, .. } => self.read_unconfirmed(now, id),
             Effect::ReadEntries { to, from, through, bytes_max } => {
@@ -444,7 +473,12 @@ impl Replica {
                 out.push(Output::StatusChanged);
             }
             Effect::MembershipChanged(_) => out.push(Output::StatusChanged),
-            Effect::Trace(event) => out.push(Output::Trace(event)),
+            Effect::Trace(event) => {
+                if event == TraceEvent::Removed {
+                    out.push(Output::StatusChanged);
+                }
+                out.push(Output::Trace(event));
+            }
             Effect::Fatal(error) => self.stop(error, out),
         }
     }
@@ -478,6 +512,7 @@ impl Replica {
         for (_, (_, id)) in std::mem::take(&mut self.proposals) {
             out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
         }
+        self.orders.give_up(LogIndex::ZERO, out);
         for request in std::mem::take(&mut self.reads).into_unanswered() {
             out.push(Output::ReadFailed { request, leader: None });
         }
@@ -543,6 +578,7 @@ impl Replica {
             let (_, id) = entry.remove();
             out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
         }
+        self.orders.give_up(last, out);
     }
 
     // Applying.
@@ -610,6 +646,7 @@ impl Replica {
     /// The machine has reached `last`: reads that waited for it may be served.
     fn moved_on(&mut self, now: Duration, last: EntryId, out: &mut Vec<Output>) {
         self.applied = last;
+        self.orders.applied(last.index, |index| self.node.log().term_at(index), out);
         while let Some(group) = self.reads.pop_servable(last.index) {
             out.extend(group.into_iter().map(|(request, _)| Output::ReadReady(request)));
         }

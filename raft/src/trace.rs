@@ -118,4 +118,35 @@ pub enum TraceEvent {
         /// Why it was dropped.
         reason: &'static str,
     },
+    /// The members from this entry of the leader's on are others.
+    MembershipProposed {
+        /// The entry.
+        entry: EntryId,
+        /// Whether voters change: the membership stands between two sets of them.
+        is_joint: bool,
+    },
+    /// A leader took back a change of voters that was not committed.
+    ChangeTakenBack {
+        /// The entry that does so.
+        entry: EntryId,
+    },
+    /// A leader waits until this voter has everything, to hand over to it.
+    TransferStarted {
+        /// To whom.
+        to: NodeId,
+    },
+    /// A leader has told a voter to campaign at once.
+    TimeoutNowSent {
+        /// Whom.
+        to: NodeId,
+        /// The last entry of the leader's log, which the other has acknowledged.
+        last: EntryId,
+    },
+    /// Nobody has taken over in time: the leader leads on.
+    TransferTimedOut {
+        /// Who was to take over.
+        to: NodeId,
+    },
+    /// This node is no member of the cluster any more, and never will be again under its id. It stays quiet.
+    Removed,
 }

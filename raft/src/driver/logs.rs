@@ -82,6 +82,25 @@ impl Logs {
             TraceEvent::Dropped { from, reason } => {
                 debug!(target: target!(), %node, "Dropped a message from {from}: {reason}");
             }
+            TraceEvent::MembershipProposed { entry, is_joint } => {
+                let change = if *is_joint { "a change of voters" } else { "members" };
+                info!(target: target!(), %node, "Proposing {change} as {entry}");
+            }
+            TraceEvent::ChangeTakenBack { entry } => {
+                warn!(target: target!(), %node, "Taking back the change of voters with {entry}");
+            }
+            TraceEvent::TransferStarted { to } => {
+                info!(target: target!(), %node, "Transferring leadership to {to}");
+            }
+            TraceEvent::TimeoutNowSent { to, .. } => {
+                info!(target: target!(), %node, "Asked {to} to campaign");
+            }
+            TraceEvent::TransferTimedOut { to } => {
+                warn!(target: target!(), %node, "{to} has not taken over in time, leading on");
+            }
+            TraceEvent::Removed => {
+                warn!(target: target!(), %node, "Removed from the cluster: this node takes no part in it any more");
+            }
         }
     }
 

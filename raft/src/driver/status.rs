@@ -35,6 +35,10 @@ pub struct Status {
     pub snapshot: Option<EntryId>,
     /// The members as of the last entry.
     pub membership: Membership,
+    /// This node is no member any more, and never will be again under its id: it stays quiet, and its process may end.
+    pub is_removed: bool,
+    /// Whom this node, which leads, is handing over to.
+    pub transferring_to: Option<NodeId>,
     /// What a leader knows of the others; empty elsewhere.
     pub peers: Vec<PeerStatus>,
     /// New commands are refused for want of disk space.
@@ -60,6 +64,8 @@ pub struct PeerStatus {
     pub silence: Duration,
     /// It is being sent a snapshot.
     pub is_receiving_snapshot: bool,
+    /// It keeps up: a learner could be promoted now, a voter could take over.
+    pub is_in_sync: bool,
 }
 
 /// What happened since the node started.
@@ -127,6 +133,7 @@ impl Status {
                 matched: progress.matched,
                 is_reachable: silence < silence_max,
                 silence,
+                is_in_sync: progress.is_in_sync(now, silence_max),
                 is_receiving_snapshot: matches!(progress.state, ProgressState::Snapshot { .. }),
             }
         });
@@ -142,6 +149,8 @@ impl Status {
             first: log.base().index.next(),
             snapshot: log.snapshot().map(|meta| meta.last),
             membership: node.membership().clone(),
+            is_removed: node.is_removed(),
+            transferring_to: node.transfer_target(),
             peers: peers.collect(),
             low_space: replica.is_low_on_space(),
             is_stopped: false,

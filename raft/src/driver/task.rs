@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::{oneshot, watch};
 
-use crate::effects::{FatalError, IoToken, ProposalId};
+use crate::effects::{FatalError, IoToken, OrderError, ProposalId};
 use crate::message::Envelope;
 use crate::raft_node::Proposal;
 use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome};
@@ -101,6 +101,7 @@ pub(super) struct Task {
     outputs: Vec<Output>,
     next_id: u64,
     proposals: Waiters<ProposalId, Result<Applied, ProposeError>>,
+    orders: Waiters<ProposalId, Result<(), OrderError>>,
     reads: Waiters<RequestId, Result<(), ReadError>>,
     snapshots: Vec<oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>>,
     /// The machine has said that it takes snapshots, or has not been asked.
@@ -139,6 +140,7 @@ impl Task {
             outputs: Vec::new(),
             next_id: 0,
             proposals: Waiters::new(),
+            orders: Waiters::new(),
             reads: Waiters::new(),
             snapshots: Vec::new(),
             has_snapshots: true,
@@ -243,6 +245,16 @@ impl Task {
                     self.reads.insert(request, reply);
                     reads.push(request);
                 }
+                Command::ChangeMembership { change, reply } => {
+                    let id = ProposalId(self.next_id());
+                    self.orders.insert(id, reply);
+                    self.handle(Input::ChangeMembership(id, change));
+                }
+                Command::TransferLeader { to, reply } => {
+                    let id = ProposalId(self.next_id());
+                    self.orders.insert(id, reply);
+                    self.handle(Input::TransferLeader(id, to));
+                }
                 Command::Snapshot { reply } => self.request_snapshot(reply),
                 Command::Shutdown { reply } => {
                     self.shutdowns.push(reply);
@@ -337,6 +349,11 @@ impl Task {
                 self.transfer(TransferJob::RemoveSnapshots { before: oldest_snapshot });
             }
             Output::Answer { id, result } => self.answer(id, result),
+            Output::OrderDone { id, result } => {
+                if let Some(reply) = self.orders.remove(&id) {
+                    tell(reply, result);
+                }
+            }
             Output::ReadReady(request) => {
                 self.counters.reads += 1;
                 self.answer_read(request, Ok(()));
@@ -486,6 +503,9 @@ impl Task {
                 // Never looked at: certainly without effect.
                 Command::Propose { reply, .. } => tell(reply, Err(ProposeError::Stopped)),
                 Command::Read { reply } => tell(reply, Err(ReadError::Stopped)),
+                Command::ChangeMembership { reply, .. } | Command::TransferLeader { reply, .. } => {
+                    tell(reply, Err(OrderError::Stopped));
+                }
                 Command::Snapshot { reply } => {
                     tell(reply, Err(SnapshotRequestError::Stopped));
                 }
@@ -494,6 +514,9 @@ impl Task {
         }
         for (_, reply) in std::mem::take(&mut self.proposals) {
             tell(reply, Err(ProposeError::Unknown));
+        }
+        for (_, reply) in std::mem::take(&mut self.orders) {
+            tell(reply, Err(OrderError::Unknown));
         }
         for (_, reply) in std::mem::take(&mut self.reads) {
             tell(reply, Err(ReadError::Stopped));

@@ -78,7 +78,7 @@ pub struct Envelope {
     pub cause_seq: u64,
     #[prost(
         oneof = "envelope::Message",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31"
     )]
     pub message: ::core::option::Option<envelope::Message>,
 }
@@ -114,6 +114,10 @@ pub mod envelope {
         SnapshotAck(super::SnapshotAck),
         #[prost(message, tag = "29")]
         WrongStore(super::WrongStore),
+        #[prost(message, tag = "30")]
+        TimeoutNow(super::TimeoutNow),
+        #[prost(message, tag = "31")]
+        Removed(super::Removed),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -192,6 +196,9 @@ pub struct PreVoteReply {
 pub struct Vote {
     #[prost(message, optional, tag = "1")]
     pub last: ::core::option::Option<EntryId>,
+    /// The leader has asked for this election.
+    #[prost(bool, tag = "2")]
+    pub transfer: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VoteReply {
@@ -261,6 +268,10 @@ pub struct SnapshotAck {
     #[prost(bool, tag = "3")]
     pub installed: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TimeoutNow {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Removed {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WrongStore {
     #[prost(bytes = "bytes", tag = "1")]

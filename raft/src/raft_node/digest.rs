@@ -52,6 +52,7 @@ impl RaftNode {
             restoring,
             compaction,
             is_writing_snapshot,
+            is_removed,
             is_stopped,
         } = self;
         debug_assert!(batch.is_none() && outbox.is_empty(), "between two steps");
@@ -62,7 +63,7 @@ impl RaftNode {
         (distance(*hard_state_token), distance(*last_token)).hash(into);
         log.digest(into);
         membership.hash(into);
-        (commit, applying, applied, is_writing_snapshot, is_stopped).hash(into);
+        (commit, applying, applied, is_writing_snapshot, is_removed, is_stopped).hash(into);
         restoring.as_ref().map(|(token, meta)| (distance(*token), meta.last)).hash(into);
         compaction.map(|Compaction { after, through }| (distance(after), through)).hash(into);
         self.is_leader_in_contact().hash(into);
@@ -83,6 +84,10 @@ impl RaftNode {
                     reads,
                     own_disk: OwnDisk { durable, moved },
                     unbound,
+                    change,
+                    leaving,
+                    transfer,
+                    has_sent_timeout_now,
                 } = leader.as_ref();
                 // Check-quorum and the patience with lost messages; and that of the leader with its own disk.
                 let cap = self.config.election_timeout.end.max(2 * self.config.heartbeat);
@@ -94,6 +99,9 @@ impl RaftNode {
                 }
                 heartbeat_due.saturating_sub(*now).hash(into);
                 (term_start, durable, unbound).hash(into);
+                (change, leaving, has_sent_timeout_now).hash(into);
+                let transfer = transfer.map(|transfer| transfer.digest(*now));
+                transfer.hash(into);
                 now.saturating_sub(*moved).min(4 * self.config.election_timeout.end).hash(into);
                 reads.hash(into);
             }

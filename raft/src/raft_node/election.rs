@@ -9,7 +9,11 @@
 //! committed entry (Leader Completeness, §5.4.3).
 //!
 //! **No vote within one election timeout of a leader's sign of life, or of our own start** (thesis §4.2.3): a leader that hears
-//! from a majority is not deposed, and a node that forgot in a crash when it last heard from one does not vote against it.
+//! from a majority is not deposed, and a node that forgot in a crash when it last heard from one does not vote against it. The one
+//! exception is an election that the leader itself has asked for (`transfer`), which bypasses the pre-vote too.
+//!
+//! **Who has been removed does not disturb**: it gets no pre-vote from those who hear from a leader, and is told by anybody who knows the
+//! removal to be committed.
 
 use std::collections::BTreeMap;
 
@@ -57,19 +61,25 @@ impl RaftNode {
         self.role_changed();
         self.trace(TraceEvent::PreVoteStarted { term });
         let last = self.log.last();
-        for peer in self.peers() {
+        for peer in self.other_voters() {
             self.send(peer, Message::PreVote { term, last }, None);
         }
         self.count_pre_votes();
     }
 
     /// Whether our vote for ourselves would count.
-    fn may_campaign(&self) -> bool {
-        self.membership().counts(self.config.id, self.config.store)
+    pub(super) fn may_campaign(&self) -> bool {
+        !self.is_removed && self.membership().counts(self.config.id, self.config.store)
+    }
+
+    fn other_voters(&self) -> Vec<NodeId> {
+        let mut peers = self.peers();
+        peers.retain(|&peer| self.membership().is_voter(peer));
+        peers
     }
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId) {
-        let granted = match self.objection_to(from, last) {
+        let granted = match self.objection_to(from, last, false) {
             _ if term <= self.term() => false,
             Some(reason) => {
                 self.trace(TraceEvent::VoteRefused { to: from, term, reason });
@@ -101,11 +111,12 @@ impl RaftNode {
         if let RoleState::PreCandidate(ballot) = &self.role
             && ballot.tally(self.membership()) == Tally::Won
         {
-            self.start_election();
+            self.start_election(false);
         }
     }
 
-    fn start_election(&mut self) {
+    /// Campaigns; `transfer` if the leader has asked for it.
+    pub(super) fn start_election(&mut self, transfer: bool) {
         let term = self.term().next();
         self.save_hard_state(HardState { term, voted_for: Some(self.config.id) });
         self.role = RoleState::Candidate(Ballot::default());
@@ -113,8 +124,8 @@ impl RaftNode {
         self.role_changed();
         self.trace(TraceEvent::ElectionStarted { term });
         let last = self.log.last();
-        for peer in self.peers() {
-            self.send(peer, Message::Vote { last }, None);
+        for peer in self.other_voters() {
+            self.send(peer, Message::Vote { last, transfer }, None);
         }
     }
 
@@ -129,12 +140,12 @@ impl RaftNode {
         }
     }
 
-    pub(super) fn handle_vote(&mut self, from: NodeId, last: EntryId) {
+    pub(super) fn handle_vote(&mut self, from: NodeId, last: EntryId, transfer: bool) {
         let term = self.term();
         let refusal = match self.hard_state.voted_for {
             Some(candidate) if candidate == from => None,
             Some(_) => Some("voted for another in this term"),
-            None => self.objection_to(from, last),
+            None => self.objection_to(from, last, transfer),
         };
         match refusal {
             None => self.grant_vote(from),
@@ -162,10 +173,20 @@ impl RaftNode {
     }
 
     /// Why a candidate should not have our vote, whatever term it asks for.
-    fn objection_to(&self, candidate: NodeId, last: EntryId) -> Option<&'static str> {
-        if !self.membership().is_voter(candidate) {
-            Some("not a member")
-        } else if self.leader() != Some(candidate) && self.is_leader_in_contact() {
+    ///
+    /// That we do not know it for a voter is no reason: it may have been made one by entries that we lack (thesis §4.2.2), and may be the
+    /// only one that can win. It counts our vote only if we are a voter for *it*. Founders, however, know each other.
+    fn objection_to(
+        &self,
+        candidate: NodeId,
+        last: EntryId,
+        transfer: bool,
+    ) -> Option<&'static str> {
+        let is_stranger = self.membership().is_blank() && !self.membership().contains(candidate);
+        let is_led = self.leader() != Some(candidate) && self.is_leader_in_contact();
+        if is_stranger {
+            Some("not a founder")
+        } else if is_led && !transfer {
             Some("a leader was heard from less than an election timeout ago")
         } else if !self.log.is_up_to_date(last) {
             Some("its log is behind ours")

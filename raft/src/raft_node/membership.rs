@@ -3,16 +3,31 @@
 //! A membership is in force from the place of its entry on, committed or not, and goes when the entry goes (thesis §4.1). So the
 //! node keeps all that a truncation could bring back.
 //!
-//! The first entry of the first leader binds the founders that it has heard from; one that comes later is bound by an entry of its own.
-//! Why this is safe is told in [`crate::membership`]. As with any change of members, one is made only when the one before
-//! it is committed, and an entry of the current term too.
-//! (Joint consensus will live here.)
+//! **Changing voters** goes through a joint membership (Raft §6; see [`crate::membership`]): the leader appends it, and from then on needs both
+//! majorities; when it is committed, whoever leads appends the one that leaves it, once. That is also how an interrupted change
+//! ends: a new leader finds the joint membership in its log and finishes. A leader that is not among the new voters leads until
+//! that is committed, without counting itself, and then hands over.
+//!
+//! - One change at a time, and only after an entry of the leader's own term is committed: else two leaders could
+//!   start from the same members into different directions, with majorities that do not meet (the bug of 2015; case 30).
+//! - A learner becomes a voter only when it is in sync, and a change is refused if the voters that there would be could not commit
+//!   anything at present. Either would stop the cluster.
+//! - A joint membership that is not committed can be taken back, to the old voters, by the leader that appended it: on an
+//!   operator's word, or by itself when it no longer hears from a majority of the new voters. That is safe because every
+//!   membership that can be in force anywhere then, old, joint, or old again, needs a majority of the old voters.
+//!
+//! **Binding.** The first entry of the first leader binds the founders that it has heard from; a member that comes later is bound by an
+//! entry of its own. Why this is safe is told in [`crate::membership`]. A binding is a change like any other: it waits for the
+//! one before it. It needs no joint membership, since the set of voters stays as it is and one more of them counts.
 
 use std::collections::BTreeMap;
 
-use crate::membership::Membership;
+use crate::effects::{Effect, OrderError, ProposalId};
+use crate::membership::{ConfChange, MemberChange, Membership, Standing};
+use crate::message::Message;
+use crate::progress::Progress;
 use crate::trace::TraceEvent;
-use crate::types::{LogIndex, NodeId, Payload, StoreId};
+use crate::types::{EntryId, LogIndex, NodeId, Payload, StoreId};
 
 use super::{RaftNode, RoleState};
 
@@ -95,19 +110,232 @@ impl RaftNode {
         }
     }
 
-    /// Binds one founder that has spoken up, if the change before is settled; the next when that one is.
-    pub(super) fn bind_next(&mut self) {
-        let RoleState::Leader(leader) = &mut self.role else { return };
-        let is_settled =
-            self.membership.last_change() <= self.commit && leader.term_start <= self.commit;
-        if !is_settled {
+    /// Binds one member that has spoken up, if the change before is settled; the next when that one is.
+    fn bind_next(&mut self) {
+        if !self.is_settled() || self.transfer_target().is_some() {
             return;
         }
+        let RoleState::Leader(leader) = &mut self.role else { return };
         let Some((node, store)) = leader.unbound.pop_first() else { return };
         let mut membership = self.membership.current().clone();
         membership.bind(node, store);
         self.trace(TraceEvent::Bound { node, store });
-        self.append_as_leader(Payload::Membership(membership), None);
+        self.append_membership(membership);
+    }
+
+    /// As leader: whether the members are committed, and an entry of this term is.
+    fn is_settled(&self) -> bool {
+        self.membership.last_change() <= self.commit
+            && self.term_start().is_some_and(|start| start <= self.commit)
+    }
+
+    /// Puts other members into the log, which are in force at once.
+    fn append_membership(&mut self, membership: Membership) -> EntryId {
+        let before = self.membership.current().clone();
+        let is_joint = membership.is_joint();
+        let entry = self.append_as_leader(Payload::Membership(membership), None);
+        self.trace(TraceEvent::MembershipProposed { entry, is_joint });
+        let (last, now) = (self.log.last().index, self.now);
+        let peers = self.peers();
+        let members = self.membership.current();
+        let RoleState::Leader(leader) = &mut self.role else {
+            unreachable!("only a leader appends")
+        };
+        leader.progress.retain(|&node, _| members.contains(node));
+        leader.unbound.retain(|&node, _| members.contains(node));
+        let gone = before.members().map(|(node, _)| node);
+        let gone = gone.filter(|&node| !members.contains(node) && node != self.config.id);
+        leader.leaving.extend(gone);
+        for peer in peers {
+            leader.progress.entry(peer).or_insert_with(|| Progress::new(last, now));
+        }
         self.send_appends_to_all();
+        entry
+    }
+
+    // Changes.
+
+    pub(super) fn handle_change(&mut self, id: ProposalId, change: &ConfChange) {
+        let next = match change {
+            ConfChange::Members(changes) => self.next_membership(changes),
+            ConfChange::Cancel => self.cancelled_membership(),
+        };
+        match next {
+            Err(error) => self.outbox.push(Effect::OrderFailed { id, error }),
+            Ok(next) if *change == ConfChange::Cancel => {
+                let entry = self.take_back(next);
+                self.outbox.push(Effect::Ordered { id, entry });
+            }
+            Ok(next) => {
+                let is_joint = next.is_joint();
+                let entry = self.append_membership(next);
+                self.outbox.push(Effect::Ordered { id, entry });
+                if let RoleState::Leader(leader) = &mut self.role {
+                    leader.change = is_joint.then_some(id);
+                }
+            }
+        }
+    }
+
+    fn next_membership(&self, changes: &[MemberChange]) -> Result<Membership, OrderError> {
+        if self.term_start().is_none() {
+            return Err(OrderError::NotLeader { leader: self.leader() });
+        }
+        if let Some(to) = self.transfer_target() {
+            return Err(OrderError::Transferring { to });
+        }
+        if self.term_start().is_some_and(|start| start > self.commit) {
+            return Err(OrderError::TermNotCommitted);
+        }
+        if !self.is_settled() || self.membership().is_joint() {
+            return Err(OrderError::ChangeInProgress);
+        }
+        let next = self.membership().changed(changes)?;
+        let lagging = next
+            .members()
+            .filter(|(_, member)| member.standing == Standing::Entering)
+            .find(|&(node, _)| !self.is_in_sync(node));
+        if let Some((node, _)) = lagging {
+            return Err(OrderError::NotInSync(node));
+        }
+        if next.is_joint() && !self.has_quorum_contact(&next.left()) {
+            return Err(OrderError::WouldLoseQuorum);
+        }
+        Ok(next)
+    }
+
+    /// As leader: whether this follower keeps up.
+    pub(super) fn is_in_sync(&self, node: NodeId) -> bool {
+        let within = self.config.election_timeout.end;
+        self.progress().any(|(id, progress)| id == node && progress.is_in_sync(self.now, within))
+    }
+
+    /// The old voters, if the change to others is not committed yet.
+    fn cancelled_membership(&self) -> Result<Membership, OrderError> {
+        let Some(term_start) = self.term_start() else {
+            return Err(OrderError::NotLeader { leader: self.leader() });
+        };
+        if let Some(to) = self.transfer_target() {
+            return Err(OrderError::Transferring { to });
+        }
+        let is_open = self.membership.last_change() > self.commit && self.membership().is_joint();
+        if !is_open {
+            Err(OrderError::NothingToCancel)
+        } else if term_start > self.commit {
+            // Not ours: another leader may know it to be committed, and may have left it for the new voters.
+            Err(OrderError::TermNotCommitted)
+        } else {
+            Ok(self.membership().cancelled())
+        }
+    }
+
+    /// As leader that does not hear from a majority any more: takes back the change under way if that is why. Returns whether it did.
+    pub(super) fn take_back_change(&mut self) -> bool {
+        let Ok(before) = self.cancelled_membership() else { return false };
+        if !self.has_quorum_contact(&before) {
+            return false;
+        }
+        self.take_back(before);
+        true
+    }
+
+    fn take_back(&mut self, before: Membership) -> EntryId {
+        let entry = self.append_membership(before);
+        self.trace(TraceEvent::ChangeTakenBack { entry });
+        let RoleState::Leader(leader) = &mut self.role else {
+            unreachable!("only a leader appends")
+        };
+        // Until this entry is committed, another leader may still finish the change.
+        if let Some(id) = leader.change.take() {
+            self.outbox.push(Effect::OrderFailed { id, error: OrderError::Unknown });
+        }
+        entry
+    }
+
+    /// As leader: what is to be done about the members once the last change of them is committed. Each step appends at most one entry, and
+    /// is tried again when that is committed; so nothing is proposed twice.
+    pub(super) fn settle_membership(&mut self) {
+        if !self.is_settled() {
+            return;
+        }
+        if self.membership().is_joint() {
+            return self.leave_joint();
+        }
+        self.tell_removed();
+        if !self.membership().is_incoming_voter(self.config.id) {
+            return self.leave_office();
+        }
+        self.promote_ready();
+        self.bind_next();
+    }
+
+    fn leave_joint(&mut self) {
+        let left = self.membership().left();
+        let entry = self.append_membership(left);
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        if let Some(id) = leader.change.take() {
+            self.outbox.push(Effect::Ordered { id, entry });
+        }
+    }
+
+    /// Those who are no members any more will not hear it from the log: nobody sends it to them. (Who misses this is told when it
+    /// campaigns.)
+    fn tell_removed(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        for node in std::mem::take(&mut leader.leaving) {
+            self.send(node, Message::Removed, None);
+        }
+    }
+
+    /// A learner has acknowledged something.
+    pub(super) fn promote_if_ready(&mut self, node: NodeId) {
+        if self.membership().get(node).is_some_and(|member| member.promote_when_ready)
+            && self.is_in_sync(node)
+        {
+            self.settle_membership();
+        }
+    }
+
+    /// Promotes those learners that are to become voters as soon as they have caught up.
+    fn promote_ready(&mut self) {
+        let ready = self
+            .membership()
+            .members()
+            .filter(|(node, member)| {
+                member.promote_when_ready && member.store.is_some() && self.is_in_sync(*node)
+            })
+            .map(|(node, _)| MemberChange::Promote(node));
+        let ready: Vec<_> = ready.collect();
+        if ready.is_empty() {
+            return;
+        }
+        if let Ok(next) = self.next_membership(&ready) {
+            self.append_membership(next);
+        }
+    }
+
+    // Removal.
+
+    /// Whether it is committed that `node` is no member any more.
+    pub(super) fn knows_removal_of(&self, node: NodeId) -> bool {
+        self.membership.at(self.commit).has_removed(node)
+    }
+
+    /// The commit index moved: are we a member still? (A leader that is not hands over before it takes notice.)
+    pub(super) fn note_removal(&mut self) {
+        if !self.is_removed && self.knows_removal_of(self.config.id) {
+            self.is_removed = true;
+            self.trace(TraceEvent::Removed);
+        }
+    }
+
+    /// Somebody knows that we are no member any more.
+    pub(super) fn removed(&mut self) {
+        if self.is_removed {
+            return;
+        }
+        self.is_removed = true;
+        self.trace(TraceEvent::Removed);
+        self.become_follower(self.term(), None);
     }
 }

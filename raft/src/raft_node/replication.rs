@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::effects::{Effect, ProposalId, Rejection};
+use crate::membership::Membership;
 use crate::message::Message;
 use crate::progress::{Progress, ProgressState};
 use crate::trace::TraceEvent;
@@ -70,6 +71,10 @@ impl RaftNode {
             reads: ReadQueue::default(),
             own_disk: OwnDisk { durable: self.log.durable(), moved: self.now },
             unbound: BTreeMap::new(),
+            change: None,
+            leaving: Vec::new(),
+            transfer: None,
+            has_sent_timeout_now: false,
         }));
         let payload = self.first_payload_of_term(stores);
         self.append_as_leader(payload, None);
@@ -90,6 +95,11 @@ impl RaftNode {
     pub(super) fn handle_proposals(&mut self, proposals: Vec<Proposal>) {
         if !matches!(self.role, RoleState::Leader(_)) {
             let reason = Rejection::NotLeader { leader: self.leader() };
+            return proposals.iter().for_each(|proposal| self.reject(proposal.id, reason));
+        }
+        if let Some(to) = self.transfer_target() {
+            // The log must stand still until the other has all of it.
+            let reason = Rejection::Transferring { to };
             return proposals.iter().for_each(|proposal| self.reject(proposal.id, reason));
         }
         let before = self.log.last().index;
@@ -230,9 +240,12 @@ impl RaftNode {
         if agrees {
             progress.replicate();
         }
+        progress.note_round(self.log.last().index, self.now, self.config.election_timeout.end);
         if is_news {
             self.advance_commit();
         }
+        self.promote_if_ready(from);
+        self.tell_target_to_campaign();
         self.send_appends(from);
     }
 
@@ -284,8 +297,19 @@ impl RaftNode {
         nothing: T,
         value: impl Fn(&Progress) -> T,
     ) -> Option<T> {
+        self.reached_by(self.membership(), own, nothing, value)
+    }
+
+    /// The same of other voters than those in force.
+    fn reached_by<T: Ord + Copy>(
+        &self,
+        membership: &Membership,
+        own: T,
+        nothing: T,
+        value: impl Fn(&Progress) -> T,
+    ) -> Option<T> {
         let RoleState::Leader(leader) = &self.role else { return None };
-        self.membership().reached(|node| {
+        membership.reached(|node| {
             if node == self.config.id {
                 own
             } else {
@@ -313,7 +337,7 @@ impl RaftNode {
 
     fn commit_advanced_as_leader(&mut self) {
         self.start_waiting_reads();
-        self.bind_next();
+        self.settle_membership();
         // Whoever has nothing under way would learn of it only with the next heartbeat.
         for peer in self.peers() {
             let RoleState::Leader(leader) = &mut self.role else { return };
@@ -326,7 +350,7 @@ impl RaftNode {
     }
 
     pub(super) fn heartbeat_is_due(&mut self) {
-        if !self.has_quorum_contact() {
+        if !self.has_quorum_contact(self.membership()) && !self.take_back_change() {
             let term = self.term();
             self.trace(TraceEvent::QuorumLost { term });
             return self.become_follower(term, None);
@@ -338,6 +362,8 @@ impl RaftNode {
         }
         let term = self.term();
         self.trace(TraceEvent::HeartbeatsSent { term });
+        self.give_up_transfer_if_late();
+        self.settle_membership();
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_due = self.now + self.config.heartbeat;
         for peer in self.peers() {
@@ -367,9 +393,9 @@ impl RaftNode {
         self.send(peer, Message::Heartbeat { commit, round }, None);
     }
 
-    /// Check-quorum (thesis §6.2): whether a majority was heard from within the longest election timeout.
-    fn has_quorum_contact(&self) -> bool {
-        self.reached(Some(self.now), None, |progress| Some(progress.contact))
+    /// Check-quorum (thesis §6.2): whether a majority of these voters was heard from within the longest election timeout.
+    pub(super) fn has_quorum_contact(&self, membership: &Membership) -> bool {
+        self.reached_by(membership, Some(self.now), None, |progress| Some(progress.contact))
             .flatten()
             .is_some_and(|contact| self.now < contact + self.config.election_timeout.end)
     }
@@ -532,6 +558,7 @@ impl RaftNode {
             assert!(index <= self.log.last().index, "what is committed is in the log");
             self.commit = index;
             self.trace(TraceEvent::Committed { index });
+            self.note_removal();
         }
     }
 

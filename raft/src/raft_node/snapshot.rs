@@ -232,6 +232,7 @@ impl RaftNode {
         self.outbox.push(Effect::MembershipChanged(meta.membership.clone()));
         self.log.restart(meta.clone());
         (self.commit, self.applying) = (index, index);
+        self.note_removal();
         self.compaction = None;
         self.trace(TraceEvent::SnapshotInstalled { last: meta.last });
         self.restoring = Some((self.last_token, meta));

@@ -444,6 +444,7 @@ impl<W: Workload> Running<W> {
                 let (client, attempt) = self.proposals.remove(&id).expect("answered once");
                 context.send(client, SimMessage::Response { attempt, outcome });
             }
+            Output::OrderDone { .. } => {}
             Output::ReadReady(request) => {
                 let (client, attempt, query) = self.reads.remove(&request).expect("answered once");
                 let (Operation::Read(query) | Operation::Write(query)) = query;
@@ -603,7 +604,13 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
         TraceEvent::SnapshotNeeded { .. }
         | TraceEvent::SnapshotInstalled { .. }
         | TraceEvent::Compacted { .. } => kind::SNAPSHOT,
-        TraceEvent::Bound { .. } => kind::MEMBERSHIP,
+        TraceEvent::Bound { .. }
+        | TraceEvent::MembershipProposed { .. }
+        | TraceEvent::ChangeTakenBack { .. }
+        | TraceEvent::Removed => kind::MEMBERSHIP,
+        TraceEvent::TransferStarted { .. }
+        | TraceEvent::TimeoutNowSent { .. }
+        | TraceEvent::TransferTimedOut { .. } => kind::ROLE,
         TraceEvent::Dropped { .. } => kind::MESSAGE_DROPPED,
         // Every heartbeat and read is in the trace as a message.
         TraceEvent::HeartbeatsSent { .. } | TraceEvent::ReadConfirmed { .. } => return,

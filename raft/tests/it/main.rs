@@ -5,6 +5,7 @@ mod cases;
 #[cfg(feature = "driver")]
 mod driver;
 mod exhaustive;
+mod members;
 mod paper;
 mod planted_bugs;
 mod script;

@@ -61,7 +61,7 @@ fn a_larger_term_is_taken_over_in_every_role() {
 fn a_request_of_an_earlier_term_is_refused_in_every_role() {
     for (name, mut subject) in in_every_role() {
         let before = (terms(&subject.node), subject.node.role(), subject.node.leader());
-        let vote = subject.receive(2, 1, Message::Vote { last: id(9, 1) });
+        let vote = subject.receive(2, 1, Message::Vote { last: id(9, 1), transfer: false });
         assert_eq!(only(&vote).message, Message::VoteReply { granted: false }, "{name}");
         let append = subject.append(2, 1, id(2, 1), vec![entry(3, 1)], 2);
         let reply = only(&append);
@@ -126,7 +126,10 @@ fn an_election_raises_the_term_votes_for_itself_and_asks_all_others() {
     assert_eq!(batches(&effects)[0].hard_state, Some(hard_state));
     let asked: Vec<NodeId> = sent(&effects)
         .into_iter()
-        .filter(|sent| sent.message == Message::Vote { last: id(2, 1) } && sent.term == Term(2))
+        .filter(|sent| {
+            sent.message == Message::Vote { last: id(2, 1), transfer: false }
+                && sent.term == Term(2)
+        })
         .map(|sent| sent.to)
         .collect();
     assert_eq!(asked, subject.peers());
@@ -168,12 +171,12 @@ fn an_election_is_won_by_a_majority_and_by_nothing_less() {
 #[test]
 fn a_vote_goes_to_the_first_that_asks() {
     let mut subject = Subject::new(3, &[1]);
-    let first = subject.receive(2, 2, Message::Vote { last: id(1, 1) });
+    let first = subject.receive(2, 2, Message::Vote { last: id(1, 1), transfer: false });
     assert_eq!(only(&first).message, Message::VoteReply { granted: true });
-    let second = subject.receive(3, 2, Message::Vote { last: id(9, 1) });
+    let second = subject.receive(3, 2, Message::Vote { last: id(9, 1), transfer: false });
     assert_eq!(only(&second).message, Message::VoteReply { granted: false });
     // Asked again, it gives the same answer to each.
-    let again = subject.receive(2, 2, Message::Vote { last: id(1, 1) });
+    let again = subject.receive(2, 2, Message::Vote { last: id(1, 1), transfer: false });
     assert_eq!(only(&again).message, Message::VoteReply { granted: true });
 }
 
@@ -380,7 +383,7 @@ fn a_voter_denies_a_candidate_whose_log_is_behind() {
         (vec![1, 2], id(2, 3), true),
     ] {
         let mut subject = Subject::new(3, &mine);
-        let reply = only(&subject.receive(2, 4, Message::Vote { last: theirs }));
+        let reply = only(&subject.receive(2, 4, Message::Vote { last: theirs, transfer: false }));
         assert_eq!(reply.message, Message::VoteReply { granted }, "{mine:?} {theirs}");
         let mut subject = Subject::new(3, &mine);
         let reply = only(&subject.receive(2, 3, Message::PreVote { term: Term(4), last: theirs }));
@@ -505,7 +508,7 @@ fn a_read_waits_for_a_round_of_heartbeats_with_a_majority() {
 #[test]
 fn no_answer_leaves_before_what_it_reveals_is_durable() {
     let requests = [
-        Message::Vote { last: id(2, 2) },
+        Message::Vote { last: id(2, 2), transfer: false },
         Message::Append { previous: id(2, 2), entries: vec![entry(3, 3)], commit: LogIndex(0) },
         Message::Append { previous: id(9, 3), entries: Vec::new(), commit: LogIndex(0) },
         heartbeat(),

@@ -31,10 +31,23 @@ scripts! {
         stale_candidate_gets_no_vote
         vote_waits_for_the_disk;
     membership:
+        change_that_cannot_be_committed_is_taken_back
+        change_with_a_member_down_is_finished
         first_entry_binds_the_founders
+        interrupted_change_is_finished
+        joint_needs_both_majorities
+        lagging_voter_votes_for_whom_it_does_not_know
         late_founder_is_bound_later
+        learner_is_promoted
+        lost_node_is_replaced
+        one_change_at_a_time
+        operator_takes_a_change_back
+        promotion_waits_until_in_sync
+        removed_leader_hands_over
+        removed_node_stays_quiet
         unbound_founder_does_not_count
         uncommitted_members_are_rolled_back
+        voter_is_promoted_by_itself
         wiped_node_does_not_count;
     read:
         confirmed_round_serves_a_batch
@@ -64,6 +77,12 @@ scripts! {
         crash_while_installing_keeps_the_old_log
         far_behind_follower_gets_one
         resumes_after_a_lost_piece;
+    transfer:
+        leader_chooses_the_most_complete
+        leader_leads_on_if_nobody_takes_over
+        only_a_voter_that_keeps_up
+        target_gets_the_whole_log_first
+        target_takes_over_at_once;
 }
 
 #[test]

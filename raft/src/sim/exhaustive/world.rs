@@ -360,6 +360,9 @@ impl World {
             }
             Effect::Proposed { .. }
             | Effect::Rejected { .. }
+            | Effect::Ordered { .. }
+            | Effect::OrderDone { .. }
+            | Effect::OrderFailed { .. }
             | Effect::RoleChanged { .. }
             | Effect::MembershipChanged(_)
             | Effect::Trace(_) => {}

@@ -121,6 +121,8 @@ pub(super) fn lane_of(message: &Message) -> Lane {
         | Message::ReadIndex { .. }
         | Message::ReadIndexReply { .. }
         | Message::SnapshotAck { .. }
+        | Message::TimeoutNow
+        | Message::Removed
         | Message::WrongStore { .. } => Lane::Urgent,
     }
 }
@@ -142,6 +144,8 @@ fn weight(message: &Message) -> usize {
         | Message::ReadIndex { .. }
         | Message::ReadIndexReply { .. }
         | Message::SnapshotAck { .. }
+        | Message::TimeoutNow
+        | Message::Removed
         | Message::WrongStore { .. } => 0,
     };
     OVERHEAD + payload

@@ -140,7 +140,9 @@ fn message_to_wire(message: &Message) -> pb::envelope::Message {
         Message::PreVoteReply { term, granted } => {
             Wire::PreVoteReply(pb::PreVoteReply { term: term.0, granted: *granted })
         }
-        Message::Vote { last } => Wire::Vote(pb::Vote { last: Some(id_to_wire(*last)) }),
+        Message::Vote { last, transfer } => {
+            Wire::Vote(pb::Vote { last: Some(id_to_wire(*last)), transfer: *transfer })
+        }
         Message::VoteReply { granted } => Wire::VoteReply(pb::VoteReply { granted: *granted }),
         Message::Append { previous, entries, commit } => Wire::Append(pb::Append {
             previous: Some(id_to_wire(*previous)),
@@ -178,6 +180,8 @@ fn message_to_wire(message: &Message) -> pb::envelope::Message {
         Message::WrongStore { bound } => {
             Wire::WrongStore(pb::WrongStore { bound: store_to_wire(*bound) })
         }
+        Message::TimeoutNow => Wire::TimeoutNow(pb::TimeoutNow {}),
+        Message::Removed => Wire::Removed(pb::Removed {}),
     }
 }
 
@@ -190,7 +194,9 @@ fn message_from_wire(message: pb::envelope::Message) -> Result<Message, WireErro
         Wire::PreVoteReply(pb::PreVoteReply { term, granted }) => {
             Message::PreVoteReply { term: Term(term), granted }
         }
-        Wire::Vote(pb::Vote { last }) => Message::Vote { last: id_from_wire(last, "last entry")? },
+        Wire::Vote(pb::Vote { last, transfer }) => {
+            Message::Vote { last: id_from_wire(last, "last entry")?, transfer }
+        }
         Wire::VoteReply(pb::VoteReply { granted }) => Message::VoteReply { granted },
         Wire::Append(pb::Append { previous, commit, entries }) => Message::Append {
             previous: id_from_wire(previous, "preceding entry")?,
@@ -223,6 +229,8 @@ fn message_from_wire(message: pb::envelope::Message) -> Result<Message, WireErro
         Wire::WrongStore(pb::WrongStore { bound }) => {
             Message::WrongStore { bound: store_from_wire(&bound)? }
         }
+        Wire::TimeoutNow(pb::TimeoutNow {}) => Message::TimeoutNow,
+        Wire::Removed(pb::Removed {}) => Message::Removed,
     })
 }
 
@@ -364,7 +372,9 @@ mod tests {
             (term(), ids()).prop_map(|(term, last)| Message::PreVote { term, last }),
             (term(), any::<bool>())
                 .prop_map(|(term, granted)| Message::PreVoteReply { term, granted }),
-            ids().prop_map(|last| Message::Vote { last }),
+            (ids(), any::<bool>()).prop_map(|(last, transfer)| Message::Vote { last, transfer }),
+            Just(Message::TimeoutNow),
+            Just(Message::Removed),
             any::<bool>().prop_map(|granted| Message::VoteReply { granted }),
             (ids(), proptest::collection::vec(entries(), 0..4), index()).prop_map(
                 |(previous, entries, commit)| Message::Append { previous, entries, commit }

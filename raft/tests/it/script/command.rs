@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod disk;
 mod look;
+mod members;
 mod network;
 mod time;
 
@@ -147,6 +148,9 @@ pub(crate) fn run(scene: &mut Scene, line: &str) -> Result<Vec<String>, Fault> {
         "snapshot" => disk::snapshot(scene.world()?, &words)?,
         "propose" => client::propose(scene.world()?, &words)?,
         "read" => client::read(scene.world()?, &words)?,
+        "join" => members::join(scene.world()?, &words)?,
+        "change" => members::change(scene.world()?, &words)?,
+        "transfer" => members::transfer(scene.world()?, &words)?,
         "log" => shown = look::log(scene.world()?, &words)?,
         "status" => shown = look::status(scene.world()?, &words)?,
         "progress" => shown = look::progress(scene.world()?, &words)?,

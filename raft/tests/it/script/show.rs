@@ -99,6 +99,8 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::ReadIndexReply { .. } => "ReadIndexReply",
         Message::SnapshotChunk { .. } => "SnapshotChunk",
         Message::SnapshotAck { .. } => "SnapshotAck",
+        Message::TimeoutNow => "TimeoutNow",
+        Message::Removed => "Removed",
         Message::WrongStore { .. } => "WrongStore",
     }
 }
@@ -118,7 +120,8 @@ fn details(message: &Message) -> String {
     match message {
         Message::PreVote { term, last } => format!(" for={term} last={last}"),
         Message::PreVoteReply { term, granted } => format!(" for={term} {}", yes_or_no(*granted)),
-        Message::Vote { last } => format!(" last={last}"),
+        Message::Vote { last, transfer: true } => format!(" last={last} transfer"),
+        Message::Vote { last, transfer: false } => format!(" last={last}"),
         Message::VoteReply { granted } => format!(" {}", yes_or_no(*granted)),
         Message::Append { previous, entries: list, commit } => {
             format!(" after={previous} {} commit={commit}", entries(list))
@@ -142,6 +145,7 @@ fn details(message: &Message) -> String {
         }
         Message::SnapshotAck { last, installed: true, .. } => format!(" last={last} installed"),
         Message::SnapshotAck { last, offset, .. } => format!(" last={last} wants={offset}"),
+        Message::TimeoutNow | Message::Removed => String::new(),
         Message::WrongStore { bound } => format!(" bound=s{}", bound.0),
     }
 }
@@ -178,6 +182,11 @@ pub(crate) fn effect(id: NodeId, effect: &Effect, commands: &[String]) -> Option
         Effect::Proposed { id, entry } => format!("{me} takes \"{}\" as {entry}", command(id.0)),
         Effect::Rejected { id, reason } => {
             format!("{me} refuses \"{}\": {}", command(id.0), rejection(*reason))
+        }
+        Effect::Ordered { id, entry } => format!("{me} takes \"{}\" as {entry}", command(id.0)),
+        Effect::OrderDone { id } => format!("{me} has done \"{}\"", command(id.0)),
+        Effect::OrderFailed { id, error } => {
+            format!("{me} fails \"{}\": {error}", command(id.0))
         }
         Effect::ReadReady { id, index } => format!("{me} may serve {} at {index}", read(*id)),
         Effect::ReadFailed { id, leader } => {
@@ -219,6 +228,7 @@ fn write(batch: &PersistBatch) -> String {
 fn rejection(reason: Rejection) -> String {
     match reason {
         Rejection::NotLeader { leader } => format!("leader is {}", or_nobody(leader)),
+        Rejection::Transferring { to } => format!("{} is about to lead", node(to)),
         Rejection::Overloaded => "too much is uncommitted".to_owned(),
         Rejection::TooLarge { size, limit } => format!("{size} bytes are more than {limit}"),
     }
@@ -244,6 +254,13 @@ fn trace(me: &str, event: &TraceEvent) -> Option<Line> {
         TraceEvent::Bound { node: bound, store } => {
             format!("{me} binds {} to s{}", node(*bound), store.0)
         }
+        TraceEvent::ChangeTakenBack { entry } => {
+            format!("{me} takes back the change of voters with {entry}")
+        }
+        TraceEvent::TransferTimedOut { to } => {
+            format!("{me} leads on: {} has not taken over", node(*to))
+        }
+        TraceEvent::Removed => format!("{me} is removed"),
         TraceEvent::Dropped { from, reason } => format!("{me} ignores {}: {reason}", node(*from)),
         _ => return None,
     };

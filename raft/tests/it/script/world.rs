@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_consensus::effects::{Effect, Effects, IoToken, PersistBatch, ProposalId};
 use raft_consensus::invariants::SafetyChecker;
-use raft_consensus::membership::{Member, Membership};
+use raft_consensus::membership::{ConfChange, Member, Membership};
 use raft_consensus::message::{Envelope, ReadId};
 use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, Role};
 use raft_consensus::storage::{LogReader, LogStore, MemoryLog};
@@ -127,13 +127,22 @@ impl World {
         };
         let founding = Membership::founding((1..=nodes).map(NodeId));
         for id in (1..=nodes).map(NodeId) {
-            let config = world.config(id, founding.clone());
-            let disk = MemoryLog::new();
-            let (files, life) = (BTreeMap::new(), Life::default());
-            world.servers.insert(id, Server { config, node: None, disk, files, life });
-            world.restart(id);
+            world.start(id, founding.clone());
         }
         world
+    }
+
+    /// A blank node that is to be added to the cluster.
+    pub(crate) fn join(&mut self, id: NodeId) {
+        self.start(id, Membership::default());
+    }
+
+    fn start(&mut self, id: NodeId, founding: Membership) {
+        let config = self.config(id, founding);
+        let disk = MemoryLog::new();
+        let (files, life) = (BTreeMap::new(), Life::default());
+        self.servers.insert(id, Server { config, node: None, disk, files, life });
+        self.restart(id);
     }
 
     fn config(&self, id: NodeId, founding: Membership) -> Config {
@@ -454,6 +463,24 @@ impl World {
         self.step(id, Event::Propose(proposals));
     }
 
+    /// An operator wants other members.
+    pub(crate) fn change(&mut self, id: NodeId, change: ConfChange, text: String) {
+        let number = self.number_command(id, text);
+        self.step(id, Event::ChangeMembership(number, change));
+    }
+
+    /// An operator wants another leader.
+    pub(crate) fn transfer(&mut self, id: NodeId, to: Option<NodeId>) {
+        let number = self.number_command(id, "transfer".to_owned());
+        self.step(id, Event::TransferLeader(number, to));
+    }
+
+    fn number_command(&mut self, id: NodeId, text: String) -> ProposalId {
+        let commands = &mut self.server(id).life.commands;
+        commands.push(text);
+        ProposalId(commands.len() as u64 - 1)
+    }
+
     /// A client wants to read.
     pub(crate) fn read(&mut self, id: NodeId) {
         let server = self.server(id);
@@ -524,6 +551,9 @@ impl World {
             | Effect::RoleChanged { .. }
             | Effect::MembershipChanged(_)
             | Effect::Trace(_)
+            | Effect::Ordered { .. }
+            | Effect::OrderDone { .. }
+            | Effect::OrderFailed { .. }
             | Effect::Fatal(_) => {}
         }
     }
