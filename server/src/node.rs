@@ -61,6 +61,8 @@ const CLIENT_STREAMS_MAX: u32 = 256;
 const PEER_STREAMS_MAX: u32 = 4096;
 /// How long requests under way may take once the node is stopping.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take to hand leadership over: a little longer than the longest election timeout.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long Raft may take to stop.
 const RAFT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt to publish this member's addresses may take.
@@ -380,9 +382,17 @@ impl Node {
         self.shared.raft.stopped().await
     }
 
-    /// Stops the node: clients' requests under way may end, the log goes to disk. Takes at most ten seconds.
+    /// Stops the node: it hands leadership over if it leads, clients' requests under way may end, the log goes to disk. Takes at most
+    /// twelve seconds.
     pub async fn shutdown(self) {
         self.shared.draining.store(true, Ordering::Relaxed);
+        // While it still answers: what is under way ends under the next leader. Who does not lead, or alone, knows it at once.
+        let handed_over = self.shared.raft.transfer_leader(None);
+        match tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await {
+            Ok(Ok(())) => tracing::info!("handed leadership over"),
+            Ok(Err(reason)) => tracing::debug!(%reason, "no leadership to hand over"),
+            Err(_elapsed) => tracing::warn!("nobody took over within {HAND_OVER_TIMEOUT:?}"),
+        }
         let _nobody_serves = self.stopping.send(true);
         // Its threads wait half a second for their connections; what they tell of is logged by them.
         let cache = self.cache.map(|cache| tokio::task::spawn_blocking(move || cache.stop()));
