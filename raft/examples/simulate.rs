@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lattice_sim::{Campaign, Report, fan_out};
-use raft_consensus::sim::{PlantedBug, Simulation, Swaps, Tuning};
+use raft_consensus::sim::{Oracle, PlantedBug, Simulation, Swaps, Tuning};
 
 const HELP: &str = "\
 Simulates Raft clusters under faults and checks what they do after every event.
@@ -24,6 +24,7 @@ Options:
   --seed S       run this seed only, and tell all about it
   --bug NAME     plant a bug in every node; the campaign must find it
   --tuning NAME  what to look for: general (default), lost-leaders, slow-disks
+  --oracle NAME  which checks of linearizability are made: both (default), places, search
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
   --seconds T    simulated seconds of faults in each run (default 20)
@@ -38,6 +39,7 @@ struct Options {
     is_twice: bool,
     bug: Option<PlantedBug>,
     tuning: Tuning,
+    oracle: Oracle,
     threads: usize,
     seconds: u64,
 }
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     let mut simulation = Simulation::new(Swaps::default());
     simulation.bug = options.bug;
     simulation.tuning = options.tuning;
+    simulation.oracle = options.oracle;
     simulation.safety = Duration::from_secs(options.seconds);
     simulation.failures = Some(PathBuf::from("failures"));
     simulation.command = "cargo run --release -p raft-consensus --example simulate --".to_owned();
@@ -127,6 +130,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
         is_twice: false,
         bug: None,
         tuning: Tuning::General,
+        oracle: Oracle::Both,
         threads: cores,
         seconds: 20,
     };
@@ -145,6 +149,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
                 (options.bug, options.tuning) = (Some(bug), Tuning::for_bug(bug));
             }
             "--tuning" => options.tuning = value()?.parse()?,
+            "--oracle" => options.oracle = value()?.parse()?,
             "--threads" => options.threads = number::<NonZero<usize>>(&name, &value()?)?.get(),
             "--seconds" => options.seconds = number(&name, &value()?)?,
             "--twice" => options.is_twice = true,

@@ -9,6 +9,7 @@ mod bug;
 mod check;
 mod client;
 mod cluster;
+mod judge;
 pub mod exhaustive;
 mod message;
 mod node;
@@ -17,7 +18,9 @@ mod simulation;
 mod workload;
 
 pub use bug::PlantedBug;
+pub use check::Oracle;
 pub use client::SimClient;
+pub use judge::ClientHistory;
 pub use cluster::{SimCluster, SimProcess};
 pub use message::{Outcome, SimMessage};
 pub use node::SimNode;

@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::check::Searched;
 use crate::fault::FaultKind;
 use crate::marker::Marker;
 use crate::run::Report;
@@ -35,6 +36,8 @@ pub struct Campaign {
     pub markers: BTreeMap<&'static str, u64>,
     /// Runs in which something was broken that was not demanded.
     pub tolerated: u64,
+    /// Histories of clients that were searched for an order.
+    pub searched: Searched,
     /// Runs that found a violation.
     pub violations: u64,
     /// The failing runs with the smallest seeds, at most [`FAILURES_MAX`].
@@ -53,6 +56,7 @@ impl Campaign {
         self.simulated += report.simulated;
         self.events += report.events;
         self.operations += report.operations;
+        self.searched += report.searched;
         for (kind, count) in &report.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
@@ -69,9 +73,9 @@ impl Campaign {
         }
     }
 
-    /// Whether everything held in every run.
+    /// Whether everything held in every run, and next to no history was too hard to judge.
     pub fn is_ok(&self) -> bool {
-        self.violations == 0
+        self.violations == 0 && self.searched.is_enough()
     }
 
     /// Which of these were never met.
@@ -98,6 +102,9 @@ impl fmt::Display for Campaign {
         writeln!(f, "simulated hours    {:.2}", self.simulated.as_secs_f64() / 3_600.0)?;
         writeln!(f, "events             {}", self.events)?;
         writeln!(f, "operations checked {}", self.operations)?;
+        if self.searched.histories > 0 {
+            writeln!(f, "histories searched {}", self.searched)?;
+        }
         writeln!(f, "faults             {}", self.faults.values().sum::<u64>())?;
         for (kind, count) in &self.faults {
             writeln!(f, "  {kind:<20} {count}")?;

@@ -35,6 +35,7 @@
 //! ```
 
 mod history;
+mod judgement;
 mod linearizable;
 mod memo;
 mod model;
@@ -44,6 +45,7 @@ mod search;
 mod story;
 
 pub use history::{Answer, History, Moment, OperationId, Recorded};
+pub use judgement::{Judgement, Searched};
 pub use linearizable::{Impossible, Refusal, Verdict, linearizable};
 pub use model::{Ask, Model, Next, Register, Reply, Tell};
 pub use page::{Bar, Look, Page, Span as Band};

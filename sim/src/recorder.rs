@@ -36,7 +36,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) seq: &'a mut u64,
 }
 
-type Record = Envelope<'static, Map<String, Value>>;
+/// What is kept of one event.
+pub(crate) type Record = Envelope<'static, Map<String, Value>>;
 
 pub(crate) struct Recorder {
     hash: Xxh3,
@@ -170,6 +171,10 @@ impl Recorder {
 
     pub(crate) fn hash(&self) -> u128 {
         self.hash.digest128()
+    }
+
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
     }
 
     pub(crate) fn write(&self, output: impl io::Write) -> io::Result<()> {

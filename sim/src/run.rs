@@ -6,8 +6,9 @@
 //!    that is safe because it has stopped for good fails here.
 //! 3. **Convergence.** No new work comes in. Within a bound everything that is to agree must agree.
 //!
-//! A run that fails is run again, with the trace kept, and the trace is written as JSON lines. That it fails in the
-//! same way the second time is what determinism is for: if it does not, the report says so, and that is the bug.
+//! A run that fails is run again, with the trace kept, and the trace is written as JSON lines, beside it a page for people
+//! ([`crate::check::Page`]). That it fails in the same way the second time is what determinism is for: if it does not, the
+//! report says so, and that is the bug.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::check::{Page, Searched};
 use crate::fault::{FaultKind, Nemesis, NemesisOptions, Schedule, Swarm, Target};
 use crate::marker::Markers;
 use crate::process::{Address, Process};
@@ -24,6 +26,7 @@ use crate::recorder::TraceKeep;
 use crate::world::{Step, World, WorldOptions};
 
 mod failure;
+mod spans;
 
 /// How many events of a failing run are written.
 const TRACE_EVENTS_MAX: usize = 500_000;
@@ -91,6 +94,18 @@ pub trait Scenario {
     fn begun(&self, world: &World<Self::Process>) -> BTreeMap<Address, u64> {
         let _ = world;
         BTreeMap::new()
+    }
+
+    /// How many histories of clients were searched for an order, and how many of them were too hard.
+    fn searched(&self) -> Searched {
+        Searched::default()
+    }
+
+    /// What the clients saw of a violation, and who led meanwhile, for the page that is written beside the trace. The
+    /// run adds the faults and what it knows about itself. Asked of the second run, which keeps its trace.
+    fn page(&self, world: &World<Self::Process>, violation: &Violation) -> Option<Page> {
+        let _ = (world, violation);
+        None
     }
 }
 
@@ -162,7 +177,7 @@ pub struct RunOptions {
     pub convergence_within: Duration,
     /// The command that runs this seed again, for the report.
     pub replay: String,
-    /// Where failing runs leave their traces, as `SEED.jsonl`; nowhere if `None`.
+    /// Where failing runs leave their traces, as `SEED.jsonl`, and their pages, as `SEED.html`; nowhere if `None`.
     pub failures: Option<PathBuf>,
 }
 
@@ -235,12 +250,16 @@ pub struct Report {
     pub markers: Markers,
     /// How many operations were checked.
     pub operations: u64,
+    /// Histories of clients that were searched for an order.
+    pub searched: Searched,
     /// What was broken, if something was.
     pub violation: Option<Violation>,
     /// What was broken and does not count, for less was [demanded](Demand).
     pub tolerated: Option<Violation>,
     /// Where the trace of the failure is.
     pub trace: Option<PathBuf>,
+    /// Where its page is.
+    pub page: Option<PathBuf>,
     /// The command that runs this seed again.
     pub replay: String,
 }
@@ -261,9 +280,11 @@ impl Report {
             begun: BTreeMap::new(),
             markers: Markers::default(),
             operations: 0,
+            searched: Searched::default(),
             violation: None,
             tolerated: None,
             trace: None,
+            page: None,
             replay: String::new(),
         }
     }
@@ -309,6 +330,9 @@ impl fmt::Display for Report {
         if let Some(trace) = &self.trace {
             write!(f, "\ntrace: {}", trace.display())?;
         }
+        if let Some(page) = &self.page {
+            write!(f, "\npage: {}", page.display())?;
+        }
         Ok(())
     }
 }
@@ -331,6 +355,14 @@ pub fn run<S: Scenario>(options: &RunOptions, mut make: impl FnMut() -> S) -> Re
         match failure::write_trace(&again.world, directory, report.seed) {
             Ok(path) => report.trace = Some(path),
             Err(error) => violation.detail.push_str(&format!(" (no trace was written: {error})")),
+        }
+        if let Some(page) = again.page(&report.swarm) {
+            match failure::write_page(&page, directory, report.seed) {
+                Ok(path) => report.page = Some(path),
+                Err(error) => {
+                    violation.detail.push_str(&format!(" (no page was written: {error})"));
+                }
+            }
         }
     }
     report
@@ -466,6 +498,27 @@ impl<S: Scenario> Run<S> {
         Ok(true)
     }
 
+    /// The page of a run that has failed. None if the scenario draws none, or panics at it.
+    fn page(&self, swarm: &Swarm) -> Option<Page> {
+        let violation = self.violation.as_ref()?;
+        let drawn = catch_unwind(AssertUnwindSafe(|| self.scenario.page(&self.world, violation)));
+        let mut page = drawn.ok().flatten()?;
+        let seed = self.options.world.seed;
+        page.title = format!("Seed {seed}, at {:.3} s", self.world.now().as_secs_f64());
+        page.found = violation.to_string();
+        page.faults = spans::faults(&self.world, self.nemesis.schedule());
+        let facts = [
+            ("seed", seed.to_string()),
+            ("replay", self.options.replay.clone()),
+            ("hash", format!("{:032x}", self.world.hash())),
+            ("phase", self.phase.to_string()),
+            ("faults", swarm.to_string()),
+            ("trace", format!("{seed}.jsonl, beside this page")),
+        ];
+        page.facts.extend(facts.map(|(name, value)| (name.to_owned(), value)));
+        Some(page)
+    }
+
     fn report(self) -> Report {
         // After a panic the scenario's own counting may be what panicked.
         let operations = catch_unwind(AssertUnwindSafe(|| self.scenario.operations(&self.world)));
@@ -483,9 +536,11 @@ impl<S: Scenario> Run<S> {
             begun: begun.unwrap_or_default(),
             markers: self.world.markers().clone(),
             operations: operations.unwrap_or_default(),
+            searched: self.scenario.searched(),
             violation: self.violation,
             tolerated: self.tolerated,
             trace: None,
+            page: None,
             replay: self.options.replay,
         }
     }

@@ -24,7 +24,7 @@ use crate::marker::Markers;
 use crate::network::Network;
 use crate::process::{Address, Event, Process, Requests};
 use crate::random::{between, stream};
-use crate::recorder::Recorder;
+use crate::recorder::{Record, Recorder};
 use crate::world::node::{Node, Ring};
 use crate::world::queue::{Item, ItemKind, Queue};
 
@@ -279,6 +279,11 @@ impl<P: Process> World<P> {
     /// Those of the output.
     pub fn write_trace(&self, output: impl io::Write) -> io::Result<()> {
         self.recorder.write(output)
+    }
+
+    /// What was kept of the trace.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.recorder.records()
     }
 
     fn node(&self, address: Address) -> &Node<P> {

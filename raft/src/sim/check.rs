@@ -10,6 +10,9 @@
 //!   entry that it saw. An operation that began after another had ended must have a later place (a read may have the same). And all
 //!   replies must be those of a machine that never failed and applies the log in order. Together that *is* a linearization: the
 //!   order of the log.
+//! - **Linearizability once more**, in the end: what the clients saw is searched for an order, key by key, as
+//!   [`Workload::judge`] says. This knows neither the log nor any place in it, and so does not share the mistakes of the check
+//!   above; see `docs/decisions/0028-two-checkers-of-histories.md`.
 //! - **Outcomes.** An acknowledged write is the entry at its place. What was said to have no effect is nowhere in the log,
 //!   and no operation is in it twice.
 
@@ -17,8 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lattice_sim::Address;
+use lattice_sim::check::{History, Searched, Story};
+use std::time::Duration;
 
 use super::client::Note;
+use super::judge::ClientHistory;
 use super::node::Doings;
 use super::workload::{Operation, Workload, digest};
 use crate::invariants::{self, SafetyChecker};
@@ -28,6 +34,31 @@ use crate::types::{EntryId, LogIndex, NodeId, SessionId, Term};
 
 type Checked = Result<(), lattice_sim::Violation>;
 type OperationId = (Address, u64);
+
+/// Which of the two checks of linearizability are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Oracle {
+    /// Both.
+    #[default]
+    Both,
+    /// The one by places in the log, after every event.
+    Places,
+    /// The one that searches, in the end.
+    Search,
+}
+
+impl std::str::FromStr for Oracle {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "both" => Ok(Self::Both),
+            "places" => Ok(Self::Places),
+            "search" => Ok(Self::Search),
+            _ => Err(format!("no oracle is called {name}; there are both, places, search")),
+        }
+    }
+}
 
 /// All checks of one run, and what they remember.
 pub(super) struct Checker<W: Workload> {
@@ -48,17 +79,23 @@ pub(super) struct Checker<W: Workload> {
     floor: LogIndex,
     reads: Vec<(LogIndex, Bytes, Result<Bytes, String>)>,
     done: u64,
+    oracle: Oracle,
+    /// What the clients saw.
+    history: ClientHistory,
+    searched: Searched,
 }
 
 /// An operation that has begun.
 struct Open {
     wanted: Operation,
+    /// Its number in the history.
+    number: usize,
     /// The latest place of those that had ended before.
     floor: LogIndex,
 }
 
 impl<W: Workload> Checker<W> {
-    pub(super) fn new(workload: W) -> Self {
+    pub(super) fn new(workload: W, oracle: Oracle) -> Self {
         Self {
             model: workload.machine(),
             workload,
@@ -73,6 +110,9 @@ impl<W: Workload> Checker<W> {
             floor: LogIndex::ZERO,
             reads: Vec::new(),
             done: 0,
+            oracle,
+            history: History::new(),
+            searched: Searched::default(),
         }
     }
 
@@ -173,11 +213,14 @@ impl<W: Workload> Checker<W> {
         let Some(SessionId { session, sequence }) = entry.session else { return Ok(()) };
         let operation = (Address(session), sequence);
         if self.failed.contains(&operation) {
-            return violation("outcomes", format!("{operation:?} was said to have no effect"));
+            return violation(
+                "outcomes",
+                format!("{} was said to have no effect", name(operation)),
+            );
         }
         match self.places.insert(operation, entry.id.index) {
             Some(before) => {
-                let detail = format!("{operation:?} is at {before} and at {}", entry.id);
+                let detail = format!("{} is at {before} and at {}", name(operation), entry.id);
                 violation("outcomes", detail)
             }
             None => Ok(()),
@@ -186,13 +229,11 @@ impl<W: Workload> Checker<W> {
 
     // Clients.
 
-    pub(super) fn client(&mut self, client: Address, notes: &[Note]) -> Checked {
+    pub(super) fn client(&mut self, client: Address, at: Duration, notes: &[Note]) -> Checked {
         for note in notes {
+            self.record(client, at, note);
             match note {
-                Note::Invoked { operation, wanted } => {
-                    let open = Open { wanted: wanted.clone(), floor: self.floor };
-                    self.open.insert((client, *operation), open);
-                }
+                Note::Invoked { .. } => {}
                 Note::Done { operation, index, reply } => {
                     self.ended((client, *operation), *index, reply)?;
                 }
@@ -205,20 +246,69 @@ impl<W: Workload> Checker<W> {
         Ok(())
     }
 
+    /// Notes what the client saw, before anything is thought about it.
+    fn record(&mut self, client: Address, at: Duration, note: &Note) {
+        let number = |operation: &u64| {
+            self.open.get(&(client, *operation)).expect("what ends has begun").number
+        };
+        match note {
+            Note::Invoked { operation, wanted } => {
+                let number = self.history.call(client.0, at, wanted.clone());
+                let open = Open { wanted: wanted.clone(), number, floor: self.floor };
+                self.open.insert((client, *operation), open);
+            }
+            Note::Done { operation, reply, .. } => {
+                self.history.done(number(operation), at, reply.clone());
+            }
+            Note::Failed { operation } => self.history.no_effect(number(operation), at),
+            Note::Unknown { operation } => self.history.gave_up(number(operation), at),
+        }
+    }
+
+    /// How many histories were searched.
+    pub(super) fn searched(&self) -> Searched {
+        self.searched
+    }
+
+    /// What the clients saw of a violation.
+    pub(super) fn story(&self) -> Story {
+        let judgement = self.workload.judge(&self.history);
+        let story = judgement.violation.or_else(|| self.workload.story(&self.history));
+        story.unwrap_or_default()
+    }
+
+    /// Searches what the clients saw for an order.
+    pub(super) fn judge(&mut self) -> Checked {
+        if self.oracle == Oracle::Places {
+            return Ok(());
+        }
+        let judgement = self.workload.judge(&self.history);
+        self.searched = judgement.searched;
+        match judgement.violation {
+            Some(story) => violation("linearizability, by search", story.sentence),
+            None => Ok(()),
+        }
+    }
+
     fn ended(
         &mut self,
         operation: OperationId,
         index: LogIndex,
         reply: &Result<Bytes, String>,
     ) -> Checked {
-        let Open { wanted, floor } = self.open.remove(&operation).expect("what ends has begun");
+        let Open { wanted, floor, .. } = self.open.remove(&operation).expect("what ends has begun");
         self.done += 1;
         self.floor = self.floor.max(index);
+        if self.oracle == Oracle::Search {
+            return Ok(());
+        }
         match wanted {
             Operation::Read(query) => {
                 if index < floor {
-                    let detail =
-                        format!("{operation:?} read as of {index} after another had seen {floor}");
+                    let detail = format!(
+                        "{} read as of {index} after another had seen {floor}",
+                        name(operation)
+                    );
                     return violation("linearizability", detail);
                 }
                 self.reads.push((index, query, reply.clone()));
@@ -226,17 +316,20 @@ impl<W: Workload> Checker<W> {
             }
             Operation::Write(_) => {
                 if index <= floor {
-                    let detail = format!("{operation:?} is at {index}, and began after {floor}");
+                    let detail =
+                        format!("{} is at {index}, and began after {floor}", name(operation));
                     return violation("linearizability", detail);
                 }
                 if self.places.get(&operation) != Some(&index) {
-                    let detail = format!("{operation:?} was acknowledged and is not at {index}");
+                    let detail =
+                        format!("{} was acknowledged and is not at {index}", name(operation));
                     return violation("acknowledged writes are kept", detail);
                 }
                 let place = usize::try_from(index.0 - 1).expect("the log is in memory");
                 if self.replies[place].as_ref() != Some(reply) {
                     let detail = format!(
-                        "{operation:?} at {index}: {reply:?} instead of {:?}",
+                        "{} at {index}: {reply:?} instead of {:?}",
+                        name(operation),
                         self.replies[place]
                     );
                     return violation("linearizability", detail);
@@ -249,7 +342,7 @@ impl<W: Workload> Checker<W> {
     fn without_effect(&mut self, operation: OperationId) -> Checked {
         if let Some(Open { wanted: Operation::Write(_), .. }) = self.open.remove(&operation) {
             if let Some(index) = self.places.get(&operation) {
-                let detail = format!("{operation:?} failed, and is in the log at {index}");
+                let detail = format!("{} failed, and is in the log at {index}", name(operation));
                 return violation("outcomes", detail);
             }
             self.failed.insert(operation);
@@ -259,6 +352,9 @@ impl<W: Workload> Checker<W> {
 
     /// Replays the log and looks at every read again.
     pub(super) fn replay(&mut self) -> Checked {
+        if self.oracle == Oracle::Search {
+            return Ok(());
+        }
         self.reads.sort_by_key(|(index, ..)| *index);
         let mut machine = self.workload.machine();
         let reader = machine.reader();
@@ -294,6 +390,10 @@ impl<W: Workload> Checker<W> {
 
 fn text_of(reply: Reply) -> Result<Bytes, String> {
     reply.map_err(|refusal| refusal.to_string())
+}
+
+fn name((client, number): OperationId) -> String {
+    format!("operation {number} of client {}", client.0)
 }
 
 fn violation(property: &str, detail: String) -> Checked {

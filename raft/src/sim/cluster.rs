@@ -6,17 +6,20 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lattice_sim::{Address, Context, Event, Process, Scenario, Step, StepKind, Violation, World};
+use lattice_sim::check::{Band, Page, Searched};
+use lattice_sim::{
+    Address, Context, Event, Process, Scenario, Step, StepKind, TraceKeep, Violation, World,
+};
 
-use super::check::Checker;
+use super::check::{Checker, Oracle};
 use super::client::SimClient;
 use super::message::SimMessage;
 use super::node::{DISK_FULL, Delivered, KILLED, NodeSetup, SimNode, state_digest};
 use super::shape::Shape;
 use super::workload::Workload;
-use crate::raft_node::Role;
+use crate::raft_node::{RaftNode, Role};
 use crate::state_machine::DurableStateMachine;
-use crate::types::NodeId;
+use crate::types::{NodeId, Term};
 
 /// A node, or one of its clients.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub enum SimProcess<W: Workload> {
 /// All nodes are looked at in full every so many events.
 const FULL_CHECK_EVERY: u64 = 1_000;
 /// The address of the first client.
-const CLIENTS: u64 = 101;
+pub(super) const CLIENTS: u64 = 101;
 
 /// A cluster with its clients, and everything that is checked about it.
 pub struct SimCluster<W: Workload> {
@@ -42,12 +45,21 @@ pub struct SimCluster<W: Workload> {
     events: u64,
     /// Syncs that had failed on each disk when its node last ended.
     failed_syncs: BTreeMap<Address, u64>,
+    /// Who led, and when; noted only if a trace is kept.
+    leaders: Vec<(NodeId, Term, Band)>,
 }
 
 impl<W: Workload> SimCluster<W> {
-    pub(super) fn new(workload: W, shape: Shape, safety: Duration) -> Self {
-        let checker = Checker::new(workload.clone());
-        Self { workload, shape, safety, checker, events: 0, failed_syncs: BTreeMap::new() }
+    pub(super) fn new(workload: W, shape: Shape, safety: Duration, oracle: Oracle) -> Self {
+        Self {
+            checker: Checker::new(workload.clone(), oracle),
+            workload,
+            shape,
+            safety,
+            events: 0,
+            failed_syncs: BTreeMap::new(),
+            leaders: Vec::new(),
+        }
     }
 
     fn nodes(world: &World<SimProcess<W>>) -> impl Iterator<Item = &SimNode<W>> + Clone {
@@ -69,6 +81,36 @@ impl<W: Workload> SimCluster<W> {
             return Ok(());
         }
         Err(Violation::new("nodes do not fail", format!("{} stopped: {reason}", step.address)))
+    }
+
+    /// Notes whether a node leads: for the page, on which two leaders beside each other tell much.
+    fn note_leader(&mut self, world: &World<SimProcess<W>>, address: Address) {
+        let leads = match world.process(address) {
+            Some(SimProcess::Node(node)) => {
+                node.raft().filter(|raft| raft.role() == Role::Leader).map(RaftNode::term)
+            }
+            Some(SimProcess::Client(_)) | None => None,
+        };
+        let (id, now) = (NodeId(address.0), world.now());
+        // A node that has gone down says nothing about it itself.
+        for (leader, _, band) in self.leaders.iter_mut().filter(|(.., band)| band.until.is_none()) {
+            if !world.is_up(Address(leader.0)) {
+                band.until = Some(now);
+            }
+        }
+        let open =
+            |(node, _, band): &&mut (NodeId, Term, Band)| *node == id && band.until.is_none();
+        if let Some((_, term, band)) = self.leaders.iter_mut().rev().find(open) {
+            if leads == Some(*term) {
+                return;
+            }
+            band.until = Some(now);
+        }
+        if let Some(term) = leads {
+            let column = address.to_string();
+            let label = format!("leads, term {}", term.0);
+            self.leaders.push((id, term, Band { column, label, from: now, until: None }));
+        }
     }
 
     fn check_agreement(&self, world: &World<SimProcess<W>>) -> Result<(), Violation> {
@@ -134,6 +176,9 @@ impl<W: Workload> Scenario for SimCluster<W> {
         if world.now() >= self.safety {
             self.shape.setup.is_calm.set(true);
         }
+        if world.options().keep != TraceKeep::Nothing {
+            self.note_leader(world, step.address);
+        }
         if step.stopped {
             self.check_stop(world, step)?;
         }
@@ -145,7 +190,7 @@ impl<W: Workload> Scenario for SimCluster<W> {
                 }
             }
             Some(SimProcess::Client(client)) => {
-                self.checker.client(step.address, client.notes())?;
+                self.checker.client(step.address, world.now(), client.notes())?;
             }
             None => {}
         }
@@ -171,6 +216,19 @@ impl<W: Workload> Scenario for SimCluster<W> {
         self.check_agreement(world)?;
         self.checker.all(Self::nodes(world).filter_map(SimNode::raft))?;
         self.checker.replay()
+    }
+
+    fn checked(&mut self, _world: &World<SimProcess<W>>) -> Result<(), Violation> {
+        self.checker.judge()
+    }
+
+    fn searched(&self) -> Searched {
+        self.checker.searched()
+    }
+
+    fn page(&self, _world: &World<SimProcess<W>>, _violation: &Violation) -> Option<Page> {
+        let leaders = self.leaders.iter().map(|(_, _, band)| band.clone()).collect();
+        Some(Page { story: self.checker.story(), leaders, ..Page::default() })
     }
 }
 

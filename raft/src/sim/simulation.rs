@@ -6,6 +6,7 @@ use std::time::Duration;
 use lattice_sim::{Faults, Report, RunOptions, Violation, WorldOptions, run};
 
 use super::PlantedBug;
+use super::check::Oracle;
 use super::cluster::SimCluster;
 use super::shape::{Shape, Tuning};
 use super::workload::Workload;
@@ -19,6 +20,8 @@ pub struct Simulation<W> {
     pub tuning: Tuning,
     /// A defect that all nodes have.
     pub bug: Option<PlantedBug>,
+    /// Which checks of linearizability are made.
+    pub oracle: Oracle,
     /// How long faults strike.
     pub safety: Duration,
     /// The command that runs a simulation like this one; `--seed N` is added in reports.
@@ -37,6 +40,7 @@ impl<W: Workload> Simulation<W> {
             workload,
             tuning: Tuning::General,
             bug: None,
+            oracle: Oracle::Both,
             safety: Duration::from_secs(20),
             command: String::new(),
             failures: None,
@@ -57,7 +61,7 @@ impl<W: Workload> Simulation<W> {
         options.progress_min = PROGRESS_MIN;
         options.replay = self.replay(seed);
         options.failures = self.failures.clone();
-        run(&options, || SimCluster::new(self.workload.clone(), draw(), self.safety))
+        run(&options, || SimCluster::new(self.workload.clone(), draw(), self.safety, self.oracle))
     }
 
     /// Runs one seed twice. That the second run is not the same as the first is a violation.

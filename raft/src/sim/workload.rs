@@ -5,8 +5,10 @@ use std::fmt;
 
 use bytes::Bytes;
 use lattice_sim::ChaCha8Rng;
+use lattice_sim::check::{Judgement, Story};
 use lattice_sim::random::{Rng, below};
 
+use super::judge::{self, ClientHistory};
 use crate::state_machine::{BoxError, DurableStateMachine, Simple, SimpleReader, StateMachine};
 
 /// One request of a client, in the user's own encoding.
@@ -51,6 +53,19 @@ pub trait Workload: Clone + fmt::Debug + Send + Sync + 'static {
         let _ = machine;
         Ok(())
     }
+
+    /// Searches what the clients saw for an order that explains it, key by key, knowing nothing of logs. It is asked
+    /// once in the end, and may be left out: then only the places in the log are checked.
+    fn judge(&self, history: &ClientHistory) -> Judgement {
+        let _ = history;
+        Judgement::default()
+    }
+
+    /// What the clients were about when something broke that they had not seen yet, for the page of the violation.
+    fn story(&self, history: &ClientHistory) -> Option<Story> {
+        let _ = history;
+        None
+    }
 }
 
 /// The workload of the project's own campaigns: a few registers, swapped and read.
@@ -73,7 +88,7 @@ pub struct Registers {
 /// Few, so that operations meet.
 const REGISTERS: u64 = 4;
 /// One command in so many is refused by the machine.
-const REFUSED: u64 = 16;
+pub(super) const REFUSED: u64 = 16;
 
 impl Workload for Swaps {
     type Machine = Simple<Registers>;
@@ -102,6 +117,14 @@ impl Workload for Swaps {
     fn read(&self, machine: &SimpleReader<Registers>, query: &[u8]) -> Vec<u8> {
         let register = u64::from_le_bytes(query.try_into().expect("queries are made above"));
         machine.with(|registers| registers.get(register).to_le_bytes().to_vec())
+    }
+
+    fn judge(&self, history: &ClientHistory) -> Judgement {
+        judge::judge(history)
+    }
+
+    fn story(&self, history: &ClientHistory) -> Option<Story> {
+        judge::story(history)
     }
 }
 

@@ -2,6 +2,7 @@
 //! The integration tests of the Raft library, in one binary.
 
 mod cases;
+mod checkers;
 #[cfg(feature = "driver")]
 mod driver;
 mod exhaustive;

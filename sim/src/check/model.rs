@@ -54,6 +54,11 @@ pub trait Tell: Model {
 
     /// A state, as a clause: `x = 7`.
     fn state(&self, state: &Self::State) -> String;
+
+    /// How to read labels, for those who have not seen any. One or two sentences, or none.
+    fn legend(&self) -> String {
+        String::new()
+    }
 }
 
 /// One register, zero at first.

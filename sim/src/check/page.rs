@@ -2,7 +2,7 @@
 //!
 //! Time goes down the page, and each client has a column: so the picture fits a telephone as well as a wide screen, and
 //! labels stand in their bars. Between two moments there is as much room as their labels take and a little more for a
-//! long time. Beside the clients stand the faults and who led. Hovering over an operation, or moving to it with the
+//! long time. Beside the clients stand the nodes: who led, and what was wrong with whom. Hovering over an operation, or moving to it with the
 //! keyboard, shows all that is known about it at the foot of the window.
 //!
 //! Everything that is shown came out of a test that went wrong, values that an adversary may have chosen among it: it is
@@ -53,6 +53,8 @@ pub struct Bar {
 /// Something that lasted: a fault, or a leadership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// Of what: a node, or the network. Spans of one column stand together.
+    pub column: String,
     /// What.
     pub label: String,
     /// Since when.
@@ -78,7 +80,7 @@ pub struct Page {
     pub leaders: Vec<Span>,
 }
 
-/// Spans beside each other at most; more are drawn over the last.
+/// Spans of one column beside each other at most; more become one.
 const LANES_MAX: usize = 3;
 
 /// A moment at which a line may be drawn: its time and, among those of the same time, its order.
@@ -121,6 +123,11 @@ impl Page {
         writeln!(out, "<h1>{}</h1>", text(head))?;
         if !rest.is_empty() {
             writeln!(out, "<p>The run ended with: <b>{}</b></p>", text(rest))?;
+        } else if self.story.bars.iter().any(|bar| matches!(bar.look, Look::Fits(_))) {
+            out.push_str(
+                "<p>The clients have seen nothing impossible yet: all that they were told fits the order that the \
+                 numbers show.</p>\n",
+            );
         }
         self.write_reasons(out)?;
         self.write_legend(out)?;
@@ -149,7 +156,7 @@ impl Page {
             write!(out, "{} earlier operations are left out. ", self.story.left_out)?;
         }
         out.push_str(
-            "Hover over an operation, or go to it with the tab key, to see all about it.</p>\n",
+            "Beside the clients: which node led in which term, and the faults. Hover over anything, or go to it with the tab key, to see all about it.</p>\n",
         );
         out.push_str("<ul class=\"legend\">");
         let looks = [
@@ -174,6 +181,9 @@ impl Page {
             )?;
         }
         out.push_str("</ul>\n");
+        if !self.story.legend.is_empty() {
+            writeln!(out, "<p class=\"run\">{}</p>", text(&self.story.legend))?;
+        }
         Ok(())
     }
 
@@ -189,15 +199,14 @@ impl Page {
         let (from, until) = (first, last.at);
         let clients: Vec<u64> =
             bars.iter().map(|bar| bar.client).collect::<BTreeSet<_>>().into_iter().collect();
-        let faults = lanes(&self.faults, from, until);
-        let leaders = lanes(&self.leaders, from, until);
-        let rows = self.rows(&[&faults, &leaders], from, until);
+        let rows = self.rows(from, until);
+        let columns = self.columns(&rows, from, until);
         write!(
             out,
             "<div class=\"picture\" style=\"grid-template-columns:var(--time) repeat({},minmax(0,1fr)) \
              repeat({},var(--lane));grid-template-rows:auto",
             clients.len(),
-            faults.len() + leaders.len()
+            columns.iter().map(|(_, lanes)| lanes.len()).sum::<usize>()
         )?;
         rows.write_heights(out)?;
         out.push_str("\">\n<div class=\"head\">s</div>");
@@ -205,39 +214,22 @@ impl Page {
             let column = place + 2;
             write!(
                 out,
-                "<div class=\"head\" style=\"grid-column:{column}\">client {client}</div>"
-            )?;
-            write!(
-                out,
-                "<div class=\"lane\" style=\"grid-column:{column};grid-row:{FIRST_ROW}/{}\"></div>",
+                "<div class=\"head\" style=\"grid-column:{column}\">client {client}</div>\
+                 <div class=\"lane\" style=\"grid-column:{column};grid-row:{FIRST_ROW}/{}\"></div>",
                 rows.end
             )?;
         }
         let mut column = clients.len() + 2;
-        for (name, kind, lanes) in [("faults", "fault", &faults), ("leader", "leader", &leaders)] {
-            if lanes.is_empty() {
-                continue;
-            }
+        for (name, lanes) in &columns {
             write!(
                 out,
-                "<div class=\"head\" style=\"grid-column:{column}/span {}\">{name}</div>",
-                lanes.len()
+                "<div class=\"head narrow\" style=\"grid-column:{column}/span {}\">{}</div>",
+                lanes.len(),
+                text(name)
             )?;
             for lane in lanes {
-                for span in lane {
-                    let (top, bottom) = rows.span(span, from, until);
-                    write!(
-                        out,
-                        "<div class=\"span {kind}\" style=\"grid-column:{column};grid-row:{top}/{bottom}\" \
-                         tabindex=\"0\"><span>{0}</span><span class=\"tip\">{0}, from {1} {2}</span></div>",
-                        text(&span.label),
-                        seconds(span.from),
-                        match span.until {
-                            Some(until) if until == span.from => "(a moment)".to_owned(),
-                            Some(until) => format!("to {}", seconds(until)),
-                            None => "on".to_owned(),
-                        }
-                    )?;
+                for shown in lane {
+                    shown.write(out, column)?;
                 }
                 column += 1;
             }
@@ -251,15 +243,15 @@ impl Page {
         Ok(())
     }
 
-    /// A line for each call, each return and each begin or end of a span.
-    fn rows(&self, lanes: &[&Vec<Vec<Span>>], from: Duration, until: Duration) -> Rows {
+    /// A line for each call and each return, and for each change of who leads.
+    fn rows(&self, from: Duration, until: Duration) -> Rows {
         let mut lines = BTreeMap::new();
         for bar in &self.story.bars {
             for moment in [Some(bar.called), bar.ended].into_iter().flatten() {
                 lines.insert(line(moment), 0);
             }
         }
-        for span in lanes.iter().flat_map(|lanes| lanes.iter().flatten()) {
+        for span in &self.leaders {
             for at in [Some(span.from), span.until].into_iter().flatten() {
                 if at > from && at < until {
                     lines.insert((at, u32::MAX), 0);
@@ -271,6 +263,28 @@ impl Page {
         }
         let end = FIRST_ROW + lines.len();
         Rows { lines, end }
+    }
+
+    /// Faults and leaderships of the time that is shown: by column, in lanes beside each other where they overlap.
+    fn columns(
+        &self,
+        rows: &Rows,
+        from: Duration,
+        until: Duration,
+    ) -> Vec<(String, Vec<Vec<Shown>>)> {
+        let leaders = self.leaders.iter().map(|span| ("leader", span));
+        let spans = leaders.chain(self.faults.iter().map(|span| ("fault", span)));
+        let mut columns: BTreeMap<(bool, usize, &str), Vec<Shown>> = BTreeMap::new();
+        for (kind, span) in spans {
+            if span.from <= until && span.until.is_none_or(|end| end >= from) {
+                let name = span.column.as_str();
+                // Nodes in their order, then what is no node.
+                let is_node = name.ends_with(|last: char| last.is_ascii_digit());
+                let column = columns.entry((!is_node, name.len(), name)).or_default();
+                column.push(Shown::new(kind, span, rows, from, until));
+            }
+        }
+        columns.into_iter().map(|((_, _, name), spans)| (name.to_owned(), lanes(spans))).collect()
     }
 
     /// The same for those who cannot see the picture.
@@ -400,26 +414,71 @@ fn mark(look: Look) -> String {
     }
 }
 
-/// Spans of the time that is shown, beside each other where they overlap.
-fn lanes(spans: &[Span], from: Duration, until: Duration) -> Vec<Vec<Span>> {
-    let mut shown: Vec<&Span> = spans
-        .iter()
-        .filter(|span| span.from <= until && span.until.is_none_or(|end| end >= from))
-        .collect();
-    shown.sort_by_key(|span| span.from);
-    let mut lanes: Vec<Vec<Span>> = Vec::new();
-    for span in shown {
-        let is_free = |lane: &Vec<Span>| {
-            lane.last().is_none_or(|last| last.until.is_some_and(|end| end < span.from))
+/// A span, or several that have to share its place.
+struct Shown {
+    kind: &'static str,
+    label: String,
+    tip: String,
+    top: usize,
+    bottom: usize,
+}
+
+impl Shown {
+    fn new(kind: &'static str, span: &Span, rows: &Rows, from: Duration, until: Duration) -> Self {
+        let (top, bottom) = rows.span(span, from, until);
+        let begin = seconds(span.from);
+        let time = match span.until {
+            Some(end) if end == span.from => format!("at {begin}"),
+            Some(end) => format!("from {begin} to {}", seconds(end)),
+            None => format!("from {begin} on"),
         };
-        let lane = lanes.iter().position(is_free);
-        match lane {
-            Some(lane) => lanes[lane].push(span.clone()),
-            None if lanes.len() < LANES_MAX => lanes.push(vec![span.clone()]),
-            None => lanes[LANES_MAX - 1].push(span.clone()),
+        let tip = format!("{} {}, {time}", span.column, span.label);
+        Self { kind, label: span.label.clone(), tip, top, bottom }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.top < other.bottom && other.top < self.bottom
+    }
+
+    fn write(&self, out: &mut String, column: usize) -> std::fmt::Result {
+        let Self { kind, top, bottom, .. } = self;
+        write!(
+            out,
+            "\n<div class=\"span {kind}\" style=\"grid-column:{column};grid-row:{top}/{bottom}\" \
+             tabindex=\"0\"><span>{}</span></div>\
+             <span class=\"tip\">{}</span>",
+            text(&self.label),
+            text(&self.tip)
+        )
+    }
+}
+
+/// Puts spans beside each other where they overlap; what finds no room becomes part of the last.
+fn lanes(mut spans: Vec<Shown>) -> Vec<Vec<Shown>> {
+    spans.sort_by_key(|span| (span.kind != "leader", span.top));
+    let mut lanes: Vec<Vec<Shown>> = Vec::new();
+    for span in spans {
+        let free = lanes.iter().position(|lane| !lane.iter().any(|other| other.overlaps(&span)));
+        if let Some(lane) = free {
+            lanes[lane].push(span);
+        } else if lanes.len() < LANES_MAX {
+            lanes.push(vec![span]);
+        } else {
+            join(&mut lanes[LANES_MAX - 1], span);
         }
     }
     lanes
+}
+
+/// Makes one span of a new one and all that it overlaps, and what those overlap together.
+fn join(lane: &mut Vec<Shown>, mut span: Shown) {
+    while let Some(place) = lane.iter().position(|other| other.overlaps(&span)) {
+        let other = lane.remove(place);
+        span.label = format!("{}, {}", other.label, span.label);
+        span.tip = format!("{}; {}", other.tip, span.tip);
+        (span.top, span.bottom) = (span.top.min(other.top), span.bottom.max(other.bottom));
+    }
+    lane.push(span);
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use crate::check::page::{Bar, Look};
 /// How many operations before the end are shown at least, and how many at most if it takes more to see the reason.
 const SHOWN: usize = 24;
 const SHOWN_MAX: usize = 80;
-/// How many states are told of.
-const REASONS_MAX: usize = 6;
+/// How many states are told of in a sentence of their own, and how many in a list.
+const REASONS_MAX: usize = 3;
+const STATES_MAX: usize = 8;
 
 /// What there is to tell about a history, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Story {
     pub sentence: String,
     /// Why that cannot be, in one sentence each.
     pub reasons: Vec<String>,
+    /// How to read what stands in the bars.
+    pub legend: String,
     /// The operations worth a look, in the order of their calls.
     pub bars: Vec<Bar>,
     /// How many others the history has before its last moment.
@@ -54,11 +57,7 @@ impl Story {
         if let Some((from, until)) = window {
             reasons.push(teller.once_right(from, until));
         }
-        reasons.extend(why.refusals.iter().take(REASONS_MAX).map(|refusal| teller.reason(refusal)));
-        if why.refusals.len() > REASONS_MAX {
-            let more = why.refusals.len() - REASONS_MAX;
-            reasons.push(format!("So it is with {more} other states that it could have met."));
-        }
+        reasons.extend(teller.reasons(why, witness));
         if !why.is_first {
             reasons.push(
                 "The search for an earlier impossible answer was given up at its limits."
@@ -70,9 +69,10 @@ impl Story {
             .into_iter()
             .flatten()
             .chain(window.into_iter().flat_map(|(from, until)| from.into_iter().chain([until])));
-        let then = why.refusals.iter().take(REASONS_MAX).filter_map(|refusal| refusal.then);
+        let then = why.refusals.iter().filter_map(|refusal| refusal.then).take(REASONS_MAX);
         let (bars, left_out) = teller.bars(Some(culprit), &named.chain(then).collect());
-        Self { sentence: teller.sentence(culprit, witness), reasons, bars, left_out }
+        let sentence = teller.sentence(culprit, witness);
+        Self { sentence, reasons, legend: model.legend(), bars, left_out }
     }
 
     /// The last operations of a history that can be explained by this order.
@@ -83,7 +83,7 @@ impl Story {
     ) -> Self {
         let teller = Teller::new(model, history, order, u32::MAX);
         let (bars, left_out) = teller.bars(None, &BTreeSet::new());
-        Self { sentence: String::new(), reasons: Vec::new(), bars, left_out }
+        Self { legend: model.legend(), bars, left_out, ..Self::default() }
     }
 }
 
@@ -124,6 +124,12 @@ impl<'a, M: Tell> Teller<'a, M> {
         format!("client {} {}", recorded.client, self.model.deed(&recorded.input, output))
     }
 
+    /// "client 3 wrote x = 4", whatever it was told.
+    fn effect(&self, id: OperationId) -> String {
+        let recorded = self.recorded(id);
+        format!("client {} {}", recorded.client, self.model.deed(&recorded.input, None))
+    }
+
     /// ", acknowledged at 1.198 s", or that it was not.
     fn acknowledged(&self, id: OperationId) -> String {
         match self.recorded(id).done_by(self.through) {
@@ -148,7 +154,7 @@ impl<'a, M: Tell> Teller<'a, M> {
         match witness {
             Some(witness) => sentence.push_str(&format!(
                 "{}, {}, before client {} asked (at {}).",
-                self.deed(witness),
+                self.effect(witness),
                 self.acknowledged(witness),
                 recorded.client,
                 seconds(recorded.called.at),
@@ -174,30 +180,61 @@ impl<'a, M: Tell> Teller<'a, M> {
 
     fn once_right(&self, from: Option<OperationId>, until: OperationId) -> String {
         let from = match from {
-            Some(from) => format!("after {}", self.deed(from)),
+            Some(from) => format!("after {}", self.effect(from)),
             None => "at first".to_owned(),
         };
-        format!(
-            "The answer was right {from}, until {}, {}.",
-            self.deed(until),
-            self.acknowledged(until)
-        )
+        let until = format!("{}, {}", self.effect(until), self.acknowledged(until));
+        format!("The answer was right {from}, until {until}.")
     }
 
-    fn reason(&self, refusal: &Refusal<M::State>) -> String {
-        let state = self.model.state(&refusal.state);
-        let after = match refusal.after {
-            Some(after) => format!("after {}, {}", self.deed(after), self.acknowledged(after)),
-            None => "as at first".to_owned(),
+    /// Why none of the states will do that it could have met: that of the witness first, then those in which it would
+    /// have been right and something else wrong, then all others in one sentence.
+    fn reasons(&self, why: &Impossible<M::State>, witness: Option<OperationId>) -> Vec<String> {
+        let is_witness = |refusal: &&Refusal<M::State>| {
+            refusal.then.is_none() && refusal.after.is_some() && refusal.after == witness
         };
-        match refusal.then {
-            None => format!("With {state} ({after}) the answer would have been another."),
-            Some(then) => format!(
-                "With {state} ({after}) the answer would have been right, but then it fits nowhere \
-                 that {}, {}.",
+        let mut reasons: Vec<String> = Vec::new();
+        if let Some(refusal) = why.refusals.iter().find(is_witness) {
+            reasons.push(format!(
+                "With {} ({}) the answer would have been another.",
+                self.model.state(&refusal.state),
+                self.after(refusal)
+            ));
+        }
+        let allowed = why.refusals.iter().filter_map(|refusal| Some((refusal, refusal.then?)));
+        reasons.extend(allowed.take(REASONS_MAX).map(|(refusal, then)| {
+            format!(
+                "With {} ({}) the answer would have been right, but then it fits nowhere that {}, {}.",
+                self.model.state(&refusal.state),
+                self.after(refusal),
                 self.deed(then),
                 self.acknowledged(then),
-            ),
+            )
+        }));
+        let others: Vec<String> = why
+            .refusals
+            .iter()
+            .filter(|refusal| refusal.then.is_none() && !is_witness(refusal))
+            .map(|refusal| self.model.state(&refusal.state))
+            .collect();
+        if !others.is_empty() {
+            let more = match others.len().saturating_sub(STATES_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} others"),
+            };
+            let listed = others[..others.len().min(STATES_MAX)].join("; ");
+            let also = if reasons.is_empty() { "could" } else { "could also" };
+            reasons.push(format!(
+                "What it {also} have met, and where the answer would have been another: {listed}{more}."
+            ));
+        }
+        reasons
+    }
+
+    fn after(&self, refusal: &Refusal<M::State>) -> String {
+        match refusal.after {
+            Some(after) => format!("after {}, {}", self.effect(after), self.acknowledged(after)),
+            None => "as at first".to_owned(),
         }
     }
 
