@@ -75,6 +75,15 @@ pub enum AppendError {
         /// Position of the first event of the append that has it.
         position: Position,
     },
+    /// The append's events are recorded, by one that did not have the key which this one has. A key is recorded with its events or
+    /// not at all, so answering that this is a repetition would leave the key free for something else.
+    #[error(
+        "the events are recorded already, from position {position} on, without this idempotency key"
+    )]
+    KeyMissing {
+        /// Position of the first event.
+        position: Position,
+    },
     /// The stream was closed for ever.
     #[error("stream {stream} has a tombstone: nothing can be written to it any more")]
     Tombstoned {

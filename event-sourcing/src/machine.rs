@@ -24,6 +24,8 @@ use std::sync::Arc;
 use crate::append::{Append, AppendError, Committed};
 use crate::event::{AppendPlace, NewEvent, Position, Recorded, StreamName, Timestamp, Version};
 
+#[cfg(feature = "journal")]
+pub(crate) use self::index::first_at_within;
 pub use self::index::{Entry, Index, IndexMut, Postings, Stub, Term};
 pub use self::limits::Limits;
 pub use self::memory::{MemoryIndex, MemoryPostings};

@@ -4,7 +4,7 @@
 
 use crate::error::ReadError;
 use crate::event::{Position, StreamName, Timestamp, Version};
-use crate::machine::scan::{Budget, Found, Scan, first_visible};
+use crate::machine::scan::{Budget, Found, Scan, first_visible, readable_retention};
 use crate::machine::{Index, Limits};
 use crate::read::{Direction, From, Page, Read, Source};
 use crate::record;
@@ -107,21 +107,13 @@ fn check(read: &Read) -> Result<(), ReadError> {
 /// The first position to look at; `None` if there is none.
 fn start<I: Index>(index: &I, read: &Read) -> Result<Option<Position>, ReadError> {
     let way = read.direction;
-    let edge = match (&read.source, way) {
-        (Source::Stream(stream), _) => {
-            let Some(StreamInfo { last_position, first, last, .. }) = existing(index, stream)?
-            else {
-                return Err(ReadError::NoStream { stream: stream.clone() });
-            };
-            match way {
-                Direction::Backward => last_position,
-                Direction::Forward if first > last => return Ok(None),
-                // A first event that is lost is somewhere behind the beginning.
-                Direction::Forward => index.position_of(stream, first)?.unwrap_or(Position(1)),
-            }
-        }
-        (_, Direction::Forward) => Position(1),
-        (_, Direction::Backward) => index.head(),
+    let Edge { at: edge, unknown } = match (&read.source, way) {
+        (Source::Stream(stream), _) => match edge_of(index, stream, way)? {
+            Some(edge) => edge,
+            None => return Ok(None),
+        },
+        (_, Direction::Forward) => Edge { at: Position(1), unknown: None },
+        (_, Direction::Backward) => Edge { at: index.head(), unknown: None },
     };
     let from = match read.from {
         From::Edge => edge,
@@ -135,10 +127,11 @@ fn start<I: Index>(index: &I, read: &Read) -> Result<Option<Position>, ReadError
             },
         },
         From::Version(version) => match &read.source {
-            Source::Stream(stream) => match place_of(index, stream, version, way)? {
-                Some(position) => position,
-                None if way == Direction::Forward => return Ok(None),
-                None => edge,
+            Source::Stream(stream) => match (place_of(index, stream, version, way)?, unknown) {
+                (Some(position), _) => position,
+                (None, _) if way == Direction::Backward => edge,
+                (None, Some(unknown)) => unknown,
+                (None, None) => return Ok(None),
             },
             Source::All | Source::Query(_) => unreachable!("such a read was refused"),
         },
@@ -150,8 +143,39 @@ fn start<I: Index>(index: &I, read: &Read) -> Result<Option<Position>, ReadError
     })
 }
 
+/// Where the events of a source can begin, in the direction of a read.
+struct Edge {
+    at: Position,
+    /// Of a stream: behind the last event that is known of it, if events are lost there that may have been of it.
+    unknown: Option<Position>,
+}
+
+/// The edge of a stream; `None` if none of its events can be seen.
+fn edge_of<I: Index>(
+    index: &I,
+    stream: &StreamName,
+    way: Direction,
+) -> Result<Option<Edge>, ReadError> {
+    let info = existing(index, stream)?;
+    let behind = info.as_ref().map_or(Position(1), |info| info.last_position.next());
+    let unknown = index.lost(behind, Direction::Forward).map(|_| behind);
+    let at = match (way, info, unknown) {
+        (_, None, None) => return Err(ReadError::NoStream { stream: stream.clone() }),
+        (Direction::Backward, _, Some(_)) => index.head(),
+        (Direction::Backward, Some(info), None) => info.last_position,
+        (Direction::Forward, Some(info), _) if info.first <= info.last => {
+            // A first event that is lost is somewhere behind the beginning.
+            index.position_of(stream, info.first)?.unwrap_or(Position(1))
+        }
+        (Direction::Forward, _, Some(unknown)) => unknown,
+        (Direction::Forward, Some(_), None) => return Ok(None),
+    };
+    Ok(Some(Edge { at, unknown }))
+}
+
 /// Where to begin with a version of a stream; `None` if it is beyond the last. If the event is lost the place is behind the one before
-/// it that is not, or going backward before the one after it, so that reading comes to the damage.
+/// it that is not, or going backward before the one after it, so that reading comes to the damage. The work goes by the number of
+/// lost events in between.
 fn place_of<I: Index>(
     index: &I,
     stream: &StreamName,
@@ -175,7 +199,7 @@ fn place_of<I: Index>(
             Ok(Some(Position(1)))
         }
         Direction::Backward => {
-            for later in version.0 + 1..last.0 {
+            for later in version.0 + 1..=last.0 {
                 if let Some(position) = index.position_of(stream, Version(later))? {
                     return Ok(Some(Position(position.0 - 1)));
                 }
@@ -188,7 +212,7 @@ fn place_of<I: Index>(
 /// What is known of a stream that can be read.
 fn existing<I: Index>(index: &I, stream: &StreamName) -> Result<Option<StreamInfo>, ReadError> {
     let Some(info) = stream_info(index, stream)? else {
-        if index.retention(stream)?.tombstoned {
+        if readable_retention(index, stream)?.tombstoned {
             return Err(ReadError::Tombstoned { stream: stream.clone() });
         }
         return Ok(None);
@@ -211,7 +235,7 @@ pub fn stream_info<I: Index>(
     let Some((last, last_position)) = index.last_of(stream)? else {
         return Ok(None);
     };
-    let retention = index.retention(stream)?;
+    let retention = readable_retention(index, stream)?;
     let first: Version = first_visible(index, stream, &retention, last, index.time()?)?;
     Ok(Some(StreamInfo { last, last_position, first, retention }))
 }

@@ -89,8 +89,8 @@ pub enum AppendError {
     /// A batch cannot both truncate and restart.
     #[error("a batch may truncate or restart the log, not both")]
     TruncatesAndRestarts,
-    /// The journal was found damaged when it was opened: it is open for reading only.
-    #[error("the journal is damaged and open for reading only")]
+    /// The journal is open for reading only: it was found damaged when it was opened, or opened so.
+    #[error("the journal is open for reading only: it is damaged, or was opened so")]
     Damaged,
     /// The journal is poisoned.
     #[error(transparent)]
@@ -132,8 +132,8 @@ pub enum JournalError {
         /// What the disk said.
         cause: Arc<io::Error>,
     },
-    /// The journal was found damaged when it was opened: it is open for reading only.
-    #[error("the journal is damaged and open for reading only")]
+    /// The journal is open for reading only: it was found damaged when it was opened, or opened so.
+    #[error("the journal is open for reading only: it is damaged, or was opened so")]
     Damaged,
     /// The journal is poisoned.
     #[error(transparent)]
@@ -180,6 +180,12 @@ pub enum OpenError {
     #[error("the journal in {directory} has lost all its segments", directory = directory.display())]
     SegmentsLost {
         /// The journal's directory.
+        directory: PathBuf,
+    },
+    /// It was to be opened for reading only, and there is none.
+    #[error("there is no journal in {directory}", directory = directory.display())]
+    Missing {
+        /// The directory.
         directory: PathBuf,
     },
     /// The disk failed.

@@ -68,6 +68,10 @@ pub struct JournalOptions {
     /// owner gets the lost items from elsewhere, and puts them in their place with a batch that truncates the log at the first
     /// of them and appends it again from there; one frame, so that a crash leaves either the damage or the repair.
     pub repairs: bool,
+    /// Change nothing in the directory. A journal must be there; it is open for reading only, and what opening it for writing would
+    /// cut or remove stays and is reported. Nobody else may have the journal open all the same; where the files can only
+    /// be read that is not looked at.
+    pub read_only: bool,
 }
 
 impl JournalOptions {
@@ -83,6 +87,7 @@ impl JournalOptions {
             batch_size_max: 128 * MIB,
             trust_seals: false,
             repairs: false,
+            read_only: false,
         }
     }
 }
@@ -101,6 +106,9 @@ pub struct SegmentInfo {
     pub sealed: bool,
     /// How often it was replaced.
     pub generation: u64,
+    /// Stands for all that is in it, if it is complete: the checksum of its last frame, into which those of all others go. Whoever
+    /// keeps a file of its own about the segment notes it there, and knows it again.
+    pub checksum: Option<u32>,
 }
 
 /// An open journal. Dropping it without [`Journal::close`] loses what was not synced, as a crash would.
@@ -148,7 +156,7 @@ pub struct Journal {
 #[derive(Debug)]
 enum Access {
     Write,
-    /// Damage was found; repairing it is up to the owner.
+    /// Damage was found, and repairing it is up to the owner; or nothing was to be changed.
     ReadOnly,
     Failed(Fatal),
 }
@@ -466,6 +474,7 @@ impl Journal {
             positions: index.runs.positions_in(segment.number),
             sealed: segment.number != self.active.number,
             generation: segment.generation,
+            checksum: segment.checksum,
         };
         self.segments.iter().map(info).collect()
     }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{OpenError, OpenRange, at};
 use crate::index::Index;
+use crate::journal::JournalOptions;
 use crate::recovery::replay::Replay;
 use crate::seal::{LastFrame, Seal, Sealed};
 use crate::segment::{FORMAT_VERSION, FileName, HeaderFault, scan, segment_name};
@@ -179,6 +180,8 @@ pub(crate) struct SegmentFacts {
     pub(crate) generation: u64,
     /// The next position when it was begun.
     pub(crate) begins: u64,
+    /// Checksum of its last frame, if it is complete: each frame names that of the one before it, so it stands for all of them.
+    pub(crate) checksum: Option<u32>,
 }
 
 /// Where the last segment ends: what the writer needs in order to go on.
@@ -200,21 +203,22 @@ pub(crate) struct Tail {
     pub(crate) truncated_to: u64,
 }
 
-/// Looks through the segments of a journal, but for those that a seal tells of if `trust_seals`. The listing names at least one.
+/// Looks through the segments of a journal, but for those that a seal tells of if seals are trusted. The listing names at least one.
 pub(crate) fn recover(
     disk: &dyn Disk,
     directory: &Path,
-    journal: u128,
+    options: &JournalOptions,
     listing: &Listing,
-    trust_seals: bool,
 ) -> Result<Recovered, OpenError> {
+    let journal = options.id;
+    // For writing too: the last of them goes on to be written.
+    let mode = if options.read_only { OpenMode::Read } else { OpenMode::ReadWrite };
     let open = |number: u64| -> Result<Arc<dyn DiskFile>, OpenError> {
         let path = directory.join(segment_name(number));
-        // For writing too: the last of them goes on to be written.
-        let file = disk.open(&path, OpenMode::ReadWrite).map_err(at("opening", &path))?;
+        let file = disk.open(&path, mode).map_err(at("opening", &path))?;
         Ok(Arc::from(file))
     };
-    if trust_seals {
+    if options.trust_seals {
         let sealed = |number: u64, file: &dyn DiskFile| {
             let is_there = listing.seals.binary_search(&number).is_ok();
             is_there.then(|| Sealed::read(disk, directory, journal, number, file)).flatten()

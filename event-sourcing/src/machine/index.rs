@@ -1,5 +1,6 @@
 //! What the machine and the page reader have to know of a log. Each backend has its own way of knowing it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::append::IdempotencyKey;
@@ -72,20 +73,48 @@ pub trait Index {
 
     /// The first position whose event is of this time or later; the one after the head if there is none.
     fn first_at(&self, time: Timestamp) -> Result<Position, ReadError> {
-        let (mut low, mut high) = (1, self.head().0 + 1);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.event(Position(middle))?.timestamp() < time {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(Position(low))
+        first_at_within(self, time, 1..self.head().0 + 1)
+    }
+
+    /// The first position at or beyond `at`, in a direction, of which it is not known what stood there, because it is damaged. Any event
+    /// may have, and so no search may pass over it in silence.
+    fn lost(&self, at: Position, direction: Direction) -> Option<Position> {
+        let _ = (at, direction);
+        None
     }
 
     /// The event at a position, which is from 1 to the head.
     fn event(&self, position: Position) -> Result<Entry, ReadError>;
+}
+
+/// [`Index::first_at`], if it is known to be one of `positions` or the one behind them. A lost event is as old as the next one that can
+/// be read, as far as anybody can tell: so whoever reads on from the answer comes to the lost ones that may be meant.
+pub(crate) fn first_at_within<I: Index + ?Sized>(
+    index: &I,
+    time: Timestamp,
+    positions: Range<u64>,
+) -> Result<Position, ReadError> {
+    let Range { start: mut low, end: mut high } = positions;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut known = middle;
+        let is_earlier = loop {
+            if known >= high {
+                break false;
+            }
+            match index.event(Position(known)) {
+                Ok(entry) => break entry.timestamp() < time,
+                Err(ReadError::Damaged { last, .. }) => known = last.0.max(known).saturating_add(1),
+                Err(error) => return Err(error),
+            }
+        };
+        if is_earlier {
+            low = known + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(Position(low))
 }
 
 /// An index that events are added to.

@@ -60,8 +60,12 @@ impl MemoryIndex {
                 gone.push(Arc::clone(recorded));
             }
         }
+        let keys: BTreeMap<Position, &IdempotencyKey> =
+            self.keys.iter().map(|(key, position)| (*position, key)).collect();
         for recorded in &gone {
-            let leaf = record::leaf_hash(&record::encode(recorded, None));
+            // The key is part of the record, as on a disk.
+            let key = keys.get(&recorded.position).copied();
+            let leaf = record::leaf_hash(&record::encode(recorded, key));
             self.entries[offset(recorded.position)] = Entry::Scavenged(Stub::of(recorded, leaf));
             let schema = (recorded.event.event_type.clone(), recorded.event.schema);
             if let Some(count) = self.schemas.get_mut(&schema) {

@@ -3,6 +3,9 @@
 //! By its key: the append that has it says the same, ids and metadata aside, or the key was used for something else. By the ids of
 //! its events: each home stream knows its ids for ever, those of events included whose space was taken back. Either way the answer is
 //! that of the first time.
+//!
+//! A key that is not known is none of a repetition: a repetition records nothing, and so not the key, which the next append could
+//! have for something else.
 
 use crate::append::{Append, AppendError, Committed, IdempotencyKey};
 use crate::event::Position;
@@ -16,7 +19,10 @@ pub(super) fn find<I: Index>(index: &I, append: &Append) -> Result<Option<Commit
     {
         return Ok(Some(committed));
     }
-    find_by_ids(index, append)
+    match (find_by_ids(index, append)?, &append.key) {
+        (Some(known), Some(_)) => Err(AppendError::KeyMissing { position: known.first }),
+        (known, _) => Ok(known),
+    }
 }
 
 fn find_by_key<I: Index>(

@@ -346,13 +346,42 @@ impl<'a, I: Index> Visibility<'a, I> {
 
     /// What hides events of a stream; `None` if nothing does.
     fn rule_of(&self, stream: &StreamName) -> Result<Option<(Retention, Version)>, ReadError> {
-        let retention = self.index.retention(stream)?;
+        let retention = readable_retention(self.index, stream)?;
         if retention == Retention::default() {
             return Ok(None);
         }
         let last = self.index.last_of(stream)?;
         Ok(last.map(|(last, _)| (retention, last)))
     }
+}
+
+/// What was decided about a stream, as far as it can be read: if the event that decided last is damaged, what was decided before it
+/// holds. Decisions only ever hide more, so this hides nothing that can be seen. Who decides on an append does not go by it.
+///
+/// The work goes by the number of damaged decisions about the stream.
+pub(crate) fn readable_retention<I: Index>(
+    index: &I,
+    stream: &StreamName,
+) -> Result<Retention, ReadError> {
+    match index.retention(stream) {
+        Err(ReadError::Damaged { .. }) => {}
+        retention => return retention,
+    }
+    let Ok(describing) = stream.metadata_stream() else { return Ok(Retention::default()) };
+    let last = index.last_of(&describing)?.map_or(Version(0), |(last, _)| last);
+    for version in (0..last.0).rev() {
+        let found = index
+            .position_of(&describing, Version(version))
+            .and_then(|position| position.map(|position| index.event(position)).transpose());
+        match found {
+            Ok(Some(Entry::Event(recorded))) => return Ok(Retention::decided_by(&recorded.event)),
+            // Its space came back when the damaged one hid it.
+            Ok(Some(Entry::Scavenged(_))) => break,
+            Ok(None) | Err(ReadError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Retention::default())
 }
 
 /// The first version of a stream that can be seen when the log's time is `now`; one more than `last` if there is none.

@@ -108,3 +108,22 @@ fn postings_leap_to_the_same_places_as_a_plain_search() {
         }
     }
 }
+
+#[test]
+fn what_is_left_of_an_event_has_the_leaf_of_its_whole_record() {
+    let mut machine = machine();
+    apply(&mut machine, Append::to(stream("a"), Expected::Any, [event("x")]).key("k")).unwrap();
+    let Entry::Event(recorded) = machine.index().event(Position(1)).unwrap() else {
+        panic!("it is there");
+    };
+    let kind = EventType::new(crate::retention::METADATA_TYPE).unwrap();
+    let decision = NewEvent::json(kind, r#"{"$tb":1}"#);
+    apply(&mut machine, Append::to(stream("$$a"), Expected::Any, [decision])).unwrap();
+    assert_eq!(machine.index_mut().scavenge().unwrap(), 1);
+    let Entry::Scavenged(stub) = machine.index().event(Position(1)).unwrap() else {
+        panic!("its space is taken back");
+    };
+    let key = crate::append::IdempotencyKey(Arc::from("k"));
+    let whole = crate::record::encode(&recorded, Some(&key));
+    assert_eq!(stub.leaf, crate::record::leaf_hash(&whole));
+}

@@ -16,7 +16,7 @@ use crate::filter::{Filter, PATTERN_LENGTH_MAX, Pattern};
 use crate::machine::Entry;
 use crate::read::{Read, Source};
 use crate::record;
-use crate::store::journal::{EventLog, JournalStoreOptions};
+use crate::store::journal::{EventLog, JournalStoreOptions, OpenError};
 
 const VALID: &str = "the name is valid";
 
@@ -104,27 +104,76 @@ pub enum Change {
 ///
 /// If one is.
 pub fn files(seals: bool, changes: &[Change]) {
-    let disk = SimDisk::new(1);
+    let (disk, before) = written();
+    let (directory, suffix) = if seals { ("store/log", ".seal") } else { ("store/index", ".idx") };
+    change(&disk, directory, suffix, changes);
+    let log = open(&disk).expect("the log can be opened");
+    assert!(log.failure().is_none(), "nothing depends on these files");
+    assert_eq!(answers(&log), before);
+}
+
+/// Opens a log of which every segment was changed. Either it does not open; or what it serves are the events that were written,
+/// and if it takes appends all of them.
+///
+/// # Panics
+///
+/// If another event is served, or one is missing from a log that calls itself sound.
+pub fn segments(changes: &[Change]) {
+    let (disk, before) = written();
+    change(&disk, "store/log", ".seg", changes);
+    let Ok(log) = open(&disk) else { return };
+    let after = answers(&log);
+    if log.failure().is_none() {
+        assert_eq!(after, before);
+    }
+    for number in 0..EVENTS {
+        if let Ok(Some(found)) = log.reader().recorded(Position(number + 1)) {
+            let (stream, event) = event(number);
+            assert_eq!((&found.stream, &found.event), (&stream, &event));
+        }
+    }
+    // Damage is found, and whatever else is wrong.
+    log.verify().expect("the disk works");
+}
+
+/// Events in the log that is changed.
+const EVENTS: u64 = 40;
+
+fn event(number: u64) -> (StreamName, NewEvent) {
+    let stream = StreamName::new(format!("s-{}", number % 3)).expect(VALID);
+    let kind = EventType::new(["t", "u"][usize::from(number.is_multiple_of(2))]).expect(VALID);
+    let mut event = NewEvent::bytes(kind, vec![b'x'; 90]);
+    event.id = crate::event::EventId(uuid::Uuid::from_u128(number.into()));
+    event.labels.push(Label::new(format!("l-{}", number % 4)).expect(VALID));
+    (stream, event)
+}
+
+fn open(disk: &SimDisk) -> Result<EventLog, OpenError> {
     let mut options = JournalStoreOptions::new("store");
     options.id = 7;
     options.segment_size = 2048;
-    let open = || EventLog::open(Arc::new(disk.clone()), &options).expect("the log can be opened");
-    let mut log = open();
-    for number in 0..40_u64 {
-        let stream = StreamName::new(format!("s-{}", number % 3)).expect(VALID);
-        let kind = EventType::new(["t", "u"][usize::from(number % 2 == 0)]).expect(VALID);
-        let mut event = NewEvent::bytes(kind, vec![b'x'; 90]);
-        event.id = crate::event::EventId(uuid::Uuid::from_u128(number.into()));
-        event.labels.push(Label::new(format!("l-{}", number % 4)).expect(VALID));
+    EventLog::open(Arc::new(disk.clone()), &options)
+}
+
+/// A closed log of many segments, and what it answers.
+fn written() -> (SimDisk, String) {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk).expect("the log can be opened");
+    for number in 0..EVENTS {
+        let (stream, event) = event(number);
         log.stage(Append::to(stream, Expected::Any, [event]), Timestamp(number)).expect("it holds");
         log.commit().expect("the disk works");
     }
     for task in log.upkeep() {
         task.run().expect("the disk works");
     }
-    let before = answers(&log);
+    let answers = answers(&log);
     log.close().expect("the disk works");
-    let (directory, suffix) = if seals { ("store/log", ".seal") } else { ("store/index", ".idx") };
+    (disk, answers)
+}
+
+/// Makes the changes, one to each file, in turn.
+fn change(disk: &SimDisk, directory: &str, suffix: &str, changes: &[Change]) {
     let names = disk.list(Path::new(directory)).expect("the directory is there");
     let paths: Vec<PathBuf> = names
         .iter()
@@ -133,11 +182,8 @@ pub fn files(seals: bool, changes: &[Change]) {
         .collect();
     assert!(!paths.is_empty(), "there are such files: {names:?}");
     for (path, change) in paths.iter().zip(changes.iter().cycle()) {
-        put(&disk, path, change);
+        put(disk, path, change);
     }
-    let log = open();
-    assert!(log.failure().is_none(), "nothing depends on these files");
-    assert_eq!(answers(&log), before);
 }
 
 fn answers(log: &EventLog) -> String {

@@ -291,6 +291,7 @@ impl World {
                 Err(
                     AppendError::IdReused { position, .. }
                     | AppendError::KeyReused { position }
+                    | AppendError::KeyMissing { position }
                     | AppendError::PartlyRecorded { position, .. },
                 ) => *position > self.model.head(),
                 Err(_) => false,

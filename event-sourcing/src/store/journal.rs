@@ -4,21 +4,23 @@
 //!
 //! - An acknowledged event is on the disk, and found again after any crash. After a crash at any moment the log is one that could
 //!   have been: a prefix of the appends, each of them whole.
-//! - Damage is reported ([`JournalStore::damage`]), and never cut away: what is around it can be read, and nothing can be appended
-//!   until the store was repaired from a copy.
+//! - Damage is reported ([`JournalStore::damage`]), and never cut away: what is around it can be read. If it is found when the store is
+//!   opened nothing can be appended until the store was repaired from a copy. In complete segments it may be found later, by
+//!   whoever reads there or by [`JournalStore::verify`].
 //! - A full disk refuses appends and nothing else, and passes. After a failed sync the store takes no more appends, and every append
 //!   under way is answered with "not known".
 //!
 //! # How
 //!
 //! [`EventLog`] is all of it without threads: appends are staged, a commit makes what is staged durable with one write and one sync, and
-//! shows it. Each segment of the journal has an index: in memory while the segment grows, and then in one immutable file, which is
-//! bound to the segment as it is and made again from it whenever it is missing, stale or damaged. So an index file cannot make an
-//! answer wrong, and no promise rests on it. In memory stays a Bloom filter for each file.
+//! shows it. Each segment of the journal has an index: in memory while the segment grows, and then in one immutable file. That
+//! is bound to the segment as it is, by the checksum that its last frame has in the journal, and made again whenever it is missing,
+//! stale, damaged, or of another history. So no promise rests on an index file. In memory stay its filter and its fences.
 //!
 //! [`JournalStore`] adds the threads. One writes: it takes all appends that wait, stages them, commits them, and answers all of them,
-//! refusals too, for an append may have been refused because of another one of its group. Some read, so that no asynchronous
-//! caller waits for the disk; what is in memory is answered at once. One writes index files, and one takes back space.
+//! refusals too, for an append may have been refused because of another one of its group. Some read, so that asynchronous
+//! callers do not wait for the disk, unless too many reads wait already; what is in memory is answered at once. One writes
+//! index files, and one takes back space.
 //!
 //! # Caveats
 //!
@@ -61,6 +63,7 @@ mod heads;
 mod index_file;
 mod log_reader;
 mod memtable;
+mod opening;
 mod options;
 mod part;
 mod reading;
@@ -69,6 +72,7 @@ mod scavenge;
 mod scavenging;
 mod tail;
 mod tasks;
+mod threads;
 mod upkeep;
 mod verify;
 mod view;
@@ -87,7 +91,6 @@ pub(crate) use writing::final_answer;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -97,6 +100,7 @@ use lattice_journal::{Disk, RealDisk};
 use self::error::refusal;
 use self::reading::Readers;
 use self::scavenging::Scavenger;
+use self::threads::{Spawn, Threads};
 use self::upkeep::Upkeep;
 use self::writing::{Figures, Queue, Request};
 use crate::append::{Append, AppendError, Committed};
@@ -123,7 +127,7 @@ pub struct JournalStore {
     log: LogReader,
     limits: Limits,
     damage: Arc<[Range<u64>]>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Threads,
 }
 
 /// Figures about a store.
@@ -168,48 +172,53 @@ impl JournalStore {
         clock: Arc<dyn Clock>,
         options: &JournalStoreOptions,
     ) -> Result<Self, OpenError> {
+        Self::open_with(disk, clock, options, &mut threads::spawn)
+    }
+
+    fn open_with(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: &JournalStoreOptions,
+        spawn: &mut Spawn<'_>,
+    ) -> Result<Self, OpenError> {
         let log = EventLog::open(disk, options)?;
         let reader = log.reader();
-        let signal = Arc::new(Signal::new(reader.head()));
-        let queue = Arc::new(Queue::new(options.queue_bytes_max));
-        let figures = Arc::new(Mutex::new(Figures::of(&log)));
-        let (readers, upkeep) =
-            (Arc::new(Readers::new(options.reads_waiting_max)), Arc::new(Upkeep::default()));
-        let damage = log.damage();
-        let mut threads = Vec::new();
+        let (queue, upkeep) = (Arc::new(Queue::new(options.queue_bytes_max)), Arc::default());
+        let scavenger = Scavenger::new(Arc::clone(&queue), Arc::clone(&upkeep), options);
+        // Whole before its threads begin: should one of them not begin, dropping it ends the others.
+        let store = Self {
+            signal: Arc::new(Signal::new(reader.head())),
+            figures: Arc::new(Mutex::new(Figures::of(&log))),
+            readers: Arc::new(Readers::new(options.reads_waiting_max)),
+            scavenger: Arc::new(scavenger),
+            queue,
+            upkeep,
+            log: reader,
+            limits: options.limits,
+            damage: log.damage(),
+            threads: Threads::default(),
+        };
+        let threads = &store.threads;
         for number in 0..options.reader_threads {
-            let readers = Arc::clone(&readers);
-            threads.push(spawn(&format!("events-read-{number}"), move || readers.run())?);
+            let readers = Arc::clone(&store.readers);
+            threads.begin(spawn, &format!("events-read-{number}"), move || readers.run())?;
         }
-        let upkeep_run = Arc::clone(&upkeep);
-        threads.push(spawn("events-upkeep", move || upkeep_run.run())?);
-        let scavenger = Arc::new(Scavenger::new(Arc::clone(&queue), options));
-        let scavenger_run = Arc::clone(&scavenger);
-        threads.push(spawn("events-scavenge", move || scavenger_run.run())?);
+        let upkeep = Arc::clone(&store.upkeep);
+        threads.begin(spawn, "events-upkeep", move || upkeep.run())?;
+        let scavenger = Arc::clone(&store.scavenger);
+        threads.begin(spawn, "events-scavenge", move || scavenger.run())?;
         let writer = writing::Writer {
             log,
             clock,
-            queue: Arc::clone(&queue),
-            signal: Arc::clone(&signal),
-            figures: Arc::clone(&figures),
-            upkeep: Arc::clone(&upkeep),
+            queue: Arc::clone(&store.queue),
+            signal: Arc::clone(&store.signal),
+            figures: Arc::clone(&store.figures),
+            upkeep: Arc::clone(&store.upkeep),
             group_size_max: options.group_size_max,
             idle: options.idle,
         };
-        threads.push(spawn("events-write", move || writer.run())?);
-        let (limits, threads) = (options.limits, Mutex::new(threads));
-        Ok(Self {
-            queue,
-            signal,
-            figures,
-            readers,
-            upkeep,
-            scavenger,
-            log: reader,
-            limits,
-            damage,
-            threads,
-        })
+        threads.begin(spawn, "events-write", move || writer.run())?;
+        Ok(store)
     }
 
     /// Positions of events that were found damaged when the store was opened. If there are any, nothing can be appended.
@@ -241,25 +250,22 @@ impl JournalStore {
         self.scavenger.request(thorough)
     }
 
-    /// Looks through the whole log, in a thread of its own pace: see [`Verification`].
+    /// Looks through the whole log, in one of the threads that read: see [`Verification`]. Ends early if the store is closed.
     pub fn verify(&self) -> Pending<Result<Verification, ReadError>> {
         let noted = self.stats().chain;
-        self.ask_disk(move |log| log.verify(noted))
+        let readers = Arc::clone(&self.readers);
+        self.ask_disk(move |log| log.verify_until(noted, &|| readers.is_closed()))
     }
 
-    /// Waits for the appends under way and closes the store. Later calls are refused. Waits in the caller's thread.
+    /// Waits for the appends under way and closes the store. Later calls are refused. Waits in the caller's thread until everything has
+    /// ended and the directory is free, also if somebody else is closing it; only in a thread of the store itself, as in what is
+    /// done with an answer there, it does not wait.
     pub fn close(&self) {
         self.scavenger.close();
         self.queue.close();
         self.readers.close();
         self.upkeep.close();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the store has panicked");
-            }
-        }
+        self.threads.join();
         self.signal.close();
     }
 
@@ -343,13 +349,4 @@ impl EventStore for JournalStore {
     fn wait_beyond(&self, position: Position) -> Pending<Result<Position, ReadError>> {
         self.signal.wait_beyond(position)
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    let builder = std::thread::Builder::new().name(name.to_owned());
-    builder.spawn(run).map_err(|source| OpenError::Io {
-        operation: "beginning a thread",
-        path: name.into(),
-        source,
-    })
 }

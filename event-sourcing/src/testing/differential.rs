@@ -149,7 +149,7 @@ impl<S: Subject> Run<S> {
     /// One that was tried before, as it was or with a difference.
     fn an_old_append(&mut self) -> Append {
         let mut append = self.random.of(&self.appends).clone();
-        match self.random.below(7) {
+        match self.random.below(8) {
             0 => append.events.reverse(),
             1 => drop(append.events.pop()),
             2 => {
@@ -159,6 +159,7 @@ impl<S: Subject> Run<S> {
             }
             3 => append.events[0].1.data = "other".into(),
             4 => append.checks.clear(),
+            5 => append = append.key(format!("key {}", self.random.below(30))),
             _ => {}
         }
         if append.events.iter().any(|(stream, _)| stream.described_stream().is_some())
@@ -404,6 +405,7 @@ fn kind(answer: &Result<Committed, AppendError>) -> &'static str {
         Err(AppendError::PartlyRecorded { .. }) => "partly recorded",
         Err(AppendError::IdReused { .. }) => "id reused",
         Err(AppendError::KeyReused { .. }) => "key reused",
+        Err(AppendError::KeyMissing { .. }) => "key missing",
         Err(AppendError::Tombstoned { .. }) => "tombstoned",
         Err(AppendError::Invalid(InvalidAppend::Reserved(_))) => "reserved",
         Err(AppendError::Invalid(_)) => "invalid",

@@ -18,8 +18,10 @@ use event_sourcing::clock::ManualClock;
 use event_sourcing::event::Timestamp;
 use event_sourcing::execute::Execute;
 use event_sourcing::machine::Limits;
+use event_sourcing::store::journal::{JournalStore, JournalStoreOptions};
 use event_sourcing::{DomainStore, EventStore};
 use futures::FutureExt;
+use tempfile::TempDir;
 
 use bank::{Account, AccountCommand};
 
@@ -51,10 +53,22 @@ fn ask<S: EventStore + ?Sized>(store: &S, command: AccountCommand) -> Execute<'_
 
 /// An account `a1` with these deposits.
 fn account_with<S: EventStore + ?Sized>(store: &S, deposits: &[u64]) {
-    block_on(async {
-        ask(store, OPEN()).await.unwrap();
-        for &cents in deposits {
-            ask(store, deposit(cents)).await.unwrap();
-        }
-    });
+    ask(store, OPEN()).wait().unwrap();
+    for &cents in deposits {
+        ask(store, deposit(cents)).wait().unwrap();
+    }
+}
+
+/// A store on the disk of this machine, and its directory, in segments of so few events that most of them are complete.
+fn on_disk() -> (TempDir, Arc<JournalStore>) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(JournalStore::open(&on_disk_options(&directory)).unwrap());
+    (directory, store)
+}
+
+fn on_disk_options(directory: &TempDir) -> JournalStoreOptions {
+    let mut options = JournalStoreOptions::new(directory.path());
+    options.segment_size = 4096;
+    options.tail_bytes_max = 4096;
+    options
 }

@@ -1,6 +1,6 @@
 //! Bytes from nowhere, and valid input with something wrong: the functions that the fuzz targets call, with drawn input.
 
-use event_sourcing::sim::fuzz::{Change, files, filter, query, record};
+use event_sourcing::sim::fuzz::{Change, files, filter, query, record, segments};
 use proptest::prelude::*;
 
 fn change() -> impl Strategy<Value = Change> {
@@ -56,6 +56,11 @@ proptest! {
     #[test]
     fn no_answer_depends_on_an_index_file(changes in prop::collection::vec(change(), 1..4)) {
         files(false, &changes);
+    }
+
+    #[test]
+    fn no_changed_segment_is_served_as_events(changes in prop::collection::vec(change(), 1..4)) {
+        segments(&changes);
     }
 
     #[test]

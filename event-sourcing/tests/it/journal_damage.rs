@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_sourcing::append::AppendError;
 use event_sourcing::read::{Direction, From, ReadError};
 use event_sourcing::retention::Retention;
 use event_sourcing::store::journal::{EventLog, JournalStoreOptions};
@@ -38,14 +39,19 @@ fn event(content: &'static str) -> NewEvent {
     NewEvent::bytes(EventType::new("t").unwrap(), content).label(Label::new("l").unwrap())
 }
 
-/// A log with one event in each frame, in which the events that say `lost` are damaged.
-fn log_without(lost: &str, events: &[(&str, NewEvent)]) -> EventLog {
+/// A closed log with one event in each frame, one a second.
+fn written(events: &[(&str, NewEvent)]) -> SimDisk {
     let disk = SimDisk::new(1);
     let mut log = open(&disk);
     for (time, (name, event)) in (0..).zip(events) {
         put(&mut log, name, event.clone(), time * 1_000);
     }
     log.close().unwrap();
+    disk
+}
+
+/// Damages the events that say `lost`.
+fn damage(disk: &SimDisk, lost: &str) {
     let path = Path::new("store/log/00000000000000000001.seg");
     let file = disk.open(path, OpenMode::Read).unwrap();
     let mut bytes = vec![0; usize::try_from(file.length().unwrap()).unwrap()];
@@ -58,8 +64,23 @@ fn log_without(lost: &str, events: &[(&str, NewEvent)]) -> EventLog {
         }
     }
     assert!(found > 0);
+}
+
+/// A log in which the events that say `lost` were damaged before it was opened: nobody knows what they were.
+fn log_without(lost: &str, events: &[(&str, NewEvent)]) -> EventLog {
+    let disk = written(events);
+    damage(&disk, lost);
     let log = open(&disk);
     assert!(!log.damage().is_empty());
+    log
+}
+
+/// A log in which they were damaged afterwards: the index knows what they were.
+fn log_that_lost(lost: &str, events: &[(&str, NewEvent)]) -> EventLog {
+    let disk = written(events);
+    let log = open(&disk);
+    damage(&disk, lost);
+    assert!(log.damage().is_empty());
     log
 }
 
@@ -85,6 +106,7 @@ fn shown(log: &EventLog, read: Read) -> Vec<String> {
             }
             Err(error) => panic!("{error}"),
         };
+        assert!(shown.len() < 100, "it does not come to an end: {shown:?}");
         match next {
             Some(next) => read = read.from(next),
             None => return shown,
@@ -144,4 +166,88 @@ fn what_is_before_a_damaged_end_can_be_read() {
     let all = ["one", "two", "3 to 3 lost"];
     assert_eq!(shown(&log, Read::forward(Source::All)), all);
     assert_eq!(shown(&log, Read::label(Label::new("l").unwrap())), all);
+}
+
+#[test]
+fn a_lost_decision_stands_in_the_way_of_nothing_else() {
+    let keep = |count: u64, note: &str| {
+        let mut more = serde_json::Map::new();
+        more.insert("note".to_owned(), note.into());
+        Retention { max_count: Some(count), ..Retention::default() }.to_event(more)
+    };
+    let mut events = vec![("$$a", keep(3, "first"))];
+    events.extend(["one", "two"].map(|content| ("a", event(content))));
+    events.push(("$$a", keep(1, "LOST")));
+    events.extend(["three", "four"].map(|content| ("a", event(content))));
+    events.push(("b", event("other")));
+    let of_a = || Read::forward(Source::Stream(stream("a")));
+    let from_there = || Read::forward(Source::All).from(From::Position(Position(4)));
+    for log in [log_that_lost("LOST", &events), log_without("LOST", &events)] {
+        // What was decided before it holds.
+        let seen: Vec<String> = shown(&log, of_a());
+        let seen: Vec<&str> =
+            seen.iter().map(String::as_str).filter(|text| !text.ends_with("lost")).collect();
+        assert_eq!(seen, ["two", "three", "four"]);
+        assert_eq!(shown(&log, from_there()), ["4 to 4 lost", "three", "four", "other"]);
+        let info = log.reader().stream(&stream("a")).unwrap().unwrap();
+        assert_eq!((info.first, info.last), (Version(1), Version(3)));
+    }
+}
+
+#[test]
+fn an_append_does_not_go_by_an_older_decision_than_the_last() {
+    let closed = NewEvent::json(EventType::new("$tombstone").unwrap(), r#"{"note":"LOST"}"#);
+    let events = [("a", event("one")), ("$$a", closed)];
+    let mut log = log_that_lost("LOST", &events);
+    let append = Append::to(stream("a"), Expected::Any, [event("two")]);
+    let answer = log.stage(append, Timestamp(9_000));
+    assert!(matches!(answer, Err(AppendError::Read(ReadError::Damaged { .. }))), "{answer:?}");
+}
+
+#[test]
+fn a_time_is_found_though_events_on_the_way_are_lost() {
+    let contents = ["zero", "one", "LOST", "three", "four"];
+    let events = contents.map(|content| ("a", event(content)));
+    for log in [log_that_lost("LOST", &events), log_without("LOST", &events)] {
+        let from =
+            |second: u64, read: Read| shown(&log, read.from(From::Time(Timestamp(second * 1000))));
+        for source in [Source::All, Source::Stream(stream("a"))] {
+            let read = || Read::forward(source.clone());
+            assert_eq!(from(1, read()), ["one", "3 to 3 lost", "three", "four"]);
+            assert_eq!(from(2, read()), ["3 to 3 lost", "three", "four"]);
+            // The lost one is as old as the one behind it, as far as anybody can tell.
+            assert_eq!(from(3, read()), ["3 to 3 lost", "three", "four"]);
+            assert_eq!(from(4, read()), ["four"]);
+            assert_eq!(from(5, read()), [""; 0]);
+            let back = || Read::backward(source.clone());
+            assert_eq!(from(4, back()), ["four", "three", "3 to 3 lost", "one", "zero"]);
+            assert_eq!(from(1, back()), ["one", "zero"]);
+        }
+    }
+}
+
+#[test]
+fn a_stream_whose_end_is_lost_says_so_in_both_directions() {
+    let events = [("a", event("zero")), ("a", event("one")), ("a", event("LOST"))];
+    for log in [log_that_lost("LOST", &events), log_without("LOST", &events)] {
+        let forward = || Read::forward(Source::Stream(stream("a")));
+        let backward = || Read::backward(Source::Stream(stream("a")));
+        let version = |version| From::Version(Version(version));
+        assert_eq!(shown(&log, forward()), ["zero", "one", "3 to 3 lost"]);
+        assert_eq!(shown(&log, backward()), ["3 to 3 lost", "one", "zero"]);
+        assert_eq!(shown(&log, forward().from(version(2))), ["3 to 3 lost"]);
+        assert_eq!(shown(&log, backward().from(version(2))), ["3 to 3 lost", "one", "zero"]);
+        assert_eq!(shown(&log, backward().from(version(1))), ["one", "zero"]);
+    }
+}
+
+#[test]
+fn a_stream_of_which_everything_is_lost_is_not_denied() {
+    let events = [("b", event("other")), ("a", event("LOST")), ("a", event("LOST"))];
+    let log = log_without("LOST", &events);
+    let of_a = || Source::Stream(stream("a"));
+    assert_eq!(shown(&log, Read::forward(of_a())), ["2 to 3 lost"]);
+    assert_eq!(shown(&log, Read::backward(of_a())), ["2 to 3 lost"]);
+    let known = log_that_lost("LOST", &events);
+    assert_eq!(shown(&known, Read::forward(of_a())), ["2 to 2 lost", "3 to 3 lost"]);
 }

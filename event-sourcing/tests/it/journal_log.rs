@@ -1,5 +1,6 @@
 //! The log on disk, one call after the other: against the store in memory, and with the power going at every call.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -296,11 +297,11 @@ fn a_damaged_index_file_is_made_again_and_no_answer_is_wrong() {
     }
     for round in 0..30 {
         pair.log.upkeep().into_iter().for_each(|task| task.run().unwrap());
-        let names = disk.list(std::path::Path::new("store/index")).unwrap();
+        let names = disk.list(Path::new("store/index")).unwrap();
         assert!(names.len() > 4, "there are index files");
         let mut damage = || {
             for name in &names {
-                let path = std::path::Path::new("store/index").join(name);
+                let path = Path::new("store/index").join(name);
                 let length = disk.open(&path, OpenMode::Read).unwrap().length().unwrap();
                 disk.damage(&path, &[0xa5; 3], chance.below(length)).unwrap();
             }
@@ -546,7 +547,7 @@ fn damage_in_the_middle(with_upkeep: bool) {
         log.upkeep().into_iter().for_each(|task| task.run().unwrap());
     }
     log.close().unwrap();
-    let path = std::path::Path::new("store/log/00000000000000000003.seg");
+    let path = Path::new("store/log/00000000000000000003.seg");
     disk.damage(path, &[0xff; 64], 1500).unwrap();
 
     let mut log = open(&disk);
@@ -703,4 +704,49 @@ fn a_torn_tail_loses_no_acknowledged_event_and_leaves_no_part_of_an_append() {
         assert!(log.verify().unwrap().is_sound());
     }
     assert!(kept > 0 && lost > 0, "{kept} and {lost}: both happen");
+}
+
+/// A store of 40 events in streams that the seed shuffles, closed, with all its index files.
+fn history(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    let mut chance = Chance(seed);
+    for number in 0..40_u64 {
+        let kind = EventType::new("t").unwrap();
+        let mut event = NewEvent::bytes(kind, vec![b'x'; 300]);
+        event.id = EventId(uuid::Uuid::from_u128(number.into()));
+        let name = stream(format!("s-{}", chance.below(8)));
+        log.stage(Append::to(name, Expected::Any, [event]), Timestamp(number)).unwrap();
+        log.commit().unwrap();
+    }
+    for task in log.upkeep() {
+        task.run().unwrap();
+    }
+    log.close().unwrap();
+    disk
+}
+
+#[test]
+fn index_files_of_another_history_of_the_same_store_are_not_believed() {
+    let (ours, theirs) = (history(1), history(2));
+    let names = theirs.list(Path::new("store/index")).unwrap();
+    assert!(names.len() > 2, "{names:?}");
+    for name in &names {
+        let path = Path::new("store/index").join(name);
+        let file = theirs.open(&path, OpenMode::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.length().unwrap()).unwrap()];
+        file.read_at(&mut bytes, 0).unwrap();
+        ours.remove(&path).unwrap();
+        ours.open(&path, OpenMode::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
+    }
+    let log = open(&ours);
+    let mut found = 0;
+    for number in 0..8 {
+        let name = stream(format!("s-{number}"));
+        let page = log.reader().read(&Read::forward(Source::Stream(name.clone()))).unwrap();
+        assert!(page.events.iter().all(|event| event.stream == name));
+        found += page.events.len();
+    }
+    assert_eq!(found, 40);
+    assert!(log.verify().unwrap().is_sound());
 }

@@ -13,6 +13,7 @@ use event_sourcing::testing::differential;
 use event_sourcing::{
     Append, EventStore, EventType, Expected, NewEvent, Position, Read, Source, StreamName,
 };
+use futures::FutureExt;
 use futures::executor::block_on;
 use lattice_journal::{Disk, RealDisk};
 use lattice_sim::SimDisk;
@@ -225,4 +226,32 @@ fn a_closed_store_can_be_opened_again_though_somebody_holds_on_to_it() {
     old.close();
     assert_eq!(open(&options, Arc::new(SystemClock)).head(), Position(20));
     assert_eq!(old.head(), Position(20));
+}
+
+#[test]
+fn a_store_that_is_open_for_reading_only_refuses_appends_and_is_none_the_worse() {
+    let disk = SimDisk::new(1);
+    let options = options(Path::new("store"));
+    let open = |options: &JournalStoreOptions| {
+        JournalStore::open_on(Arc::new(disk.clone()), Arc::new(SystemClock), options)
+    };
+    let append = || Append::to(stream("s"), Expected::Any, [event(100)]);
+    let store = open(&options).expect("the store opens");
+    for _ in 0..20 {
+        block_on(store.append(append())).unwrap();
+    }
+    store.close();
+    let mut to_read = options.clone();
+    to_read.read_only = true;
+    let store = open(&to_read).expect("it can be read");
+    for _ in 0..2 {
+        assert!(matches!(block_on(store.append(append())), Err(AppendError::Failed(_))));
+        // Whoever follows the log goes on to wait.
+        assert!(store.wait_beyond(Position(20)).now_or_never().is_none());
+    }
+    assert_eq!(block_on(store.read(Read::forward(Source::All))).unwrap().events.len(), 20);
+    assert!(block_on(store.verify()).unwrap().is_sound());
+    assert!(open(&options).is_err(), "a reader has it to itself");
+    store.close();
+    assert_eq!(open(&options).expect("the store opens").head(), Position(20));
 }

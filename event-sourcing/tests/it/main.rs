@@ -7,6 +7,7 @@ mod domain;
 mod fuzz;
 mod journal_damage;
 mod journal_log;
+mod journal_races;
 mod journal_store;
 mod killed;
 mod planted_bugs;

@@ -33,6 +33,9 @@ impl Journal {
         options: JournalOptions,
     ) -> Result<(Self, Recovery), OpenError> {
         let directory = directory.into();
+        if options.read_only {
+            return Self::open_to_read(disk, directory, options);
+        }
         disk.create_dir(&directory).map_err(at("creating", &directory))?;
         let home = Home { _lock: take_lock(&*disk, &directory)?, disk, directory };
         let (disk, directory) = (&*home.disk, &home.directory);
@@ -44,12 +47,27 @@ impl Journal {
             remove_leftovers(disk, directory, &listing, &[])?;
             return Self::create(home, options, listing.ignored);
         }
-        let recovered = recover(disk, directory, options.id, &listing, options.trust_seals)?;
+        let recovered = recover(disk, directory, &options, &listing)?;
         if is_writable(&recovered.recovery, &options) {
             remove_leftovers(disk, directory, &listing, &recovered.obsolete)?;
             settle_tail(&recovered, directory)?;
             disk.sync_dir(directory).map_err(at("syncing", directory))?;
         }
+        Self::resume(home, options, recovered)
+    }
+
+    /// Opens a journal and changes nothing: [`JournalOptions::read_only`].
+    fn open_to_read(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        options: JournalOptions,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let home = Home { _lock: take_lock_to_read(&*disk, &directory)?, disk, directory };
+        let listing = Listing::read(&*home.disk, &home.directory)?;
+        if listing.segments.is_empty() {
+            return Err(OpenError::Missing { directory: home.directory });
+        }
+        let recovered = recover(&*home.disk, &home.directory, &options, &listing)?;
         Self::resume(home, options, recovered)
     }
 
@@ -67,6 +85,7 @@ impl Journal {
             first_sequence: 1,
             generation: 0,
             begins: 1,
+            checksum: None,
         };
         let recovered = Recovered {
             recovery: Recovery {
@@ -129,7 +148,7 @@ impl Journal {
             first_segment,
             active,
             spare: None,
-            seals: if recovery.damaged.is_empty() { seals } else { Vec::new() },
+            seals: if writable && recovery.damaged.is_empty() { seals } else { Vec::new() },
             attempts: 0,
             queued: Vec::new(),
             changes: Vec::new(),
@@ -158,7 +177,8 @@ impl Journal {
 
 /// Whether the journal may be written to. Where it ends must be known: nothing can be put behind an end that is lost.
 fn is_writable(recovery: &Recovery, options: &JournalOptions) -> bool {
-    recovery.damaged.is_empty() || (options.repairs && !recovery.end_lost)
+    let sound = recovery.damaged.is_empty() || (options.repairs && !recovery.end_lost);
+    sound && !options.read_only
 }
 
 fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn DiskLock>, OpenError> {
@@ -168,6 +188,32 @@ fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn DiskLock>, Ope
         _ => OpenError::Io { operation: "locking", path, source },
     })
 }
+
+/// As [`take_lock`], but makes no file: where there is none nobody has the journal open. A file that can only be read cannot be
+/// locked, and a directory in which it is so is a copy that nobody writes to.
+fn take_lock_to_read(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn DiskLock>, OpenError> {
+    let names = disk.list(directory).map_err(at("listing", directory))?;
+    if !names.iter().any(|name| name == LOCK_NAME) {
+        return Ok(Arc::new(NoLock));
+    }
+    match take_lock(disk, directory) {
+        Err(OpenError::Io { source, .. })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Ok(Arc::new(NoLock))
+        }
+        taken => taken,
+    }
+}
+
+/// In the place of a lock that is not needed.
+#[derive(Debug)]
+struct NoLock;
+
+impl DiskLock for NoLock {}
 
 /// Removes what a crash left over. The spare goes too: it may hold the beginning of a segment that never came to be, and
 /// segments begin as zeros.

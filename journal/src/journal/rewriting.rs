@@ -149,7 +149,7 @@ impl Journal {
     /// then. All else as [`Journal::sync`].
     pub fn install(&mut self, mut prepared: Prepared) -> Result<(), JournalError> {
         self.check_writable()?;
-        let Seal { segment, generation, length, .. } = prepared.seal;
+        let Seal { segment, generation, length, last, .. } = prepared.seal;
         let missing = JournalError::NoSuchSegment { segment };
         let replaced = |facts: &&mut SegmentFacts| {
             facts.number == segment && facts.generation.checked_add(1) == Some(generation)
@@ -157,7 +157,7 @@ impl Journal {
         let same_journal = Arc::ptr_eq(&self.shared, &prepared.shared);
         let facts = self.segments.iter_mut().find(replaced).filter(|_| same_journal);
         let facts = facts.ok_or(missing)?;
-        (facts.length, facts.generation) = (length, generation);
+        (facts.length, facts.generation, facts.checksum) = (length, generation, Some(last.crc));
 
         let to = self.home.directory.join(segment_name(segment));
         let from = &prepared.temporary.path;

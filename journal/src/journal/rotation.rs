@@ -142,12 +142,21 @@ impl Journal {
         let path = self.home.directory.join(segment_name(number));
         self.publish(&name, &path, &*file, &bytes)?;
         self.seal_active();
+        let complete = self.segments.last_mut().expect("the active segment is listed");
+        complete.checksum = Some(self.last.crc);
 
         let end = to_u64(bytes.len());
         self.shared.index_mut().files.insert(number, Arc::clone(&file));
         let first_sequence = self.next_sequence;
         let begins = self.positions.end;
-        self.segments.push(SegmentFacts { number, length, first_sequence, generation: 0, begins });
+        self.segments.push(SegmentFacts {
+            number,
+            length,
+            first_sequence,
+            generation: 0,
+            begins,
+            checksum: None,
+        });
         self.active = Active { number, path, file, length, end, written: end };
         self.last = checkpoint;
         (self.state_at, self.state_is_copied) = (SEGMENT_HEADER_LENGTH, false);

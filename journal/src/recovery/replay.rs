@@ -62,6 +62,8 @@ impl Replay {
         if scan.found.is_empty() {
             self.bad(scan.number, scan.end..scan.length.max(scan.end));
         }
+        let facts = self.segments.last_mut().expect("it was just entered");
+        facts.checksum = Some(scan.frames().last().map_or(0, |frame| frame.crc));
     }
 
     /// What a seal says goes on from what came before, without a gap in sequences, positions or segments.
@@ -103,6 +105,7 @@ impl Replay {
             first_sequence: header.first_sequence,
             generation: header.generation,
             begins: seal.begins,
+            checksum: Some(last.crc),
         });
         self.index.files.insert(number, file);
         self.next_number = number.checked_add(1);
@@ -220,6 +223,7 @@ impl Replay {
             first_sequence: scan.header.map_or(expected, |header| header.first_sequence),
             generation: scan.header.map_or(0, |header| header.generation),
             begins: scan.frames().next().map_or(self.index.end(), |frame| frame.header.first),
+            checksum: None,
         });
         self.index.files.insert(scan.number, file);
         self.next_number = scan.number.checked_add(1);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lattice_journal::{
     AppendError, DamageKind, Disk, Journal, JournalError, JournalOptions, MemoryDisk, OpenError,
-    ReadError, RealDisk,
+    OpenMode, ReadError, RealDisk,
 };
 
 use crate::support::{ID, Model, items, open, options, read_all, segment_path, shown, with_state};
@@ -41,6 +41,47 @@ fn only_one_may_have_it_open() {
     assert!(matches!(open(&disk, 4096), Err(OpenError::Locked { .. })));
     drop(opened);
     assert!(open(&disk, 4096).is_ok());
+}
+
+/// All files of a journal's directory.
+fn files(disk: &MemoryDisk) -> Vec<(String, Vec<u8>)> {
+    let names = disk.list("log".as_ref()).unwrap();
+    let content = |name: String| (disk.content(format!("log/{name}")).unwrap(), name);
+    names.into_iter().map(content).map(|(content, name)| (name, content)).collect()
+}
+
+#[test]
+fn a_journal_opened_for_reading_only_is_left_as_it_is() {
+    let disk = MemoryDisk::new();
+    let model = segmented(&disk);
+    let last = disk.list("log".as_ref()).unwrap().into_iter().rfind(|name| name.ends_with(".seg"));
+    let last = format!("log/{}", last.unwrap());
+    let end = disk.content(&last).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+    let file = disk.open(last.as_ref(), OpenMode::ReadWrite).unwrap();
+    // A frame that was being written when the power went, and a file that was being made.
+    file.write_at(b"torn", u64::try_from(end).unwrap() + 9).unwrap();
+    disk.open("log/x.tmp".as_ref(), OpenMode::CreateNew).unwrap();
+    let before = files(&disk);
+
+    let mut to_read = options(900);
+    to_read.read_only = true;
+    let (mut journal, recovery) =
+        Journal::open(Arc::new(disk.clone()), "log", to_read.clone()).unwrap();
+    assert!(recovery.torn.is_some() && recovery.damaged.is_empty(), "{recovery:?}");
+    assert_eq!(shown(&journal), model);
+    assert!(matches!(journal.append(&items(13, &["x"])), Err(AppendError::Damaged)));
+    assert!(matches!(journal.mark(), Err(JournalError::Damaged)));
+    assert!(matches!(open(&disk, 900), Err(OpenError::Locked { .. })), "it is in use all the same");
+    journal.close().unwrap();
+    assert_eq!(files(&disk), before);
+
+    let none = Journal::open(Arc::new(MemoryDisk::new()), "log", to_read.clone());
+    assert!(none.is_err(), "there is no directory");
+    let empty = MemoryDisk::new();
+    empty.create_dir("log".as_ref()).unwrap();
+    let none = Journal::open(Arc::new(empty.clone()), "log", to_read);
+    assert!(matches!(none, Err(OpenError::Missing { .. })));
+    assert_eq!(files(&empty), []);
 }
 
 #[test]

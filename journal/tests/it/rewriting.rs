@@ -351,3 +351,37 @@ fn readers_beside_appending_rewriting_and_compaction_see_only_what_was_written()
         written.unwrap();
     });
 }
+
+#[test]
+fn a_complete_segment_is_known_by_its_checksum_wherever_that_comes_from() {
+    let checksums = |journal: &Journal| -> Vec<Option<u32>> {
+        journal.segments().iter().map(|segment| segment.checksum).collect()
+    };
+    let disk = MemoryDisk::new();
+    let (mut journal, _) = written(&disk, 4);
+    let first = checksums(&journal);
+    assert!(first[..3].iter().all(Option::is_some) && first[3].is_none(), "{first:?}");
+    journal.replace_segment(2, &mut |_, _| Some(b"other".to_vec())).unwrap();
+    let second = checksums(&journal);
+    assert_ne!(second[1], first[1], "another content");
+    assert_eq!((second[0], second[2]), (first[0], first[2]));
+    journal.close().unwrap();
+    for trusting in [false, true] {
+        let opened = if trusting { open_trusting(&disk, SEGMENT) } else { open(&disk, SEGMENT) };
+        assert_eq!(checksums(&opened.unwrap().0), second, "trusting: {trusting}");
+    }
+    // One item of the first frame is another one, and nothing else: the checksum is that of the last.
+    let other = MemoryDisk::new();
+    let (mut journal, _) = open(&other, SEGMENT).unwrap();
+    for next in (1..).step_by(3) {
+        let start = if next == 1 { "other" } else { "item " };
+        let text = format!("{start}{next} {}", "x".repeat(60));
+        let long = if next == 1 { text.clone() } else { format!("item {next} {}", "x".repeat(60)) };
+        journal.append(&with_state(items(next, &[&text, "short", &long]), "state")).unwrap();
+        if journal.segments().len() == 4 {
+            break;
+        }
+    }
+    assert_eq!(journal.segments()[0].positions, 1..journal.segments()[1].positions.start);
+    assert_ne!(checksums(&journal)[0], first[0]);
+}

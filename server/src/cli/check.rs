@@ -15,7 +15,7 @@ use super::{Exit, Format, Output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Check {
-    /// Verify an event store: checksums, versions, ids, index files, hash chain; exit code 9 if something is wrong
+    /// Verify an event store: checksums, versions, ids, index files, hash chain; changes nothing; exit code 9 if something is wrong
     Events(Events),
     /// Show which event types are in a store, and whether a program knows them; exit code 9 if it does not
     Schema(Schema),
@@ -62,13 +62,15 @@ impl Events {
             found.problems.iter().map(|problem| json!(problem.to_string())).collect();
         let output = Output::new(self.output);
         let chain = found.chain.map(|head| hex(&head.hash));
+        let torn = found.torn.as_ref().map(|torn| torn.bytes.end - torn.bytes.start);
         if output.format() != Format::Table {
             output.one(
                 "",
                 json!({
                     "sound": is_sound, "events": found.events, "scavenged": found.scavenged,
                     "segments": found.segments, "chain": chain, "problems": problems,
-                    "more_problems": found.more,
+                    "more_problems": found.more, "torn_bytes": torn,
+                    "unfit_index_files": found.unfit_index_files,
                 }),
             )?;
         } else {
@@ -79,6 +81,17 @@ impl Events {
             match &chain {
                 Some(chain) => text.push_str(&format!("hash chain {chain}\n")),
                 None => text.push_str("hash chain broken: events are missing from it\n"),
+            }
+            if let Some(torn) = torn {
+                text.push_str(&format!(
+                    "torn at the end: {torn} bytes that were never acknowledged; cut when the store is opened\n"
+                ));
+            }
+            if found.unfit_index_files > 0 {
+                text.push_str(&format!(
+                    "index files that do not fit, and are made again when the store is opened: {}\n",
+                    found.unfit_index_files
+                ));
             }
             for problem in &problems {
                 text.push_str(&format!("problem: {}\n", cell(problem)));

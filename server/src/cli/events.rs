@@ -1,6 +1,7 @@
 //! `lattice events …`: an event store's directory, from the command line.
 //!
-//! The commands open the directory themselves, and a directory belongs to one process at a time: stop whoever uses it first.
+//! The commands open the directory themselves, and a directory belongs to one process at a time: stop whoever uses it first. All but
+//! `append` only read: they change nothing in the directory.
 
 mod append;
 mod show;
@@ -152,17 +153,23 @@ impl Stats {
     }
 }
 
-/// Opens a store that exists.
+/// Opens a store that exists, for reading only.
 pub(super) fn open(directory: &Path) -> anyhow::Result<JournalStore> {
     if !directory.join("store").is_file() {
         bail!(NoStore { directory: directory.to_path_buf() });
     }
-    open_or_begin(directory)
+    open_with(directory, true)
 }
 
+/// Opens a store for writing, or begins one.
 fn open_or_begin(directory: &Path) -> anyhow::Result<JournalStore> {
+    open_with(directory, false)
+}
+
+fn open_with(directory: &Path, read_only: bool) -> anyhow::Result<JournalStore> {
     let mut options = JournalStoreOptions::new(directory);
-    // Whoever looks at a store changes as little of it as can be.
+    options.read_only = read_only;
+    // Whoever appends one event has no other business here.
     options.scavenge_every = None;
     options.idle = Duration::from_secs(3600);
     JournalStore::open(&options).with_context(|| format!("cannot open {}", directory.display()))

@@ -1,7 +1,8 @@
 //! An event store's directory, from the command line.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use event_sourcing::store::journal::{JournalStore, JournalStoreOptions};
@@ -169,6 +170,59 @@ fn damage_is_reported_with_its_place() {
     assert!(behind.contains(r#"{"number":19}"#), "{behind}");
     let refused = run(&["events", "append"], store, &["s", "counted"]);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+}
+
+/// Every file below a directory, with what is in it.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let content = fs::read(&path).unwrap();
+            found.insert(path, content);
+        }
+    }
+    found
+}
+
+#[test]
+fn looking_at_a_store_leaves_it_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = &directory.path().join("store");
+    for number in 0..3 {
+        let data = format!(r#"{{"number":{number}}}"#);
+        assert!(run(&["events", "append"], store, &["s", "counted", &data]).status.success());
+    }
+    // A crash has left an append that nobody was answered, and a file that was being made.
+    let segment = store.join("log/00000000000000000001.seg");
+    let mut bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end + 9..end + 13].copy_from_slice(b"torn");
+    fs::write(&segment, bytes).unwrap();
+    fs::write(store.join("index/00000000000000000009.idx.tmp"), "half of it").unwrap();
+    let before = files(store);
+
+    let check = run(&["check", "events"], store, &[]);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check));
+    assert!(text(&check).contains("torn at the end: ") && text(&check).ends_with("\nsound\n"));
+    let report = json_of(&run(&["check", "events"], store, &["-o", "json"]));
+    assert!(report["torn_bytes"].as_u64().unwrap() > 0, "{report}");
+    for noun in
+        [["check", "schema"], ["events", "read"], ["events", "streams"], ["events", "stats"]]
+    {
+        assert_eq!(run(&noun, store, &[]).status.code(), Some(0));
+    }
+    assert_eq!(files(store), before);
+
+    assert!(run(&["events", "append"], store, &["s", "counted"]).status.success());
+    let check = run(&["check", "events"], store, &[]);
+    assert!(
+        !text(&check).contains("torn") && text(&check).contains("4 events"),
+        "{}",
+        text(&check)
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::memtable::{hash_name, kind_and_name};
 use super::part::Located;
 use super::view::View;
 use crate::event::{EventType, Label, Position, StreamName};
-use crate::machine::{Postings, Term};
+use crate::machine::{Index, Postings, Term};
 use crate::read::{Direction, ReadError};
 
 /// The places of a term.

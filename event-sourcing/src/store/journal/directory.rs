@@ -1,6 +1,7 @@
 //! What a store's directory holds: who the store is, the journal, and the index files.
 //!
 //! ```text
+//! DIR/lock       held by the process that has the store open
 //! DIR/store      the identity of the log, written once
 //! DIR/log/       the journal: everything that counts
 //! DIR/index/     index files: can be removed at any time that the store is closed
@@ -10,14 +11,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lattice_journal::{Disk, OpenMode};
+use lattice_journal::{Disk, DiskLock, OpenError as JournalOpenError, OpenMode};
 
 use super::blocks::Fault;
 use super::error::OpenError;
 use super::filter::Filter;
 use super::index_file::{self, Binding, IndexFile};
+use super::options::JournalStoreOptions;
 use super::part::Part;
 
+const LOCK: &str = "lock";
 const IDENTITY: &str = "store";
 const LOG: &str = "log";
 const INDEX: &str = "index";
@@ -29,43 +32,49 @@ const MAGIC: [u8; 8] = *b"LATTEVTS";
 const FORMAT: u32 = 1;
 const IDENTITY_LENGTH: usize = 8 + 4 + 16 + 4;
 
-/// The files of a store. Clones are the same directory.
+/// The files of a store. Clones are the same directory, and as long as there is one it counts as in use.
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     /// Identity of the journal.
     pub(super) id: u128,
+    /// `None` if nothing is to be changed: then the journal's own lock is enough.
+    lock: Option<Arc<dyn DiskLock>>,
 }
 
 impl Directory {
-    /// Opens a directory, or makes a store of it, with the identity `new_id`.
-    pub(super) fn open(disk: Arc<dyn Disk>, path: &Path, new_id: u128) -> Result<Self, OpenError> {
-        disk.create_dir(path).map_err(at("creating", path))?;
-        let log = path.join(LOG);
-        for directory in [&log, &path.join(INDEX)] {
-            disk.create_dir(directory).map_err(at("creating", directory))?;
+    /// Opens a directory, or makes a store of it.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        options: &JournalStoreOptions,
+    ) -> Result<Self, OpenError> {
+        let path = options.directory.clone();
+        if options.read_only {
+            let missing = JournalOpenError::Missing { directory: path.clone() };
+            let id = identity(&*disk, &path)?.ok_or(missing)?;
+            return Ok(Self { disk, path, id, lock: None });
         }
-        let identity = path.join(IDENTITY);
-        let id = match disk.open(&identity, OpenMode::Read) {
-            Ok(file) => {
-                let mut bytes = [0; IDENTITY_LENGTH + 1];
-                let length = file.read_at(&mut bytes, 0).map_err(at("reading", &identity))?;
-                decode_identity(&bytes[..length])
-                    .ok_or_else(|| OpenError::Identity { path: identity.clone() })?
+        disk.create_dir(&path).map_err(at("creating", &path))?;
+        // First of all, for who the store is is settled by whoever comes first.
+        let lock = Some(take_lock(&*disk, &path)?);
+        for directory in [LOG, INDEX].map(|name| path.join(name)) {
+            disk.create_dir(&directory).map_err(at("creating", &directory))?;
+        }
+        let id = match identity(&*disk, &path)? {
+            Some(id) => id,
+            None => {
+                write_durably(&*disk, &path, IDENTITY, &encode_identity(options.id))
+                    .map_err(at("writing", &path.join(IDENTITY)))?;
+                options.id
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let segments = disk.list(&log).map_err(at("listing", &log))?;
-                if segments.iter().any(|name| name.ends_with(".seg")) {
-                    return Err(OpenError::IdentityLost { path: identity });
-                }
-                write_durably(&*disk, path, IDENTITY, &encode_identity(new_id))
-                    .map_err(at("writing", &identity))?;
-                new_id
-            }
-            Err(error) => return Err(at("opening", &identity)(error)),
         };
-        Ok(Self { disk, path: path.to_path_buf(), id })
+        Ok(Self { disk, path, id, lock })
+    }
+
+    /// Whether files may be written in it.
+    pub(super) fn is_writable(&self) -> bool {
+        self.lock.is_some()
     }
 
     pub(super) fn disk(&self) -> Arc<dyn Disk> {
@@ -85,9 +94,11 @@ impl Directory {
         IndexFile::open(&*self.disk, &self.index().join(index_name(binding.segment)), binding)
     }
 
-    /// Makes a file of a part that is in memory, and moves the part to it. Nothing is lost if that fails.
+    /// Makes a file of a part that is in memory, and moves the part to it, if the part is still of the segment that `binding` names: it
+    /// may have been loaded again meanwhile, after a rewriting. Nothing is lost if that fails.
     pub(super) fn write_index(&self, part: &Part, binding: &Binding) -> io::Result<()> {
-        let Some(bytes) = part.with_memory(|memtable| index_file::encode(memtable, binding)) else {
+        let encode = |memtable: &_| index_file::encode(memtable, binding);
+        let Some(bytes) = part.with_memory(binding.generation, encode) else {
             return Ok(());
         };
         write_durably(&*self.disk, &self.index(), &index_name(binding.segment), &bytes)?;
@@ -110,6 +121,39 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskLock>, OpenError> {
+    let lock = path.join(LOCK);
+    disk.lock(&lock).map(Arc::from).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            JournalOpenError::Locked { directory: path.to_path_buf() }.into()
+        }
+        _ => at("locking", &lock)(error),
+    })
+}
+
+/// Who the store in a directory is; `None` if there is none.
+fn identity(disk: &dyn Disk, directory: &Path) -> Result<Option<u128>, OpenError> {
+    let path = directory.join(IDENTITY);
+    let file = match disk.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let log = directory.join(LOG);
+            let names = match disk.list(&log) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                names => names.map_err(at("listing", &log))?,
+            };
+            if names.iter().any(|name| name.ends_with(".seg")) {
+                return Err(OpenError::IdentityLost { path });
+            }
+            return Ok(None);
+        }
+        Err(error) => return Err(at("opening", &path)(error)),
+    };
+    let mut bytes = [0; IDENTITY_LENGTH + 1];
+    let length = file.read_at(&mut bytes, 0).map_err(at("reading", &path))?;
+    decode_identity(&bytes[..length]).map(Some).ok_or(OpenError::Identity { path })
 }
 
 fn index_name(segment: u64) -> String {

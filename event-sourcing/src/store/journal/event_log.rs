@@ -15,13 +15,13 @@ use lattice_journal::{
     AppendError as JournalAppendError, Batch, Disk, Journal, JournalError, JournalOptions, Status,
 };
 
-use super::blocks::Fault;
 use super::chain::{Chain, ChainHead};
 use super::directory::Directory;
 use super::error::{OpenError, failure, refusal};
 use super::index_file::Binding;
 use super::log_reader::LogReader;
 use super::memtable::Memtable;
+use super::opening::{self, Found, continue_chain, open_part};
 use super::options::JournalStoreOptions;
 use super::part::{Access, Part};
 use super::records;
@@ -51,6 +51,8 @@ pub struct EventLog {
     chain: Option<Chain>,
     damage: Arc<[Range<u64>]>,
     failed: Option<Failure>,
+    /// It has taken no append since it was opened: events were damaged, or it was opened so.
+    read_only: bool,
     /// Bytes that the staged events may need.
     staged_bytes: usize,
     /// Bytes of records after which a frame ends with the append.
@@ -80,11 +82,12 @@ impl EventLog {
     /// If the directory is in use or holds something else, or if the disk fails.
     pub fn open(disk: Arc<dyn Disk>, options: &JournalStoreOptions) -> Result<Self, OpenError> {
         options.check()?;
-        let directory = Directory::open(disk, &options.directory, options.id)?;
+        let directory = Directory::open(disk, options)?;
         let mut layout = JournalOptions::new(directory.id);
         layout.segment_size = layout.segment_size.min(options.segment_size);
         layout.segment_size_max = options.segment_size;
         layout.trust_seals = true;
+        layout.read_only = options.read_only;
         let room = |size: usize, records: usize| {
             u64::try_from(size + records * RECORD_OVERHEAD).expect("options are checked")
         };
@@ -108,34 +111,34 @@ impl EventLog {
 
         let segments = journal.segments();
         let numbers: Vec<u64> = segments.iter().map(|segment| segment.number).collect();
-        if sound && let Err(error) = directory.clean_index(&numbers) {
+        let mends = sound && directory.is_writable();
+        if mends && let Err(error) = directory.clean_index(&numbers) {
             tracing::warn!(%error, "old index files could not be removed");
         }
+        let mut found = Found { torn: recovery.torn, unfit_index_files: 0 };
         let mut parts: Vec<Arc<Part>> = Vec::new();
         for segment in &segments {
-            let positions = segment.positions.clone();
-            let binding = Binding {
-                journal: directory.id,
-                segment: segment.number,
-                generation: segment.generation,
-                positions: positions.clone(),
-            };
-            if !segment.sealed {
-                #[cfg_attr(
-                    not(feature = "sim"),
-                    expect(unused_mut, reason = "but for planted defects")
-                )]
-                let mut loaded = records::load(&reader, positions)?;
-                #[cfg(feature = "sim")]
-                if let Some(from) = forgotten_from(&loaded.memtable) {
-                    loaded.memtable.forget_ids(from);
+            match Binding::of(directory.id, segment) {
+                None => {
+                    #[cfg_attr(
+                        not(feature = "sim"),
+                        expect(unused_mut, reason = "but for planted defects")
+                    )]
+                    let mut loaded = records::load(&reader, segment.positions.clone())?;
+                    #[cfg(feature = "sim")]
+                    if let Some(from) = opening::forgotten_from(&loaded.memtable) {
+                        loaded.memtable.forget_ids(from);
+                    }
+                    damage.extend(loaded.damaged);
+                    parts.push(Arc::new(Part::growing(segment.number, loaded.memtable)));
                 }
-                damage.extend(loaded.damaged);
-                parts.push(Arc::new(Part::growing(segment.number, loaded.memtable)));
-            } else if !positions.is_empty() {
-                let (part, lost) = open_part(&directory, &reader, &binding, sound)?;
-                damage.extend(lost);
-                parts.push(Arc::new(part));
+                Some(binding) if !binding.positions.is_empty() => {
+                    let opened = open_part(&directory, &reader, &binding, mends)?;
+                    damage.extend(opened.damaged);
+                    found.unfit_index_files += u64::from(opened.unfit);
+                    parts.push(Arc::new(opened.part));
+                }
+                Some(_) => {}
             }
         }
         let head = Position(recovery.positions.end - 1);
@@ -157,14 +160,18 @@ impl EventLog {
         damage.sort_by_key(|range| range.start);
         damage.dedup();
         let readable = whole && chain.is_some();
-        let failed = (!readable).then(|| {
-            refusal(
+        let refused = match readable {
+            false => Some(
                 "events of the log are damaged: it is open for reading only until it is repaired",
-            )
-        });
+            ),
+            true => options.read_only.then_some("the log was opened for reading only"),
+        };
+        let failed = refused.map(refusal);
         let published = Published { parts: Arc::new(parts), head };
+        let left = if options.read_only { found } else { Found::default() };
         let tail = Tail::new(options.tail_bytes_max);
-        let shared = Arc::new(Shared::new(reader, tail, published, !readable, damage.clone()));
+        let shared =
+            Arc::new(Shared::new(reader, tail, published, !readable, damage.clone(), left));
         let view = View::new(&shared, Access::Disk);
         Ok(Self {
             machine: EventMachine::new(view, limits),
@@ -173,6 +180,7 @@ impl EventLog {
             directory,
             chain,
             damage: damage.into(),
+            read_only: failed.is_some(),
             failed,
             staged_bytes: 0,
             frame_size: options.frame_size,
@@ -331,6 +339,12 @@ impl EventLog {
         self.failed.as_ref()
     }
 
+    /// Whether it took appends, and takes no more. One that is open for reading only has not failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some() && !self.read_only
+    }
+
     /// Positions of events that cannot be read, as far as known since the log was opened. If there are any, the log takes no
     /// appends.
     #[must_use]
@@ -409,7 +423,9 @@ impl EventLog {
             }
             return Err(error.into());
         }
-        part.was_rewritten();
+        let segments = self.journal.segments();
+        let now = segments.iter().find(|segment| segment.number == part.segment);
+        part.was_rewritten(now.expect("it was just installed").generation);
         self.rotated = true;
         Ok(ReloadTask::new(part, Arc::clone(&self.shared)))
     }
@@ -433,14 +449,8 @@ impl EventLog {
         let parts = self.shared.published().parts;
         let segments = self.journal.segments();
         let task = |part: &Arc<Part>| {
-            let positions = part.frozen_positions()?;
             let segment = segments.iter().find(|segment| segment.number == part.segment)?;
-            let binding = Binding {
-                journal: self.directory.id,
-                segment: segment.number,
-                generation: segment.generation,
-                positions,
-            };
+            let binding = Binding::of(self.directory.id, segment)?;
             let (part, directory) = (Arc::clone(part), self.directory.clone());
             Some(UpkeepTask::index(part, directory, binding))
         };
@@ -521,64 +531,4 @@ impl Records {
         };
         self.frames.iter().map(batch).collect()
     }
-}
-
-/// The part of a sealed segment, from its index file or else from its events.
-fn open_part(
-    directory: &Directory,
-    reader: &lattice_journal::Reader,
-    binding: &Binding,
-    sound: bool,
-) -> Result<(Part, Vec<Range<u64>>), OpenError> {
-    let Binding { segment, positions, .. } = binding;
-    match directory.open_index(binding) {
-        Ok((file, filter)) => {
-            let part = Part::in_file(*segment, file, filter, positions.end);
-            return Ok((part, Vec::new()));
-        }
-        Err(Fault::Damaged) => {
-            tracing::warn!(segment, "the index file of a segment is stale or damaged: made again");
-        }
-        Err(Fault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            tracing::info!(segment, "a segment has no index file: made from its events");
-        }
-        Err(Fault::Io(error)) => {
-            tracing::warn!(segment, %error, "an index file cannot be read: made again");
-        }
-    }
-    let loaded = records::load(reader, positions.clone())?;
-    let part = Part::frozen(*segment, loaded.memtable, positions.end);
-    // What is not whole must not be taken for the index of the whole later.
-    let whole = sound && loaded.damaged.is_empty();
-    if whole && let Err(error) = directory.write_index(&part, binding) {
-        tracing::warn!(segment, %error, "an index file could not be written");
-    }
-    Ok((part, loaded.damaged))
-}
-
-/// From which offset on ids are not known after a restart: a defect that is planted.
-#[cfg(feature = "sim")]
-fn forgotten_from(memtable: &Memtable) -> Option<u32> {
-    let positions = memtable.positions();
-    let last = (positions.end - positions.start).saturating_sub(1);
-    match () {
-        () if planted!(IdsForgottenAtRestart) => Some(0),
-        () if planted!(TailTwice) => u32::try_from(last).ok(),
-        () => None,
-    }
-}
-
-/// Takes the chain from the last complete block to the end of the log.
-fn continue_chain(
-    mut chain: Chain,
-    reader: &lattice_journal::Reader,
-    head: Position,
-) -> Result<Chain, ReadError> {
-    while chain.count() < head.0 {
-        let range = chain.count() + 1..head.0 + 1;
-        records::read(reader, range, 1 << 20, |bytes, decoded| {
-            chain.push(&records::leaf(bytes, &decoded.entry));
-        })?;
-    }
-    Ok(chain)
 }

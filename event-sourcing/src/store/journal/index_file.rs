@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use lattice_journal::{Disk, OpenMode};
+use lattice_journal::{Disk, OpenMode, SegmentInfo};
 
 use super::blocks::{BLOCK, Block, BlockWriter, Blocks, CONTENT, Fault, blocks_for, split, to_u64};
 use super::filter::Filter;
@@ -31,7 +31,7 @@ use crate::event::{EventType, Timestamp};
 use crate::store::TypeCount;
 
 /// The format that this crate writes, and the only one that it reads: a file of another one is rebuilt.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAGIC: [u8; 8] = *b"LATTEIDX";
 const ENTRY: usize = 16;
 const ENTRY_LENGTH: u64 = 16;
@@ -42,7 +42,8 @@ const LIST_HEADER: usize = 16;
 const OFFSET_LENGTH: u64 = 4;
 
 /// What an index file is of: a segment as it is. A segment that was rewritten is of another generation, and so has no index until its
-/// own is made.
+/// own is made. Two copies of one store that went on apart have segments of the same number, generation and positions, and perhaps
+/// those files were mixed: the checksum tells them apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
     /// Identity of the journal.
@@ -53,18 +54,35 @@ pub(super) struct Binding {
     pub(super) generation: u64,
     /// Positions of the events in it.
     pub(super) positions: Range<u64>,
+    /// Stands for all bytes of the segment: see [`SegmentInfo`](lattice_journal::SegmentInfo).
+    pub(super) checksum: u32,
 }
 
 impl Binding {
+    /// The binding of a segment; `None` if it is not complete.
+    pub(super) fn of(journal: u128, segment: &SegmentInfo) -> Option<Self> {
+        let SegmentInfo { number, generation, positions, .. } = segment;
+        let positions = positions.clone();
+        Some(Self {
+            journal,
+            segment: *number,
+            generation: *generation,
+            positions,
+            checksum: segment.checksum?,
+        })
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&self.journal.to_le_bytes());
         let Self { segment, positions, .. } = self;
-        let generation = if planted!(StaleIndexTrusted) { 0 } else { self.generation };
+        let (generation, checksum) =
+            if planted!(StaleIndexTrusted) { (0, 0) } else { (self.generation, self.checksum) };
         for number in [*segment, generation, positions.start, positions.end] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
+        bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes
     }
 

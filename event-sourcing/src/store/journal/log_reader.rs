@@ -78,7 +78,16 @@ impl LogReader {
     ///
     /// If the disk fails.
     pub fn verify(&self, noted: Option<ChainHead>) -> Result<Verification, ReadError> {
-        verify(&self.shared, noted)
+        self.verify_until(noted, &|| false)
+    }
+
+    /// As [`LogReader::verify`], but ends with [`ReadError::Closed`] when `is_over` says so.
+    pub(super) fn verify_until(
+        &self,
+        noted: Option<ChainHead>,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Verification, ReadError> {
+        verify(&self.shared, noted, is_over)
     }
 
     /// Answers from memory, without waiting for the disk; `None` if that cannot be.

@@ -16,6 +16,10 @@ pub struct JournalStoreOptions {
     pub directory: PathBuf,
     /// The identity that a new store gets; one that exists keeps its own.
     pub id: u128,
+    /// Change nothing in the directory, in which a store must be: no append, no index file, and what a crash has torn off at the end is
+    /// left there. Nobody else may have the store open all the same. Segments without an index file of their own are read, and
+    /// their index is in memory.
+    pub read_only: bool,
     /// What an append may be.
     pub limits: Limits,
     /// Bytes of appends that may wait for the writer; beyond that they are refused with
@@ -52,6 +56,7 @@ impl JournalStoreOptions {
         Self {
             directory: directory.into(),
             id: uuid::Uuid::new_v4().as_u128(),
+            read_only: false,
             limits: Limits::default(),
             queue_bytes_max: 64 * MIB,
             group_size_max: 8 * MIB,

@@ -9,14 +9,14 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use lattice_journal::Reader;
 
 use super::blocks::Fault;
 use super::filter::Filter;
-use super::index_file::{self, FileList, IndexFile, LastBlock};
+use super::index_file::{self, Binding, FileList, IndexFile, LastBlock};
 use super::memtable::{Kind, Memtable, hash_name, kind_and_name};
 use super::records;
 use crate::append::IdempotencyKey;
@@ -36,12 +36,20 @@ pub(super) struct Part {
     end: OnceLock<u64>,
     /// It may have events that say what becomes of a stream.
     decides: AtomicBool,
-    /// Its segment was rewritten, and the index still names what is hidden now.
-    stale: AtomicBool,
+    /// How often its segment was rewritten. The index is that of an earlier state until it is loaded again: then it still names what
+    /// is hidden now.
+    generation: AtomicU64,
     /// Of the first file that was made of it, and outside of the lock: most questions end here. The index may lose names later,
     /// and gains none.
     filter: OnceLock<Filter>,
-    backing: RwLock<Backing>,
+    held: RwLock<Held>,
+}
+
+/// The index, and of which generation of the segment it is at least.
+#[derive(Debug)]
+struct Held {
+    generation: u64,
+    backing: Backing,
 }
 
 #[derive(Debug)]
@@ -75,42 +83,44 @@ pub(super) enum Access {
 impl Part {
     /// A part that grows, with what its segment holds so far.
     pub(super) fn growing(segment: u64, memtable: Memtable) -> Self {
+        Self::in_memory(segment, memtable, 0)
+    }
+
+    /// A frozen part whose index is in memory, so far.
+    pub(super) fn frozen(binding: &Binding, memtable: Memtable) -> Self {
+        let part = Self::in_memory(binding.segment, memtable, binding.generation);
+        part.freeze(binding.positions.end);
+        part
+    }
+
+    fn in_memory(segment: u64, memtable: Memtable, generation: u64) -> Self {
         let first = memtable.positions().start;
         let decides = AtomicBool::new(memtable.decides());
-        let backing = RwLock::new(Backing::Memory(memtable));
         Self {
             segment,
             first,
             end: OnceLock::new(),
             decides,
-            stale: AtomicBool::new(false),
+            generation: AtomicU64::new(generation),
             filter: OnceLock::new(),
-            backing,
+            held: RwLock::new(Held { generation, backing: Backing::Memory(memtable) }),
         }
     }
 
-    /// A frozen part whose index is in memory, so far.
-    pub(super) fn frozen(segment: u64, memtable: Memtable, end: u64) -> Self {
-        let part = Self::growing(segment, memtable);
-        part.freeze(end);
-        part
-    }
-
     /// A frozen part whose index is in a file.
-    pub(super) fn in_file(segment: u64, file: IndexFile, filter: Filter, end: u64) -> Self {
-        let first = file.binding().positions.start;
+    pub(super) fn in_file(file: IndexFile, filter: Filter) -> Self {
+        let Binding { segment, generation, positions, .. } = file.binding().clone();
         let types = [METADATA_TYPE, TOMBSTONE_TYPE];
         let types = if planted!(TombstoneForgotten) { &types[..1] } else { &types };
         let decides = types.iter().any(|name| filter.may_have(hash_name(Kind::Type, name)));
-        let (decides, backing) = (AtomicBool::new(decides), RwLock::new(Backing::File(file)));
         Self {
             segment,
-            first,
-            end: OnceLock::from(end),
-            decides,
-            stale: AtomicBool::new(false),
+            first: positions.start,
+            end: OnceLock::from(positions.end),
+            decides: AtomicBool::new(decides),
+            generation: AtomicU64::new(generation),
             filter: OnceLock::from(filter),
-            backing,
+            held: RwLock::new(Held { generation, backing: Backing::File(file) }),
         }
     }
 
@@ -132,8 +142,14 @@ impl Part {
 
     /// It is frozen, and its index is up to date and not in a file.
     pub(super) fn wants_file(&self) -> bool {
-        let stale = self.stale.load(Ordering::Acquire);
-        self.end.get().is_some() && !stale && matches!(*self.read(), Backing::Memory(_))
+        let held = self.read();
+        let in_memory = matches!(held.backing, Backing::Memory(_));
+        self.end.get().is_some() && in_memory && !self.is_stale(&held)
+    }
+
+    /// The segment was rewritten since, and the index was not loaded again yet.
+    fn is_stale(&self, held: &Held) -> bool {
+        held.generation != self.generation.load(Ordering::Acquire)
     }
 
     /// Takes in an event. Called for growing parts only.
@@ -141,8 +157,8 @@ impl Part {
         &self,
         events: impl Iterator<Item = (&'a Entry, Option<&'a IdempotencyKey>)>,
     ) {
-        let mut backing = self.write();
-        let Backing::Memory(memtable) = &mut *backing else {
+        let mut held = self.write();
+        let Backing::Memory(memtable) = &mut held.backing else {
             unreachable!("a part that grows is in memory");
         };
         for (entry, key) in events {
@@ -154,39 +170,48 @@ impl Part {
     /// Reads the segment again: its space was taken back. Wants a file from then on.
     pub(super) fn reload(&self, reader: &Reader) -> Result<(), ReadError> {
         let Some(positions) = self.frozen_positions() else { return Ok(()) };
+        // Before the segment is read: should it be rewritten once more meanwhile, this index is taken for the older one.
+        let generation = self.generation.load(Ordering::Acquire);
         let loaded = records::load(reader, positions)?;
         if loaded.damaged.is_empty() {
-            *self.write() = Backing::Memory(loaded.memtable);
-            self.stale.store(false, Ordering::Release);
+            *self.write() = Held { generation, backing: Backing::Memory(loaded.memtable) };
         }
         Ok(())
     }
 
     /// Says that the segment was rewritten. The index answers right all the same, until it is loaded again.
-    pub(super) fn was_rewritten(&self) {
-        self.stale.store(true, Ordering::Release);
+    pub(super) fn was_rewritten(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Release);
     }
 
-    /// Shows the index, if it is in memory.
-    pub(super) fn with_memory<R>(&self, look: impl FnOnce(&Memtable) -> R) -> Option<R> {
-        match &*self.read() {
-            Backing::Memory(memtable) => Some(look(memtable)),
-            Backing::File(_) => None,
+    /// Shows the index, if it is in memory and of this generation of the segment.
+    pub(super) fn with_memory<R>(
+        &self,
+        generation: u64,
+        look: impl FnOnce(&Memtable) -> R,
+    ) -> Option<R> {
+        let held = self.read();
+        match &held.backing {
+            Backing::Memory(memtable) if held.generation == generation => Some(look(memtable)),
+            Backing::Memory(_) | Backing::File(_) => None,
         }
     }
 
-    /// Puts the file in the place of what is in memory.
+    /// Puts the file in the place of what is in memory, unless that was loaded again from a later generation since the file was made.
     pub(super) fn move_to(&self, file: IndexFile, filter: Filter) {
         // One of an earlier file lets through at least as much.
         let _ = self.filter.set(filter);
-        *self.write() = Backing::File(file);
+        let mut held = self.write();
+        if held.generation == file.binding().generation {
+            held.backing = Backing::File(file);
+        }
     }
 
     /// Bytes in memory.
     pub(super) fn memory(&self) -> usize {
         let filter = self.filter.get().map_or(0, Filter::memory);
         filter
-            + match &*self.read() {
+            + match &self.read().backing {
                 Backing::Memory(memtable) => memtable.memory(),
                 Backing::File(file) => file.memory(),
             }
@@ -194,7 +219,7 @@ impl Part {
 
     /// Length of the index file in bytes, if there is one.
     pub(super) fn file_length(&self) -> u64 {
-        match &*self.read() {
+        match &self.read().backing {
             Backing::Memory(_) => 0,
             Backing::File(file) => file.length(),
         }
@@ -202,18 +227,18 @@ impl Part {
 
     /// Times of the first and the last event.
     pub(super) fn times(&self) -> Option<(Timestamp, Timestamp)> {
-        match &*self.read() {
+        match &self.read().backing {
             Backing::Memory(memtable) => memtable.times(),
             Backing::File(file) => file.times(),
         }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Backing> {
-        self.backing.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Backing> {
-        self.backing.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the memory or the file. A damaged file is given up for memory first.
@@ -228,7 +253,7 @@ impl Part {
         if !self.may_have(hash) {
             return Ok(absent);
         }
-        match &*self.read() {
+        match &self.read().backing {
             Backing::Memory(memtable) => return Ok(memory(memtable)),
             Backing::File(index) => {
                 if from.access == Access::MemoryOnly {
@@ -242,7 +267,7 @@ impl Part {
             }
         }
         self.heal(from.reader)?;
-        match &*self.read() {
+        match &self.read().backing {
             Backing::Memory(memtable) => Ok(memory(memtable)),
             // Another thread has made the file again in the same moment.
             Backing::File(_) => Err(Refusal::Read(io_error(io::ErrorKind::InvalidData.into()))),
@@ -261,7 +286,8 @@ impl Part {
             // An index without them would deny events, ids and keys that there are.
             return Err(Refusal::Read(records::damaged(lost.clone())));
         }
-        *self.write() = Backing::Memory(loaded.memtable);
+        // Of this generation or a later one.
+        self.write().backing = Backing::Memory(loaded.memtable);
         Ok(())
     }
 
@@ -439,7 +465,7 @@ impl Part {
 
     /// How many events are of each type and schema.
     pub(super) fn counts(&self, from: &Source<'_>) -> Result<Vec<TypeCount>, Refusal> {
-        match &*self.read() {
+        match &self.read().backing {
             Backing::Memory(memtable) => return Ok(memtable.counts()),
             Backing::File(file) => match file.counts() {
                 Ok(counts) => return Ok(counts),
@@ -453,9 +479,10 @@ impl Part {
 
     /// Whether the index file, if there is one that is to stay, is exactly that of the events, which `memtable` was made of.
     pub(super) fn agrees_with(&self, memtable: &Memtable) -> Result<bool, ReadError> {
-        match &*self.read() {
+        let held = self.read();
+        match &held.backing {
             Backing::Memory(_) => Ok(true),
-            Backing::File(_) if self.stale.load(Ordering::Acquire) => Ok(true),
+            Backing::File(_) if self.is_stale(&held) => Ok(true),
             Backing::File(file) => match file.is(&index_file::encode(memtable, file.binding())) {
                 Ok(agrees) => Ok(agrees),
                 Err(Fault::Damaged) => Ok(false),

@@ -1,11 +1,12 @@
 //! Taking back the space of events that nobody can see any more.
 //!
-//! A segment that is complete is rewritten beside the writer, with a stub in the place of each hidden event: position, stream, version,
-//! id, digest and leaf stay, and so do numbering, idempotency and the hash chain. What is hidden is decided by the log at one
-//! moment, and what is hidden stays hidden, so that it does not matter how much later the new segment is installed.
+//! A segment that is complete is rewritten beside the writer, with a [`Stub`] in the place of each hidden event: all but what it said
+//! stays, and of that a digest and its leaf. So numbering, time, idempotency and the hash chain are as before. What is
+//! hidden is decided by the log at one moment, and what is hidden stays hidden, so that it does not matter how much later the new
+//! segment is installed.
 //!
-//! A segment is rewritten if that frees a part of it that is worth the trouble ([`WORTHWHILE`]); `0` bytes in the journal are freed
-//! before the new file is durable, so a full disk is no moment to begin.
+//! A segment is rewritten if that frees a part of it that is worth the trouble ([`WORTHWHILE`]). Nothing is freed before the new
+//! file is durable, so on a full disk it is refused.
 
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub struct Scavenged {
 }
 
 /// Why a segment was not rewritten. It is as it was.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScavengeError {
     /// Its events could not be read.
@@ -55,7 +56,7 @@ pub enum ScavengeError {
 }
 
 impl ScavengeTask {
-    /// Bytes that the task reads, and writes at most.
+    /// The segment that it rewrites.
     #[must_use]
     pub fn segment(&self) -> u64 {
         self.part.segment

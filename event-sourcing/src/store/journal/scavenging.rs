@@ -9,6 +9,7 @@ use futures::channel::oneshot;
 
 use super::options::JournalStoreOptions;
 use super::scavenge::ScavengeError;
+use super::upkeep::Upkeep;
 use super::writing::Queue;
 use crate::read::ReadError;
 use crate::store::Pending;
@@ -19,6 +20,7 @@ type Answer = oneshot::Sender<Result<u64, ScavengeError>>;
 #[derive(Debug)]
 pub(super) struct Scavenger {
     queue: Arc<Queue>,
+    upkeep: Arc<Upkeep>,
     every: Option<Duration>,
     /// Bytes a second.
     rate: u64,
@@ -43,9 +45,14 @@ struct Pass {
 }
 
 impl Scavenger {
-    pub(super) fn new(queue: Arc<Queue>, options: &JournalStoreOptions) -> Self {
+    pub(super) fn new(
+        queue: Arc<Queue>,
+        upkeep: Arc<Upkeep>,
+        options: &JournalStoreOptions,
+    ) -> Self {
         Self {
             queue,
+            upkeep,
             every: options.scavenge_every,
             rate: options.scavenge_rate.max(1),
             segment_size: options.segment_size,
@@ -64,8 +71,7 @@ impl Scavenger {
         }
         drop(state);
         self.changed.notify_one();
-        let closed = || Err(ScavengeError::Read(ReadError::Closed));
-        receiver.map(move |answer| answer.unwrap_or_else(|_| closed())).boxed()
+        receiver.map(move |answer| answer.unwrap_or_else(|_| Err(closed()))).boxed()
     }
 
     /// Ends after the segment under way.
@@ -78,15 +84,14 @@ impl Scavenger {
         while let Some(Pass { asked, thorough }) = self.next() {
             let is_asked = !asked.is_empty();
             let pass = AssertUnwindSafe(|| self.pass(thorough, is_asked));
-            let Ok(mut result) = catch_unwind(pass) else {
+            let Ok(result) = catch_unwind(pass) else {
                 // Whoever asked learns that there is no answer, and the next pass has its turn.
                 tracing::error!("taking back space has panicked");
                 continue;
             };
             for answer in asked {
-                let result = std::mem::replace(&mut result, Ok(0));
                 // Whoever stopped waiting needs no answer.
-                let _ = answer.send(result);
+                let _ = answer.send(result.clone());
             }
         }
     }
@@ -131,11 +136,11 @@ impl Scavenger {
 
     /// Goes through all complete segments. What stands in the way of one does not stop the others; the first such error is returned.
     fn pass(&self, thorough: bool, asked: bool) -> Result<u64, ScavengeError> {
-        let segments = self.queue.ask(|log| log.scavengeable()).unwrap_or_default();
+        let segments = self.queue.ask(|log| log.scavengeable()).ok_or_else(closed)?;
         let (mut events, mut first_error) = (0, None);
         for segment in segments {
             if self.lock().closed {
-                break;
+                return Err(closed());
             }
             match self.scavenge(segment, thorough) {
                 Ok(count) => events += count,
@@ -159,16 +164,26 @@ impl Scavenger {
 
     fn scavenge(&self, segment: u64, thorough: bool) -> Result<u64, ScavengeError> {
         let task = self.queue.ask(move |log| log.scavenger(segment, thorough));
-        let Some(scavenged) = task.flatten().map(|task| task.run()).transpose()?.flatten() else {
+        let task = task.ok_or_else(closed)?;
+        let Some(scavenged) = task.map(|task| task.run()).transpose()?.flatten() else {
             return Ok(0);
         };
         let events = scavenged.events;
-        let Some(reload) = self.queue.ask(move |log| log.install(scavenged)) else { return Ok(0) };
+        let reload = self.queue.ask(move |log| log.install(scavenged)).ok_or_else(closed)?;
         reload?.run()?;
+        // Now there is an index that wants a file. Should the store be closed, the next opening makes it.
+        if let Some(tasks) = self.queue.ask(|log| log.upkeep()) {
+            self.upkeep.put(tasks);
+        }
         Ok(events)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The store was closed before the pass was over.
+fn closed() -> ScavengeError {
+    ScavengeError::Read(ReadError::Closed)
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use lattice_journal::Damage;
+use lattice_journal::{Damage, TornTail};
 
 use super::chain::{Chain, ChainHead};
 use super::memtable::Memtable;
@@ -37,6 +37,12 @@ pub struct Verification {
     pub problems: Vec<Problem>,
     /// There is more that is wrong.
     pub more: bool,
+    /// What a crash has torn off at the end, if the log was opened for reading only: it was never acknowledged, and is cut when the
+    /// log is opened for writing.
+    pub torn: Option<TornTail>,
+    /// Index files that are stale or damaged, if the log was opened for reading only: they are not used, and made again when it is
+    /// opened for writing.
+    pub unfit_index_files: u64,
 }
 
 /// Something that is wrong with a log.
@@ -127,14 +133,21 @@ impl Verification {
     }
 }
 
-/// Verifies a log up to where the chain was noted.
+/// Verifies a log up to where the chain was noted. Ends with [`ReadError::Closed`] soon after `is_over` says so: it is asked for every
+/// segment, megabyte and thousand events.
 pub(super) fn verify(
     shared: &Arc<Shared>,
     noted: Option<ChainHead>,
+    is_over: &dyn Fn() -> bool,
 ) -> Result<Verification, ReadError> {
+    let go_on = || if is_over() { Err(ReadError::Closed) } else { Ok(()) };
     let mut found = Verification::default();
-    for damage in shared.reader.verify_all().map_err(|error| records::explain(error, 0))? {
-        found.add(Problem::Journal(damage));
+    let left = &shared.left;
+    (found.torn, found.unfit_index_files) = (left.torn.clone(), left.unfit_index_files);
+    for segment in shared.reader.segments() {
+        go_on()?;
+        let damaged = shared.reader.verify(segment).map_err(|error| records::explain(error, 0))?;
+        damaged.into_iter().for_each(|damage| found.add(Problem::Journal(damage)));
     }
     let published = shared.published();
     let head = noted.map_or(published.head, |noted| noted.position);
@@ -147,7 +160,7 @@ pub(super) fn verify(
             continue;
         }
         found.segments += 1;
-        let memtable = read_events(shared, positions, &mut chain, &mut found)?;
+        let memtable = read_events(shared, positions, &mut chain, &mut found, &go_on)?;
         if part.frozen_positions().is_some() && !part.agrees_with(&memtable)? {
             found.add(Problem::IndexFile { segment: part.segment });
         }
@@ -166,7 +179,7 @@ pub(super) fn verify(
                 });
             }
         }
-        check_ids(&view, &memtable, &mut found)?;
+        check_ids(&view, &memtable, &mut found, &go_on)?;
     }
     found.chain = chain.as_ref().map(Chain::head);
     if let (Some(computed), Some(noted)) = (found.chain, noted)
@@ -183,10 +196,12 @@ fn read_events(
     positions: Range<u64>,
     chain: &mut Option<Chain>,
     found: &mut Verification,
+    go_on: &dyn Fn() -> Result<(), ReadError>,
 ) -> Result<Memtable, ReadError> {
     let mut memtable = Memtable::new(Position(positions.start));
     let mut next = positions.start;
     while next < positions.end {
+        go_on()?;
         let read = records::read(&shared.reader, next..positions.end, 1 << 20, |bytes, decoded| {
             let entry = &decoded.entry;
             if let Some(chain) = chain.as_mut() {
@@ -221,11 +236,19 @@ fn read_events(
 }
 
 /// Every id of a segment leads to its own event, and so to no other one.
-fn check_ids(view: &View, memtable: &Memtable, found: &mut Verification) -> Result<(), ReadError> {
+fn check_ids(
+    view: &View,
+    memtable: &Memtable,
+    found: &mut Verification,
+    go_on: &dyn Fn() -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
     let mut offsets: Vec<u32> = memtable.ids().iter().map(|(_, offset)| *offset).collect();
     // In the order of positions, so that events are read one after the other.
     offsets.sort_unstable();
-    for offset in offsets {
+    for (count, offset) in offsets.into_iter().enumerate() {
+        if count.is_multiple_of(1000) {
+            go_on()?;
+        }
         let position = memtable.position(offset);
         let entry = view.event(position)?;
         let other = view.find_id(entry.stream(), entry.id())?;

@@ -13,12 +13,13 @@ use lattice_journal::Reader;
 use super::cursor::Cursor;
 use super::heads::{Head, Heads};
 use super::memtable::{Kind, Memtable, hash_id, hash_key, hash_name};
+use super::opening::Found;
 use super::part::{Access, Part, Refusal, Source, VersionAt};
 use super::records;
 use super::tail::Tail;
 use crate::append::IdempotencyKey;
 use crate::event::{EventId, Position, Recorded, StreamName, Timestamp, Version};
-use crate::machine::{Entry, Index, IndexMut, Term};
+use crate::machine::{Entry, Index, IndexMut, Term, first_at_within};
 use crate::read::{Direction, ReadError};
 use crate::retention::Retention;
 use crate::store::TypeCount;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     damaged: bool,
     /// Positions of lost events, in order: the index may not know what they were.
     lost: Vec<Range<u64>>,
+    /// What was found when the log was opened, and left as it is.
+    pub(super) left: Found,
 }
 
 /// The log as its readers see it.
@@ -59,9 +62,10 @@ impl Shared {
         published: Published,
         damaged: bool,
         lost: Vec<Range<u64>>,
+        left: Found,
     ) -> Self {
         let published = RwLock::new(published);
-        Self { reader, tail, heads: Heads::default(), published, damaged, lost }
+        Self { reader, tail, heads: Heads::default(), published, damaged, lost, left }
     }
 
     /// The log as of now.
@@ -160,21 +164,6 @@ impl View {
     /// The index of what is staged.
     pub(super) fn staged_memtable(&self) -> &Memtable {
         &self.staged.memtable
-    }
-
-    /// The first lost position at or beyond `at`. Any event may have stood there, so that every term is looked for there: whoever
-    /// searches meets the damage and does not pass over it in silence.
-    pub(super) fn lost(&self, at: Position, direction: Direction) -> Option<Position> {
-        let lost = self.shared.lost.iter();
-        let found = match direction {
-            Direction::Forward => {
-                lost.filter(|range| range.end > at.0).map(|range| range.start.max(at.0)).min()
-            }
-            Direction::Backward => {
-                lost.filter(|range| range.start <= at.0).map(|range| at.0.min(range.end - 1)).max()
-            }
-        };
-        found.map(Position).filter(|found| *found <= self.durable)
     }
 
     /// How many events are of each type and schema.
@@ -441,8 +430,13 @@ impl Index for View {
             match at {
                 VersionAt::Here(position) if position > self.durable => return Ok(None),
                 VersionAt::Here(position) if self.shared.damaged => {
-                    let entry = self.event(position)?;
-                    return Ok((entry.version() == version).then_some(position));
+                    let found = match self.event(position) {
+                        Ok(entry) => entry.version() == version,
+                        // An index file knows the place of an event that is lost.
+                        Err(ReadError::Damaged { .. }) => true,
+                        Err(error) => return Err(error),
+                    };
+                    return Ok(found.then_some(position));
                 }
                 VersionAt::Here(position) => return Ok(Some(position)),
                 VersionAt::Beyond => return Ok(None),
@@ -461,16 +455,20 @@ impl Index for View {
         let later = |part: &&Arc<Part>| part.times().is_some_and(|(first, _)| first >= time);
         let high = self.parts[skipped..].iter().find(later).map_or(next, |part| part.first);
         // The first and last times of a part are those of events that are not scavenged.
-        let (mut low, mut high) = (low.min(next), high.min(next));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.event(Position(middle))?.timestamp() < time {
-                low = middle + 1;
-            } else {
-                high = middle;
+        first_at_within(self, time, low.min(next)..high.min(next))
+    }
+
+    fn lost(&self, at: Position, direction: Direction) -> Option<Position> {
+        let lost = self.shared.lost.iter();
+        let found = match direction {
+            Direction::Forward => {
+                lost.filter(|range| range.end > at.0).map(|range| range.start.max(at.0)).min()
             }
-        }
-        Ok(Position(low))
+            Direction::Backward => {
+                lost.filter(|range| range.start <= at.0).map(|range| at.0.min(range.end - 1)).max()
+            }
+        };
+        found.map(Position).filter(|found| *found <= self.durable)
     }
 
     fn event(&self, position: Position) -> Result<Entry, ReadError> {

@@ -292,7 +292,7 @@ impl Writer {
                 None
             }
             Err(error) => {
-                if self.log.failure().is_some() {
+                if self.log.has_failed() {
                     self.signal.close();
                 }
                 Some(error)

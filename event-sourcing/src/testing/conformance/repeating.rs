@@ -15,6 +15,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("an_id_says_one_thing_for_ever", an_id_says_one_thing),
     ("a_part_is_no_repetition", a_part_is_no_repetition),
     ("a_key_names_one_append", a_key_names_one_append),
+    ("a_key_that_is_not_recorded_is_not_acknowledged", a_key_that_comes_late),
     ("a_repetition_in_the_same_moment_is_one", a_repetition_in_the_same_moment),
 ];
 
@@ -143,6 +144,30 @@ fn a_key_names_one_append(case: &mut Case) {
     }
     let other_key = Append { key: None, ..append(&[&first, &second]) }.key("other");
     assert!(!case.ok(other_key).repeated, "with other ids and another key it is another append");
+}
+
+fn a_key_that_comes_late(case: &mut Case) {
+    let events = [(); 2].map(|()| case.event("t", &[]));
+    let unnamed = Append::to(stream("a"), Any, events);
+    let first = case.ok(unnamed.clone()).first;
+    case.settle();
+    let named = unnamed.clone().key("late");
+    for _ in 0..2 {
+        let answer = case.append(named.clone());
+        assert!(
+            matches!(answer, Err(AppendError::KeyMissing { position }) if position == first),
+            "{answer:?}"
+        );
+    }
+    // The key is free, and nobody was told otherwise.
+    let other = Append::to(stream("b"), Any, [case.event("u", &[])]).key("late");
+    assert!(!case.ok(other.clone()).repeated);
+    let answer = case.append(other.clone().key("later"));
+    assert!(
+        matches!(answer, Err(AppendError::KeyMissing { .. })),
+        "another key is none: {answer:?}"
+    );
+    assert!(case.ok(unnamed).repeated && case.ok(other).repeated);
 }
 
 fn a_repetition_in_the_same_moment(case: &mut Case) {

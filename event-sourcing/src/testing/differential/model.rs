@@ -191,7 +191,10 @@ impl Model {
             return Ok(None);
         };
         if places.iter().copied().eq((some..some + places.len()).map(Some)) {
-            return Ok(Some(some));
+            return match append.key {
+                Some(_) => Err(AppendError::KeyMissing { position: position(some) }),
+                None => Ok(Some(some)),
+            };
         }
         let Recorded { event, stream, position, .. } = &*self.events[some];
         Err(AppendError::PartlyRecorded {

@@ -1,4 +1,5 @@
-//! Many who want the same thing at once: over threads, all at the start line; and in every order that seeds come to.
+//! Many who want the same thing at once: over threads, all at the start line, in memory and on disk; and in every order that seeds
+//! come to.
 
 use std::sync::Arc;
 
@@ -13,21 +14,20 @@ use tokio::sync::Barrier;
 
 use super::bank::Account;
 use super::courses::{COURSES, No, SEATS, Subscribe, Subscription, of};
-use super::{OPEN, account_with, ask, withdraw};
+use super::{OPEN, account_with, ask, on_disk, withdraw};
 
 const RACERS: usize = 16;
-const ROUNDS: usize = 40;
 
 /// A store whose appends wait for each other at a line, so that all of them were decided on the same log.
 #[derive(Debug)]
 struct StartLine {
-    inner: Arc<MemoryStore>,
+    inner: Arc<dyn EventStore>,
     line: Arc<Barrier>,
 }
 
 impl StartLine {
-    fn of(racers: usize) -> Arc<Self> {
-        Arc::new(Self { inner: Arc::default(), line: Arc::new(Barrier::new(racers)) })
+    fn before(inner: Arc<dyn EventStore>) -> Arc<Self> {
+        Arc::new(Self { inner, line: Arc::new(Barrier::new(RACERS)) })
     }
 }
 
@@ -76,13 +76,13 @@ where
     winners
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_sixteen_on_one_stream_exactly_one_wins_each_round() {
-    let store = StartLine::of(RACERS);
+/// All of them want to be the next on one stream.
+async fn one_stream(store: Arc<dyn EventStore>, rounds: u64) {
+    let store = StartLine::before(store);
     account_with(&*store.inner, &[1_000_000]);
-    for number in 1..=ROUNDS {
+    for number in 1..=rounds {
         let winners = round(&store, |store, racer| async move {
-            match ask(&store, withdraw(1 + racer as u64)).retry(0).await {
+            match ask(&*store, withdraw(1 + racer as u64)).retry(0).await {
                 Ok(_) => true,
                 Err(ExecuteError::Conflict { attempts: 1, .. }) => false,
                 Err(error) => panic!("{error:?}"),
@@ -90,14 +90,14 @@ async fn of_sixteen_on_one_stream_exactly_one_wins_each_round() {
         })
         .await;
         assert_eq!(winners, 1);
-        assert_eq!(store.inner.head(), Position(2 + number as u64));
+        assert_eq!(store.inner.head(), Position(2 + number));
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_sixteen_whose_queries_overlap_exactly_one_wins_each_round() {
-    let store = StartLine::of(RACERS);
-    for number in 0..ROUNDS {
+/// Each wants a place in one course, for a student of their own.
+async fn overlapping_queries(store: Arc<dyn EventStore>, rounds: u64) {
+    let store = StartLine::before(store);
+    for number in 0..rounds {
         let winners = round(&store, move |store, racer| async move {
             let on = of(&format!("c{number}"), &format!("s{racer}-{number}"));
             match store.execute::<Subscription>(Subscribe).on(on).retry(0).await {
@@ -109,13 +109,13 @@ async fn of_sixteen_whose_queries_overlap_exactly_one_wins_each_round() {
         .await;
         assert_eq!(winners, 1);
     }
-    assert_eq!(store.inner.head(), Position(ROUNDS as u64));
+    assert_eq!(store.inner.head(), Position(rounds));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn those_who_want_different_things_never_conflict() {
-    let store = StartLine::of(RACERS);
-    for number in 0..ROUNDS {
+/// Nobody wants what another one does.
+async fn different_things(store: Arc<dyn EventStore>, rounds: u64) {
+    let store = StartLine::before(store);
+    for number in 0..rounds {
         let winners = round(&store, move |store, racer| async move {
             let on = of(&format!("c{racer}-{number}"), &format!("s{racer}-{number}"));
             store.execute::<Subscription>(Subscribe).on(on).retry(0).await.is_ok()
@@ -129,6 +129,39 @@ async fn those_who_want_different_things_never_conflict() {
         .await;
         assert_eq!(winners, RACERS);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_sixteen_on_one_stream_exactly_one_wins_each_round() {
+    one_stream(Arc::new(MemoryStore::default()), 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_sixteen_on_one_stream_exactly_one_wins_each_round_on_disk() {
+    let (_directory, store) = on_disk();
+    one_stream(store, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_sixteen_whose_queries_overlap_exactly_one_wins_each_round() {
+    overlapping_queries(Arc::new(MemoryStore::default()), 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_sixteen_whose_queries_overlap_exactly_one_wins_each_round_on_disk() {
+    let (_directory, store) = on_disk();
+    overlapping_queries(store, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn those_who_want_different_things_never_conflict() {
+    different_things(Arc::new(MemoryStore::default()), 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn those_who_want_different_things_never_conflict_on_disk() {
+    let (_directory, store) = on_disk();
+    different_things(store, 10).await;
 }
 
 /// In any order of any steps no course is overbooked and no student overtaxed, and nobody is turned away for no reason.

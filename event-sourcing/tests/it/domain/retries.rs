@@ -1,20 +1,28 @@
 //! Commands that are repeated because nobody knows whether they were carried out.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "users of the store on disk have threads of their own"
+)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use event_sourcing::condition::Expected;
-use event_sourcing::error::{AppendError, InvalidName};
+use event_sourcing::error::{AppendError, Failure, InvalidName};
+use event_sourcing::store::TypeCount;
+use event_sourcing::store::journal::JournalStore;
 use event_sourcing::testing::{Chance, WaveringStore, interleave};
 use event_sourcing::{
-    Append, Boundary, Decider, DomainStore, EventContent, EventStore, EventStoreExt, EventType,
-    ExecuteError, MemoryStore, NewEvent, Position, StreamName, domain_events,
+    Append, Boundary, Committed, Decider, DomainStore, EventContent, EventStore, EventStoreExt,
+    EventType, ExecuteError, MemoryStore, NewEvent, Page, Pending, Position, Read, ReadError,
+    StreamInfo, StreamName, domain_events,
 };
-use futures::FutureExt;
+use futures::{FutureExt, executor};
 use serde::{Deserialize, Serialize};
 
 use super::bank::{Account, Refusal};
 use super::courses::{No, Subscribe, Subscription, of};
-use super::{OPEN, account_with, ask, block_on, deposit, withdraw};
+use super::{OPEN, account_with, ask, block_on, deposit, on_disk, on_disk_options, withdraw};
 
 #[test]
 fn a_repeated_command_has_its_first_outcome_though_others_came_after_it() {
@@ -209,4 +217,85 @@ fn a_command_repeated_at_any_moment_takes_effect_once() {
             assert_eq!(done.state, then.state, "seed {seed}: {cents}");
         }
     }
+}
+
+/// A store of which every third answer to an append is lost, whatever it was.
+#[derive(Debug)]
+struct Forgetful {
+    inner: Arc<JournalStore>,
+    answers: AtomicU64,
+}
+
+impl EventStore for Forgetful {
+    fn append(&self, append: Append) -> Pending<Result<Committed, AppendError>> {
+        let is_lost = self.answers.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
+        let answer = self.inner.append(append);
+        let lost = || Failure { message: "the answer was lost".into(), cause: None };
+        async move {
+            let answer = answer.await;
+            if is_lost { Err(AppendError::Unknown(lost())) } else { answer }
+        }
+        .boxed()
+    }
+
+    fn read(&self, read: Read) -> Pending<Result<Page, ReadError>> {
+        self.inner.read(read)
+    }
+
+    fn stream(&self, stream: StreamName) -> Pending<Result<Option<StreamInfo>, ReadError>> {
+        self.inner.stream(stream)
+    }
+
+    fn types(&self) -> Pending<Result<Vec<TypeCount>, ReadError>> {
+        self.inner.types()
+    }
+
+    fn head(&self) -> Position {
+        self.inner.head()
+    }
+
+    fn wait_beyond(&self, position: Position) -> Pending<Result<Position, ReadError>> {
+        self.inner.wait_beyond(position)
+    }
+}
+
+/// The deposits of a user, each with its key: repeated until there is an answer, which is its position.
+fn deposits(store: &dyn EventStore, user: u64) -> Vec<Position> {
+    let deposited = |number: u64| {
+        // Each time that somebody else is faster one of a hundred commands is done, or one of their answers is lost.
+        let command =
+            || ask(store, deposit(1 + number)).retry(1000).idempotency(format!("{user}-{number}"));
+        (0..1000).find_map(|_| match command().wait() {
+            Ok(done) => Some(done.position),
+            Err(ExecuteError::Store(AppendError::Unknown(_))) => None,
+            Err(error) => panic!("{error:?}"),
+        })
+    };
+    (0..5).map(|number| deposited(number).expect("two answers of three arrive")).collect()
+}
+
+#[test]
+fn a_command_repeated_over_threads_and_a_restart_takes_effect_once_on_disk() {
+    const USERS: u64 = 8;
+    let (directory, store) = on_disk();
+    account_with(&*store, &[]);
+    let forgetful = Arc::new(Forgetful { inner: Arc::clone(&store), answers: AtomicU64::new(0) });
+    let users: Vec<_> = (0..USERS)
+        .map(|user| {
+            let store = Arc::clone(&forgetful);
+            std::thread::spawn(move || deposits(&*store, user))
+        })
+        .collect();
+    let done: Vec<Vec<Position>> = users.into_iter().map(|user| user.join().unwrap()).collect();
+    store.close();
+    let mut places: Vec<u64> = done.iter().flatten().map(|position| position.0).collect();
+    places.sort_unstable();
+    assert_eq!(places, (2..2 + 5 * USERS).collect::<Vec<u64>>());
+
+    let store = JournalStore::open(&on_disk_options(&directory)).unwrap();
+    for (user, done) in (0..).zip(done) {
+        assert_eq!(deposits(&store, user), done);
+    }
+    let state = executor::block_on(store.load::<Account>("a1")).unwrap();
+    assert_eq!((state.state.balance, state.events), (15 * USERS, 1 + 5 * USERS));
 }

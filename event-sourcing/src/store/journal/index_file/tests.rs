@@ -67,7 +67,7 @@ fn memtable(first: u64, events: &[Keyed]) -> Memtable {
 
 fn binding(first: u64, count: usize) -> Binding {
     let positions = first..first + to_u64(count);
-    Binding { journal: 7, segment: 3, generation: 0, positions }
+    Binding { journal: 7, segment: 3, generation: 0, positions, checksum: 9 }
 }
 
 fn put(disk: &MemoryDisk, bytes: &[u8]) {
@@ -206,6 +206,7 @@ fn a_file_that_was_cut_or_is_another_ones_is_refused() {
         Binding { segment: 4, ..binding.clone() },
         Binding { generation: 1, ..binding.clone() },
         Binding { positions: 50..54, ..binding.clone() },
+        Binding { checksum: 10, ..binding.clone() },
     ];
     for other in others {
         assert!(matches!(open(&disk, &other), Err(Fault::Damaged)), "{other:?}");
