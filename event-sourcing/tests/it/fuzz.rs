@@ -68,3 +68,10 @@ proptest! {
         files(true, &changes);
     }
 }
+
+#[test]
+fn a_log_of_which_nothing_is_left_opens_and_serves_nothing() {
+    for left in [Vec::new(), vec![0; 2048], vec![0xff; 64]] {
+        segments(&[Change::Is(left)]);
+    }
+}

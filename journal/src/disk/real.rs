@@ -69,7 +69,7 @@ impl Disk for RealDisk {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(RealLock { _file: file })),
+            Ok(()) => Ok(Box::new(RealLock { file })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -161,10 +161,18 @@ fn to_u64(length: usize) -> u64 {
     u64::try_from(length).expect("a memory length fits 64 bits")
 }
 
-/// The lock belongs to the open file and goes with it.
+/// The lock belongs to the open file and goes with the last handle of it.
 #[derive(Debug)]
 struct RealLock {
-    _file: File,
+    file: File,
 }
 
 impl DiskLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // A process that is being started from this one has every handle until it runs its own program. Should giving it back fail, it
+        // goes with the last of them.
+        let _ = self.file.unlock();
+    }
+}

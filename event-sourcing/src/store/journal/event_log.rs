@@ -21,7 +21,7 @@ use super::error::{OpenError, failure, refusal};
 use super::index_file::Binding;
 use super::log_reader::LogReader;
 use super::memtable::Memtable;
-use super::opening::{self, Found, continue_chain, open_part};
+use super::opening::{Found, continue_chain, open_part};
 use super::options::JournalStoreOptions;
 use super::part::{Access, Part};
 use super::records;
@@ -120,13 +120,15 @@ impl EventLog {
         for segment in &segments {
             match Binding::of(directory.id, segment) {
                 None => {
+                    // With all frames lost there is not even a first position.
+                    let positions = segment.positions.start.max(1)..segment.positions.end;
                     #[cfg_attr(
                         not(feature = "sim"),
                         expect(unused_mut, reason = "but for planted defects")
                     )]
-                    let mut loaded = records::load(&reader, segment.positions.clone())?;
+                    let mut loaded = records::load(&reader, positions)?;
                     #[cfg(feature = "sim")]
-                    if let Some(from) = opening::forgotten_from(&loaded.memtable) {
+                    if let Some(from) = super::opening::forgotten_from(&loaded.memtable) {
                         loaded.memtable.forget_ids(from);
                     }
                     damage.extend(loaded.damaged);
@@ -141,7 +143,7 @@ impl EventLog {
                 Some(_) => {}
             }
         }
-        let head = Position(recovery.positions.end - 1);
+        let head = Position(recovery.positions.end.saturating_sub(1));
         let whole = damage.is_empty() && sound && recovery.positions.start == 1;
         let chain = Chain::from_state(journal.state()).filter(|_| whole);
         let chain = match chain.map(|chain| continue_chain(chain, &reader, head)).transpose() {

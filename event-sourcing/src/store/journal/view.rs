@@ -318,7 +318,7 @@ impl Index for View {
         match self.event(head) {
             Ok(entry) => Ok(entry.timestamp()),
             // The last event is lost. Those before it can be read, as of the last time that is known.
-            Err(ReadError::Damaged { .. }) if self.shared.damaged => {
+            Err(ReadError::Damaged { .. }) => {
                 let known = self.parts.iter().rev().find_map(|part| part.times());
                 Ok(known.map_or(Timestamp(0), |(_, last)| last))
             }
