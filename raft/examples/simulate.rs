@@ -28,6 +28,7 @@ Options:
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
   --seconds T    simulated seconds of faults in each run (default 20)
+  --spec FILE    with --seed: write the run down for the TLA+ specification (raft/tla)
   --help         print this";
 
 /// What the command line says.
@@ -42,6 +43,7 @@ struct Options {
     oracle: Oracle,
     threads: usize,
     seconds: u64,
+    spec: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,15 @@ fn main() -> ExitCode {
     }
     let run =
         |seed| if options.is_twice { simulation.run_twice(seed) } else { simulation.run(seed) };
+    if let (true, Some(file)) = (options.is_single, &options.spec) {
+        let (report, module) = simulation.run_for_spec(options.first);
+        if let Err(error) = write(file, &module) {
+            eprintln!("{}: {error}", file.display());
+            return ExitCode::from(2);
+        }
+        println!("{report}");
+        return exit_code(report.is_ok());
+    }
     if options.is_single {
         let report = run(options.first);
         println!("{report}");
@@ -112,6 +123,11 @@ fn exit_code(is_ok: bool) -> ExitCode {
     if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a file for another program")]
+fn write(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(file, text)
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the speed of the simulator is measured in real time"
@@ -133,6 +149,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
         oracle: Oracle::Both,
         threads: cores,
         seconds: 20,
+        spec: None,
     };
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -153,6 +170,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
             "--threads" => options.threads = number::<NonZero<usize>>(&name, &value()?)?.get(),
             "--seconds" => options.seconds = number(&name, &value()?)?,
             "--twice" => options.is_twice = true,
+            "--spec" => options.spec = Some(value()?.into()),
             _ => return Err(format!("{name} is not an option")),
         }
     }

@@ -306,6 +306,9 @@ pub struct Replica {
     snapshot_not_before: Duration,
     is_low_on_space: bool,
     is_stopped: bool,
+    /// Everything that was given out to be sent, if somebody wants to know.
+    #[cfg(feature = "sim")]
+    pub(crate) given_out: Option<Vec<Envelope>>,
 }
 
 impl Replica {
@@ -336,6 +339,8 @@ impl Replica {
             snapshot_not_before: Duration::ZERO,
             is_low_on_space: false,
             is_stopped: false,
+            #[cfg(feature = "sim")]
+            given_out: None,
         }
     }
 
@@ -415,6 +420,11 @@ impl Replica {
         let mut effects = std::mem::take(&mut self.effects);
         self.node.step(now, event, &mut effects);
         for effect in effects.drain() {
+            #[cfg(feature = "sim")]
+            if let (Some(given_out), Effect::Send { envelope, .. }) = (&mut self.given_out, &effect)
+            {
+                given_out.push(envelope.clone());
+            }
             self.carry_out(now, effect, out);
         }
         self.effects = effects;

@@ -15,6 +15,7 @@ mod message;
 mod node;
 mod shape;
 mod simulation;
+mod spec;
 mod workload;
 
 pub use bug::PlantedBug;

@@ -20,6 +20,7 @@ use lattice_trace::kind;
 
 use super::PlantedBug;
 use super::message::{Outcome, SimMessage};
+use super::spec::SpecTrace;
 use super::workload::{Operation, Workload};
 use crate::effects::{ProposalId, Rejection};
 use crate::membership::Membership;
@@ -73,6 +74,8 @@ pub(super) struct NodeSetup {
     pub(super) is_calm: Rc<Cell<bool>>,
     /// How long pieces take that are read for followers.
     pub(super) transfer: Span,
+    /// Where the run is written down for the specification, if it is.
+    pub(super) spec: Option<SpecTrace>,
 }
 
 /// Attempts that each client's connection has delivered; outlives the process.
@@ -302,9 +305,14 @@ impl<W: Workload> SimNode<W> {
         config.planted_bug = setup.bug;
         let node = RaftNode::recover(config, recovered, self.seed, context.now())
             .map_err(|error| reason(&error))?;
+        let mut replica = Replica::new(node, setup.replica.clone());
+        if let Some(spec) = &setup.spec {
+            spec.started(replica.node());
+            replica.given_out = Some(Vec::new());
+        }
         self.running = Some(Running {
             workload: self.workload.clone(),
-            replica: Replica::new(node, setup.replica.clone()),
+            replica,
             reader: machine.reader(),
             machine,
             log_reader: log.reader(),
@@ -333,7 +341,15 @@ impl<W: Workload> Running<W> {
         loop {
             while let Some(input) = self.inputs.pop_front() {
                 let mut outputs = std::mem::take(&mut self.outputs);
+                let before =
+                    self.setup.spec.as_ref().map(|spec| {
+                        (spec, SpecTrace::before(&self.replica, &input, context.now()))
+                    });
                 self.replica.handle(context.now(), input, &mut outputs);
+                if let Some((spec, before)) = before {
+                    let sent = self.replica.given_out.replace(Vec::new()).unwrap_or_default();
+                    spec.after(&self.replica, before, &sent, &outputs);
+                }
                 for output in outputs.drain(..) {
                     self.carry_out(output, context, doings);
                 }

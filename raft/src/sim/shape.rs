@@ -184,6 +184,7 @@ impl Shape {
             killed_after: Span::ZERO,
             is_calm: Rc::default(),
             transfer: Span::micros(20, 2_000),
+            spec: None,
         };
         let think = one_of(rng, &[5, 30, 100, 300]);
         let patience = Patience {

@@ -9,6 +9,7 @@ use super::PlantedBug;
 use super::check::Oracle;
 use super::cluster::SimCluster;
 use super::shape::{Shape, Tuning};
+use super::spec::SpecTrace;
 use super::workload::Workload;
 
 /// Everything about a run but its seed.
@@ -49,7 +50,23 @@ impl<W: Workload> Simulation<W> {
 
     /// Runs one seed.
     pub fn run(&self, seed: u64) -> Report {
-        let draw = || Shape::draw(seed, self.tuning, self.bug);
+        self.run_told(seed, None)
+    }
+
+    /// Runs one seed and writes it down as the module `TraceData` of the TLA+ specification (`raft/tla`).
+    pub fn run_for_spec(&self, seed: u64) -> (Report, String) {
+        let spec = SpecTrace::default();
+        let report = self.run_told(seed, Some(&spec));
+        let founders = Shape::draw(seed, self.tuning, self.bug).setup.founders;
+        (report, spec.module(&founders))
+    }
+
+    fn run_told(&self, seed: u64, spec: Option<&SpecTrace>) -> Report {
+        let draw = || {
+            let mut shape = Shape::draw(seed, self.tuning, self.bug);
+            shape.setup.spec = spec.cloned();
+            shape
+        };
         let shape = draw();
         let mut world = WorldOptions::new(seed);
         world.hash_messages = false;

@@ -485,16 +485,16 @@ impl Node {
 
 impl Disk {
     /// A founding in term 1, which everybody has; then an entry of term 2 at node 1 alone, of term 3 at node 3 alone, which node 2
-    /// voted for.
+    /// voted for. Everybody has heard of term 3.
     fn of_figure_8(id: u64, mut members: Membership) -> Self {
         let nodes: Vec<_> = members.incoming().collect();
         for node in nodes {
             members.bind(node, StoreId(node.0.into()));
         }
-        let (term, voted_for, last) = match id {
-            1 => (2, 1, Some(2)),
-            2 => (3, 3, None),
-            _ => (3, 3, Some(3)),
+        let (voted_for, last) = match id {
+            1 => (None, Some(2)),
+            2 => (Some(NodeId(3)), None),
+            _ => (Some(NodeId(3)), Some(3)),
         };
         let entry = |index, term, payload| Entry {
             id: EntryId::new(Term(term), LogIndex(index)),
@@ -505,7 +505,7 @@ impl Disk {
             .chain(last.map(|term| entry(2, term, Payload::Noop)));
         let mut disk = Self::default();
         disk.write(&PersistBatch {
-            hard_state: Some(HardState { term: Term(term), voted_for: Some(NodeId(voted_for)) }),
+            hard_state: Some(HardState { term: Term(3), voted_for }),
             entries: entries.collect(),
             ..PersistBatch::default()
         });
