@@ -152,13 +152,20 @@ impl<'a, M: Tell> Teller<'a, M> {
         let mut sentence = format!("{} at {}, although ", self.deed(culprit), seconds(ended));
         sentence.replace_range(..1, "C");
         match witness {
-            Some(witness) => sentence.push_str(&format!(
-                "{}, {}, before client {} asked (at {}).",
-                self.effect(witness),
-                self.acknowledged(witness),
-                recorded.client,
-                seconds(recorded.called.at),
-            )),
+            Some(witness) => {
+                let client = format!("client {}", recorded.client);
+                let other = self.recorded(witness);
+                let (who, asker) = match other.client == recorded.client {
+                    true => ("it".to_owned(), "it"),
+                    false => (format!("client {}", other.client), client.as_str()),
+                };
+                sentence.push_str(&format!(
+                    "{who} {}, {}, before {asker} asked (at {}).",
+                    self.model.deed(&other.input, None),
+                    self.acknowledged(witness),
+                    seconds(recorded.called.at),
+                ));
+            }
             None => sentence.push_str("no order of what was asked and answered allows that."),
         }
         sentence
