@@ -34,7 +34,7 @@ fn each_checker_finds_stale_reads_without_the_other() {
     let (by_search, properties) = found(bug, Oracle::Search, 200);
     assert_eq!(properties, ["linearizability, by search".to_owned()].into());
     assert!(by_search.is_subset(&by_places), "{by_search:?} {by_places:?}");
-    assert!(by_search.len() * 2 > by_places.len() && by_search.len() > 5, "{by_search:?}");
+    assert!(by_search.len() >= 5, "{by_search:?} of {by_places:?}");
 }
 
 /// Where nothing is wrong the search says so of every history, and none is too hard.
