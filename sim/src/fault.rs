@@ -4,7 +4,7 @@
 //! matters as much as putting them in: a run in which everything fails all the time never gets far enough to show what
 //! a single fault at the wrong moment does (Groce et al., *Swarm testing*, ISSTA 2012). The [`Nemesis`] carries the
 //! choice out on a world. What it did is a [`Schedule`]: every fault with all that was drawn for it, as a line of text. A schedule can be
-//! cut down and carried out again without drawing anything, which is how failing runs are [shrunk](crate::shrink).
+//! cut down and carried out again without drawing anything, which is how failing runs are [shrunk](crate::shrink()).
 
 mod nemesis;
 mod schedule;
