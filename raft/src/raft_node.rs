@@ -7,6 +7,7 @@
 //! - `election`: pre-vote, votes, winning (Raft §5.2, §5.4.1; thesis §9.6)
 //! - `replication`: appending, rejecting, the commit rule (Raft §5.3, §5.4.2)
 //! - `read`: linearizable reads through rounds of heartbeats (thesis §6.4)
+//! - `lease`: reads without a round, on a bound of the clocks' speed
 //! - `snapshot`: building, sending, installing, compacting (Raft §7)
 //! - `membership`: who the members are, how they change, and which data directory each is bound to
 //! - `transfer`: handing leadership over (thesis §3.10)
@@ -44,6 +45,7 @@ mod config;
 #[cfg(feature = "sim")]
 mod digest;
 mod election;
+mod lease;
 mod membership;
 mod read;
 mod replication;
@@ -52,6 +54,8 @@ mod transfer;
 
 pub use config::Config;
 use election::Ballot;
+use lease::Lease;
+pub use lease::{ClockBound, LeaseGuard, ReadPolicy};
 use membership::MembershipHistory;
 use read::ReadQueue;
 use replication::{OwnDisk, Uncommitted};
@@ -170,6 +174,7 @@ struct Leader {
     term_start: LogIndex,
     uncommitted: Uncommitted,
     reads: ReadQueue,
+    lease: Lease,
     own_disk: OwnDisk,
     /// Members that have spoken up and are not bound to their directories yet.
     unbound: BTreeMap<NodeId, StoreId>,
@@ -211,6 +216,8 @@ pub struct RaftNode {
     election_deadline: Duration,
     /// When a leader was last heard from; a node that has just started acts as if it had heard one.
     leader_contact: Duration,
+    /// When the last entry came into the log; for one that was found there, when the node started.
+    last_append: Duration,
     last_token: IoToken,
     /// The write that this step gathers.
     batch: Option<PersistBatch>,
@@ -268,6 +275,7 @@ impl RaftNode {
             applied: snapshot_last.index,
             election_deadline: now,
             leader_contact: now,
+            last_append: now,
             last_token: IoToken(0),
             batch: None,
             outbox: Vec::new(),
@@ -429,7 +437,9 @@ impl RaftNode {
             return None;
         }
         Some(match &self.role {
-            RoleState::Leader(leader) => leader.heartbeat_due,
+            RoleState::Leader(leader) => self
+                .lease_deadline()
+                .map_or(leader.heartbeat_due, |at| at.min(leader.heartbeat_due)),
             RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 self.election_deadline
             }
@@ -472,7 +482,15 @@ impl RaftNode {
             return;
         }
         match &self.role {
-            RoleState::Leader(_) => self.heartbeat_is_due(),
+            RoleState::Leader(leader) => {
+                let is_due = self.now >= leader.heartbeat_due;
+                if self.lease_deadline().is_some() && !self.must_wait_for_leases() {
+                    self.advance_commit();
+                }
+                if is_due {
+                    self.heartbeat_is_due();
+                }
+            }
             RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 self.start_pre_vote();
             }
@@ -715,6 +733,7 @@ impl RaftNode {
             self.outbox.push(Effect::MembershipChanged(membership.clone()));
         }
         self.log.append(entry.clone());
+        self.last_append = self.now;
         self.batch().entries.push(entry);
     }
 

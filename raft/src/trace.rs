@@ -149,4 +149,21 @@ pub enum TraceEvent {
     },
     /// This node is no member of the cluster any more, and never will be again under its id. It stays quiet.
     Removed,
+    /// A leader answered a read on its lease, at an index.
+    ReadByLease {
+        /// The read.
+        id: ReadId,
+        /// The index.
+        index: LogIndex,
+    },
+    /// A leader that may have leases has none: the read goes by a round.
+    LeaseOver {
+        /// The read.
+        id: ReadId,
+    },
+    /// A new leader commits nothing before this time, because an earlier one may still answer reads.
+    CommitDeferred {
+        /// On the leader's clock.
+        until: std::time::Duration,
+    },
 }

@@ -67,6 +67,15 @@ impl Logs {
             TraceEvent::ReadConfirmed { index, .. } => {
                 debug!(target: target!(), %node, "Confirmed a read at {index}");
             }
+            TraceEvent::ReadByLease { index, .. } => {
+                debug!(target: target!(), %node, "Answered a read at {index} on the lease");
+            }
+            TraceEvent::LeaseOver { .. } => {
+                debug!(target: target!(), %node, "The lease is over, confirming a read by a round");
+            }
+            TraceEvent::CommitDeferred { .. } => {
+                info!(target: target!(), %node, "Committing nothing until leases of earlier leaders are over");
+            }
             TraceEvent::SnapshotNeeded { to, last } => {
                 info!(target: target!(), %node, "Sending the snapshot up to {last} to {to}, which is behind the log");
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::membership::Membership;
 use crate::types::{ClusterId, GroupId, NodeId, StoreId};
 
-use super::RecoverError;
+use super::{ReadPolicy, RecoverError};
 
 /// Who a node is and how it behaves.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Config {
     pub kept_entries: u64,
     /// Linearizable reads that wait at once, those of followers included.
     pub reads_max: usize,
+    /// How a leader makes sure that it still leads when it answers a read; the same on all members.
+    pub reads: ReadPolicy,
     /// A defect to run with, to prove that the checks would find it.
     #[cfg(feature = "sim")]
     pub planted_bug: Option<crate::sim::PlantedBug>,
@@ -71,6 +73,7 @@ impl Config {
             tail_bytes_max: 16 << 20,
             kept_entries: 5_000,
             reads_max: 10_000,
+            reads: ReadPolicy::default(),
             #[cfg(feature = "sim")]
             planted_bug: None,
         }
@@ -83,6 +86,7 @@ impl Config {
             (start > Duration::ZERO && start < end, "the election timeout needs a range"),
             (self.heartbeat > Duration::ZERO, "the heartbeat interval is zero"),
             (self.heartbeat < start, "heartbeats must be more frequent than election timeouts"),
+            (self.reads.is_possible(start), "the margin of the clocks leaves no lease"),
             (self.append_bytes_max > 0 && self.inflight_messages_max > 0, "a window is zero"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

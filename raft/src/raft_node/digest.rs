@@ -46,6 +46,8 @@ impl RaftNode {
             applied,
             election_deadline: _,
             leader_contact: _,
+            // Leases are off in the check's worlds.
+            last_append: _,
             last_token,
             batch,
             outbox,
@@ -70,8 +72,8 @@ impl RaftNode {
         std::mem::discriminant(role).hash(into);
         match role {
             RoleState::Follower { leader } => leader.hash(into),
-            RoleState::PreCandidate(Ballot { answers })
-            | RoleState::Candidate(Ballot { answers }) => {
+            RoleState::PreCandidate(Ballot { answers, begun: _ })
+            | RoleState::Candidate(Ballot { answers, begun: _ }) => {
                 answers.hash(into);
             }
             RoleState::Leader(leader) => {
@@ -82,6 +84,7 @@ impl RaftNode {
                     // Limits in bytes are never reached in the check's small worlds.
                     uncommitted: _,
                     reads,
+                    lease: _,
                     own_disk: OwnDisk { durable, moved },
                     unbound,
                     change,

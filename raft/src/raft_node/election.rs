@@ -8,7 +8,7 @@
 //! write is done. A vote goes only to a candidate whose log is at least as complete as ours, so that a leader has every
 //! committed entry (Leader Completeness, §5.4.3).
 //!
-//! **No vote within one election timeout of a leader's sign of life, or of our own start** (thesis §4.2.3): a leader that hears
+//! **No vote within one smallest election timeout of a leader's sign of life, or of our own start** (thesis §4.2.3): a leader that hears
 //! from a majority is not deposed, and a node that forgot in a crash when it last heard from one does not vote against it. The one
 //! exception is an election that the leader itself has asked for (`transfer`), which bypasses the pre-vote too.
 //!
@@ -16,6 +16,7 @@
 //! removal to be committed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::effects::Effect;
 use crate::membership::Membership;
@@ -24,6 +25,7 @@ use crate::quorum::Tally;
 use crate::trace::TraceEvent;
 use crate::types::{EntryId, HardState, NodeId, StoreId, Term};
 
+use super::lease::Lease;
 use super::{RaftNode, Role, RoleState};
 
 /// The answers to a pre-vote or a candidacy.
@@ -31,6 +33,8 @@ use super::{RaftNode, Role, RoleState};
 pub(super) struct Ballot {
     /// Who has answered what, from which data directory. One answer each: repeated ones change nothing.
     pub(super) answers: BTreeMap<NodeId, (StoreId, bool)>,
+    /// When the candidate began to ask.
+    pub(super) begun: Duration,
 }
 
 impl Ballot {
@@ -119,7 +123,7 @@ impl RaftNode {
     pub(super) fn start_election(&mut self, transfer: bool) {
         let term = self.term().next();
         self.save_hard_state(HardState { term, voted_for: Some(self.config.id) });
-        self.role = RoleState::Candidate(Ballot::default());
+        self.role = RoleState::Candidate(Ballot { begun: self.now, ..Ballot::default() });
         self.reset_election_deadline();
         self.role_changed();
         self.trace(TraceEvent::ElectionStarted { term });
@@ -163,6 +167,7 @@ impl RaftNode {
             self.save_hard_state(HardState { term, voted_for: Some(candidate) });
         }
         self.reset_election_deadline();
+        self.vote_is_binding();
         self.trace(TraceEvent::VoteGranted { to: candidate, term });
         let reply = Message::VoteReply { granted: true };
         #[cfg(feature = "sim")]
@@ -209,9 +214,12 @@ impl RaftNode {
         let RoleState::Candidate(ballot) = &self.role else { return };
         match ballot.tally(self.membership()) {
             Tally::Won => {
-                let stores =
-                    ballot.answers.iter().map(|(&node, &(store, _))| (node, store)).collect();
-                self.become_leader(stores);
+                let answers = &ballot.answers;
+                let stores = answers.iter().map(|(&node, &(store, _))| (node, store)).collect();
+                let granted = answers.iter().filter(|(_, (_, granted))| *granted);
+                let granted: Vec<NodeId> = granted.map(|(&node, _)| node).collect();
+                let lease = self.new_lease(&granted, ballot.begun);
+                self.become_leader(stores, lease);
             }
             // Wait for the deadline: the winner will be heard from before.
             Tally::Lost => self.become_follower(self.term(), None),
@@ -219,11 +227,11 @@ impl RaftNode {
         }
     }
 
-    fn become_leader(&mut self, stores: BTreeMap<NodeId, StoreId>) {
+    fn become_leader(&mut self, stores: BTreeMap<NodeId, StoreId>, lease: Lease) {
         assert_eq!(self.role(), Role::Candidate, "only a candidate wins");
         let term = self.term();
         self.trace(TraceEvent::ElectionWon { term });
-        self.lead(&stores);
+        self.lead(&stores, lease);
         let (role, leader) = (Role::Leader, Some(self.config.id));
         self.outbox.push(Effect::RoleChanged { role, term, leader });
         self.trace(TraceEvent::Became { role, term, leader });

@@ -11,6 +11,7 @@
 //! - A new leader does not know how far its predecessors committed until an entry of its own term is committed (§8);
 //!   reads wait for that.
 //! - A follower asks its leader for the index and waits until it has applied it itself.
+//! - A leader with a lease (`lease`) answers without a round, its followers too.
 
 use std::collections::VecDeque;
 
@@ -45,6 +46,11 @@ impl ReadQueue {
     /// The latest round begun, for every heartbeat to carry.
     pub(super) fn round(&self) -> u64 {
         self.begun
+    }
+
+    /// Begins a round that no read waits for.
+    pub(super) fn begin(&mut self) {
+        self.begun += 1;
     }
 
     fn len(&self) -> usize {
@@ -97,7 +103,18 @@ impl RaftNode {
             self.fail_read(id);
         } else if !may_read {
             leader.reads.waiting.push(id);
-        } else if leader.reads.push(id, self.commit) {
+        } else if self.is_lease_valid(id) {
+            self.answer_read(id, self.commit);
+            self.renew_guard();
+        } else {
+            self.confirm_by_round(id);
+            self.renew_guard();
+        }
+    }
+
+    fn confirm_by_round(&mut self, id: ReadId) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        if leader.reads.push(id, self.commit) {
             self.begin_round();
         }
     }
@@ -108,7 +125,7 @@ impl RaftNode {
         if self.has_bug(crate::sim::PlantedBug::ReadIndexBeforeFirstCommit) {
             return true;
         }
-        self.term_start().is_some_and(|start| self.commit >= start)
+        self.term_start().is_some_and(|start| self.commit >= start) || self.is_limbo_empty()
     }
 
     /// The commit index moved: reads may have waited for the first of the term.
@@ -124,6 +141,7 @@ impl RaftNode {
 
     /// A round has been given its number: tell everybody. Alone in the cluster, we are a majority at once.
     fn begin_round(&mut self) {
+        self.lease_round_begins();
         for peer in self.peers() {
             self.send_heartbeat(peer);
         }
@@ -144,7 +162,9 @@ impl RaftNode {
         while let Some(read) = leader.reads.pop_confirmed() {
             ready.push(read);
         }
-        let begins_next = !leader.reads.pending.is_empty();
+        // Those that wait for the round under way, which began after they had come, need no other.
+        let begun = leader.reads.begun;
+        let begins_next = leader.reads.pending.back().is_some_and(|read| read.round > begun);
         if begins_next {
             leader.reads.begun += 1;
         }
@@ -158,6 +178,10 @@ impl RaftNode {
 
     fn serve_read(&mut self, id: ReadId, index: LogIndex) {
         self.trace(TraceEvent::ReadConfirmed { id, index });
+        self.answer_read(id, index);
+    }
+
+    fn answer_read(&mut self, id: ReadId, index: LogIndex) {
         if id.node == self.config.id {
             self.outbox.push(Effect::ReadReady { id, index });
         } else {

@@ -20,6 +20,7 @@ use crate::progress::{Progress, ProgressState};
 use crate::trace::TraceEvent;
 use crate::types::{Entry, EntryId, LogIndex, NodeId, Payload, StoreId, Term};
 
+use super::lease::Lease;
 use super::read::ReadQueue;
 use super::{Leader, Proposal, RaftNode, RoleState};
 
@@ -59,7 +60,7 @@ impl RaftNode {
     // The leader's side.
 
     /// Takes office: the first entry of the term goes out at once.
-    pub(super) fn lead(&mut self, stores: &BTreeMap<NodeId, StoreId>) {
+    pub(super) fn lead(&mut self, stores: &BTreeMap<NodeId, StoreId>, lease: Lease) {
         let last = self.log.last().index;
         let progress =
             self.peers().into_iter().map(|peer| (peer, Progress::new(last, self.now))).collect();
@@ -69,6 +70,7 @@ impl RaftNode {
             term_start: last.next(),
             uncommitted: Uncommitted::default(),
             reads: ReadQueue::default(),
+            lease,
             own_disk: OwnDisk { durable: self.log.durable(), moved: self.now },
             unbound: BTreeMap::new(),
             change: None,
@@ -76,6 +78,9 @@ impl RaftNode {
             transfer: None,
             has_sent_timeout_now: false,
         }));
+        if let Some(until) = self.lease_deadline() {
+            self.trace(TraceEvent::CommitDeferred { until });
+        }
         let payload = self.first_payload_of_term(stores);
         self.append_as_leader(payload, None);
         self.send_appends_to_all();
@@ -89,6 +94,7 @@ impl RaftNode {
     ) -> EntryId {
         let id = EntryId::new(self.term(), self.log.last().index.next());
         self.append_entry(Entry { id, session, payload });
+        self.lease_entry_created(id.index);
         id
     }
 
@@ -279,8 +285,10 @@ impl RaftNode {
         };
         let reached = self.reached(own, LogIndex::ZERO, |progress| progress.matched);
         let Some(index) = reached else { return };
-        if index > self.commit && self.may_commit_by_counting(index) {
+        if index > self.commit && self.may_commit_by_counting(index) && !self.must_wait_for_leases()
+        {
             self.commit_to(index);
+            self.lease_entries_committed();
             self.commit_advanced_as_leader();
         }
         let done = self.commit.min(self.log.durable());
@@ -366,6 +374,7 @@ impl RaftNode {
         self.settle_membership();
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_due = self.now + self.config.heartbeat;
+        self.number_heartbeat();
         for peer in self.peers() {
             self.send_heartbeat(peer);
         }
@@ -416,10 +425,20 @@ impl RaftNode {
         let retry_after = 2 * self.config.heartbeat;
         let RoleState::Leader(leader) = &mut self.role else { return };
         let begun = leader.reads.round();
+        #[cfg(feature = "sim")]
+        let round = if self.config.planted_bug == Some(crate::sim::PlantedBug::AnyReplyConfirmsRead)
+        {
+            begun
+        } else {
+            round
+        };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         if speaks && round <= begun {
             progress.round = progress.round.max(round);
+            self.lease_round_answered(from, round);
         }
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
         let limit = self.now.saturating_sub(retry_after);
         match &mut progress.state {
             // It lives, and yet has not answered: the probe or its answer was lost.

@@ -231,6 +231,7 @@ impl RaftNode {
         self.membership.restart(index, meta.membership.clone());
         self.outbox.push(Effect::MembershipChanged(meta.membership.clone()));
         self.log.restart(meta.clone());
+        self.last_append = self.now;
         (self.commit, self.applying) = (index, index);
         self.note_removal();
         self.compaction = None;

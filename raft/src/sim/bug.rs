@@ -26,11 +26,25 @@ pub enum PlantedBug {
     ApplyBeforeCommit,
     /// After a restart the node is back in the term of its last entry, and has forgotten its vote.
     ForgottenTermOnRestart,
+    /// A lease is counted from the arrival of the answers to a round, not from its sending (openraft's and Consul's documents warn
+    /// of it).
+    LeaseFromArrival,
+    /// A lease is as long as the others refuse votes on *their* clocks.
+    LeaseIgnoresDrift,
+    /// A new leader commits at once, while an earlier one still answers on the age of its entries (LeaseGuard without its
+    /// guard).
+    NewLeaderDoesNotWait,
+    /// The answer to any heartbeat confirms the round under way (etcd #20418).
+    AnyReplyConfirmsRead,
+    /// The clock is read when the timer fires, and not again when another input is taken from the queue.
+    ClockBeforeQueue,
+    /// A leader that has told another to campaign at once lives on its lease nonetheless (openraft #1747).
+    LeaseKeptAfterTransfer,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::VoteNotPersistedBeforeReply,
         Self::CommitOfEarlierTermByCounting,
         Self::TruncateOnAnyConflictMessage,
@@ -39,6 +53,12 @@ impl PlantedBug {
         Self::FsyncErrorIgnored,
         Self::ApplyBeforeCommit,
         Self::ForgottenTermOnRestart,
+        Self::LeaseFromArrival,
+        Self::LeaseIgnoresDrift,
+        Self::NewLeaderDoesNotWait,
+        Self::AnyReplyConfirmsRead,
+        Self::ClockBeforeQueue,
+        Self::LeaseKeptAfterTransfer,
     ];
 
     /// Its name on the command line.
@@ -53,6 +73,12 @@ impl PlantedBug {
             Self::FsyncErrorIgnored => "fsync-error-ignored",
             Self::ApplyBeforeCommit => "apply-before-commit",
             Self::ForgottenTermOnRestart => "forgotten-term-on-restart",
+            Self::LeaseFromArrival => "lease-from-arrival",
+            Self::LeaseIgnoresDrift => "lease-ignores-drift",
+            Self::NewLeaderDoesNotWait => "new-leader-does-not-wait",
+            Self::AnyReplyConfirmsRead => "any-reply-confirms-read",
+            Self::ClockBeforeQueue => "clock-before-queue",
+            Self::LeaseKeptAfterTransfer => "lease-kept-after-transfer",
         }
     }
 }

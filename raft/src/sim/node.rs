@@ -25,7 +25,7 @@ use super::workload::{Operation, Workload};
 use crate::effects::{ProposalId, Rejection};
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
-use crate::raft_node::{Config, Proposal, RaftNode};
+use crate::raft_node::{Config, Proposal, RaftNode, ReadPolicy, Role};
 use crate::replica::{Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId};
 use crate::state_machine::{Committed, DurableStateMachine};
 use crate::storage::{
@@ -58,6 +58,7 @@ pub(super) struct NodeSetup {
     pub(super) segment_size: u64,
     pub(super) chunk_bytes: usize,
     pub(super) read_timeout: Duration,
+    pub(super) reads: ReadPolicy,
     /// How long the machine's worker takes for a job,
     pub(super) work: Span,
     /// how often far longer,
@@ -70,6 +71,12 @@ pub(super) struct NodeSetup {
     pub(super) falls_after: Span,
     /// and how much later it is killed.
     pub(super) killed_after: Span,
+    /// How often a leader is told to hand over, at each of its heartbeats.
+    pub(super) hand_over: Chance,
+    /// How often a leader hears late of a later term,
+    pub(super) late_news: Chance,
+    /// and how late.
+    pub(super) late_by: Span,
     /// The time of faults is over.
     pub(super) is_calm: Rc<Cell<bool>>,
     /// How long pieces take that are read for followers.
@@ -135,6 +142,8 @@ struct Running<W: Workload> {
     inputs: VecDeque<Input>,
     outputs: Vec<Output>,
     is_mute: bool,
+    /// When the timer last fired.
+    timer_at: Duration,
     _directory: DataDirectory,
 }
 
@@ -221,7 +230,7 @@ impl<W: Workload> SimNode<W> {
         match event {
             Event::Start => {}
             Event::Receive { from, message } => match message {
-                SimMessage::Peer(envelope) => running.inputs.push_back(Input::Receive(envelope)),
+                SimMessage::Peer(envelope) => running.receive(envelope, context),
                 SimMessage::Request { attempt, operation, wanted } => {
                     let mut delivered = self.delivered.borrow_mut();
                     let last = delivered.entry(from).or_default();
@@ -302,6 +311,7 @@ impl<W: Workload> SimNode<W> {
         config.inflight_messages_max = setup.inflight_messages_max;
         config.tail_bytes_max = setup.tail_bytes_max;
         config.kept_entries = setup.kept_entries;
+        config.reads = setup.reads;
         config.planted_bug = setup.bug;
         let node = RaftNode::recover(config, recovered, self.seed, context.now())
             .map_err(|error| reason(&error))?;
@@ -328,6 +338,7 @@ impl<W: Workload> SimNode<W> {
             inputs: VecDeque::new(),
             outputs: Vec::new(),
             is_mute: false,
+            timer_at: context.now(),
             setup,
             _directory: directory,
         });
@@ -345,7 +356,7 @@ impl<W: Workload> Running<W> {
                     self.setup.spec.as_ref().map(|spec| {
                         (spec, SpecTrace::before(&self.replica, &input, context.now()))
                     });
-                self.replica.handle(context.now(), input, &mut outputs);
+                self.replica.handle(self.time(context), input, &mut outputs);
                 if let Some((spec, before)) = before {
                     let sent = self.replica.given_out.replace(Vec::new()).unwrap_or_default();
                     spec.after(&self.replica, before, &sent, &outputs);
@@ -363,8 +374,17 @@ impl<W: Workload> Running<W> {
         }
     }
 
+    /// The time of what is being handled: read after it was taken from the queue, not with the last timer.
+    fn time(&self, context: &Host<'_>) -> Duration {
+        if self.setup.bug == Some(PlantedBug::ClockBeforeQueue) {
+            return self.timer_at;
+        }
+        context.now()
+    }
+
     fn timer(&mut self, context: &mut Host<'_>) {
         let now = context.now();
+        self.timer_at = now;
         self.writer.retry(now);
         if self.replica.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.inputs.push_back(Input::Timeout);
@@ -477,9 +497,20 @@ impl<W: Workload> Running<W> {
             Output::Trace(event) => {
                 trace(&event, context);
                 self.fall_if_elected(&event, context);
+                self.hand_over_at_times(&event, context);
             }
             Output::StatusChanged => {}
             Output::Stop(error) => context.stop(format!("{error:?}")),
+        }
+    }
+
+    /// An operator who wants another leader now and then.
+    fn hand_over_at_times(&mut self, event: &TraceEvent, context: &mut Host<'_>) {
+        let is_time = matches!(event, TraceEvent::HeartbeatsSent { .. });
+        if is_time && self.setup.hand_over.happens(context.rng()) {
+            self.last_request += 1;
+            let id = ProposalId(self.last_request);
+            self.inputs.push_back(Input::TransferLeader(id, None));
         }
     }
 
@@ -490,6 +521,17 @@ impl<W: Workload> Running<W> {
             let delay = self.setup.falls_after.draw(context.rng());
             self.later(delay, Pending::Fall, context);
         }
+    }
+
+    /// Another fault of that kind: links that lose their order let a leader hear everything but that it is one no longer.
+    fn receive(&mut self, envelope: Envelope, context: &mut Host<'_>) {
+        let node = self.replica.node();
+        let is_news = node.role() == Role::Leader && envelope.term > node.term();
+        if is_news && !self.setup.is_calm.get() && self.setup.late_news.happens(context.rng()) {
+            let delay = self.setup.late_by.draw(context.rng());
+            return self.later(delay, Pending::Input(Input::Receive(envelope)), context);
+        }
+        self.inputs.push_back(Input::Receive(envelope));
     }
 
     // Clients.
@@ -613,6 +655,7 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
         TraceEvent::ElectionWon { .. }
         | TraceEvent::Became { .. }
         | TraceEvent::QuorumLost { .. }
+        | TraceEvent::CommitDeferred { .. }
         | TraceEvent::DiskStalled { .. } => kind::ROLE,
         TraceEvent::Appended { .. } => kind::APPENDED,
         TraceEvent::Truncated { .. } => kind::TRUNCATED,
@@ -629,7 +672,10 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
         | TraceEvent::TransferTimedOut { .. } => kind::ROLE,
         TraceEvent::Dropped { .. } => kind::MESSAGE_DROPPED,
         // Every heartbeat and read is in the trace as a message.
-        TraceEvent::HeartbeatsSent { .. } | TraceEvent::ReadConfirmed { .. } => return,
+        TraceEvent::HeartbeatsSent { .. }
+        | TraceEvent::ReadConfirmed { .. }
+        | TraceEvent::ReadByLease { .. }
+        | TraceEvent::LeaseOver { .. } => return,
     };
     context.trace(kind, format_args!("{event:?}"));
 }

@@ -13,6 +13,7 @@ use super::PlantedBug;
 use super::client::Patience;
 use super::node::NodeSetup;
 use super::workload::one_of;
+use crate::raft_node::{ClockBound, LeaseGuard, ReadPolicy};
 use crate::replica::ReplicaConfig;
 use crate::types::NodeId;
 
@@ -28,11 +29,14 @@ pub enum Tuning {
     /// What goes wrong between an entry's arrival at others and on the leader's own disk: disks slower than the network, and
     /// machines that lose power.
     SlowDisks,
+    /// What goes wrong with reads between one leader and the next: leases, clocks that run fast and slow within their bound, processes
+    /// that stand still, answers that are late.
+    Leases,
 }
 
 impl Tuning {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::General, Self::LostLeaders, Self::SlowDisks];
+    pub const ALL: [Self; 4] = [Self::General, Self::LostLeaders, Self::SlowDisks, Self::Leases];
 
     /// Its name on the command line.
     #[must_use]
@@ -41,6 +45,7 @@ impl Tuning {
             Self::General => "general",
             Self::LostLeaders => "lost-leaders",
             Self::SlowDisks => "slow-disks",
+            Self::Leases => "leases",
         }
     }
 
@@ -50,6 +55,12 @@ impl Tuning {
         match bug {
             PlantedBug::CommitOfEarlierTermByCounting => Self::LostLeaders,
             PlantedBug::LeaderCountsItselfBeforeDisk => Self::SlowDisks,
+            PlantedBug::LeaseFromArrival
+            | PlantedBug::LeaseIgnoresDrift
+            | PlantedBug::NewLeaderDoesNotWait
+            | PlantedBug::AnyReplyConfirmsRead
+            | PlantedBug::ClockBeforeQueue
+            | PlantedBug::LeaseKeptAfterTransfer => Self::Leases,
             PlantedBug::VoteNotPersistedBeforeReply
             | PlantedBug::TruncateOnAnyConflictMessage
             | PlantedBug::ReadIndexBeforeFirstCommit
@@ -71,6 +82,8 @@ impl Tuning {
                 let kinds = [FaultKind::Crash, FaultKind::PartitionMinority, FaultKind::DiskSlow];
                 drawn(rng, &kinds, 2_000)
             }
+            // Clocks that jump or stand still are beyond what leases are built on.
+            Self::Leases => lease_faults(rng, clocks_drift(seed)),
         }
     }
 
@@ -80,6 +93,10 @@ impl Tuning {
         if self != Self::General {
             options.restart = Span::millis(1, 300);
             options.lasts = Span::millis(20, 500);
+        }
+        if self == Self::Leases {
+            options.drift_ppm = DRIFT_PPM;
+            options.lasts = Span::millis(100, 800);
         }
         options
     }
@@ -94,6 +111,34 @@ impl FromStr for Tuning {
             format!("no tuning is called {name}; there are {}", names.join(", "))
         })
     }
+}
+
+/// Leaders are cut off all the time, and often stand still meanwhile.
+fn lease_faults(rng: &mut ChaCha8Rng, drifts: bool) -> Swarm {
+    let mut swarm = drawn(rng, &[FaultKind::PartitionMinority, FaultKind::Pause], 1_000);
+    for kind in [
+        FaultKind::PartitionAsymmetric,
+        FaultKind::PartitionBridge,
+        FaultKind::Delay,
+        FaultKind::Kill,
+        FaultKind::WallClockJump,
+    ] {
+        if Chance::percent(50).happens(rng) {
+            swarm = swarm.with(kind, Duration::from_millis(between(rng, 300, 2_000)));
+        }
+    }
+    if drifts {
+        swarm = swarm.with(FaultKind::ClockDrift, Duration::from_millis(150));
+    }
+    swarm
+}
+
+/// How fast or slow clocks run at most in runs that are about leases: one may measure three seconds while another measures one.
+const DRIFT_PPM: u32 = 500_000;
+
+/// Whether clocks drift in a run that is about leases. They are short where they do, and so hide what else is wrong with them.
+fn clocks_drift(seed: u64) -> bool {
+    Chance::percent(50).happens(&mut stream(seed, "drift", 0))
 }
 
 /// One run in four is a storm, in which little gets done and recovery meets recovery. The others leave time between
@@ -147,6 +192,10 @@ impl Shape {
             Tuning::General => return shape,
             Tuning::LostLeaders => shape.lose_leaders(rng),
             Tuning::SlowDisks => shape.slow_disks(rng),
+            Tuning::Leases => {
+                shape.leases(rng, clocks_drift(seed), bug);
+                return shape;
+            }
         }
         shape.leave_time_for_elections();
         shape
@@ -176,12 +225,16 @@ impl Shape {
             segment_size: one_of(rng, &[4 << 10, 16 << 10, 64 << 10]),
             chunk_bytes: one_of(rng, &[1_000, 3_000, 100_000]),
             read_timeout: Duration::from_millis(between(rng, 200, 2_000)),
+            reads: ReadPolicy::ReadIndex,
             work: one_of(rng, &[Span::micros(10, 200), Span::micros(100, 3_000)]),
             stall: Chance::percent(one_of(rng, &[0, 1])),
             stalled: Span::millis(10, 400),
             falls: Chance::NEVER,
             falls_after: Span::ZERO,
             killed_after: Span::ZERO,
+            hand_over: Chance::NEVER,
+            late_news: Chance::NEVER,
+            late_by: Span::ZERO,
             is_calm: Rc::default(),
             transfer: Span::micros(20, 2_000),
             spec: None,
@@ -230,6 +283,49 @@ impl Shape {
         self.link.loss = Chance::percent(one_of(rng, &[0, 3, 8]));
         self.disk.sync.max = Duration::from_millis(30);
         self.patience.think = Span::millis(1, 20);
+    }
+
+    /// Quick elections right after the shortest timeout, and little time between two operations: what is read too late is seen.
+    fn leases(&mut self, rng: &mut ChaCha8Rng, drifts: bool, bug: Option<PlantedBug>) {
+        self.nodes = 3;
+        self.setup.founders.truncate(3);
+        self.link.delay.max = Duration::from_millis(one_of(rng, &[1, 3, 8]));
+        // Some answers come so late that there is another leader by then.
+        self.link.reorder = Chance::percent(one_of(rng, &[0, 5, 20]));
+        self.link.reordered = Span::millis(1, 400);
+        self.setup.late_news = Chance::percent(one_of(rng, &[0, 90, 100]));
+        self.setup.hand_over = Chance::percent(one_of(rng, &[0, 3]));
+        self.setup.late_by = Span::millis(20, 400);
+        if bug == Some(PlantedBug::AnyReplyConfirmsRead) {
+            self.link.reorder = Chance::percent(30);
+            self.setup.late_news = Chance::percent(100);
+        }
+        self.disk.sync.max = Duration::from_millis(1);
+        // What clocks make of it has to be long beside an election.
+        let shortest = Duration::from_millis(if drifts { 500 } else { 150 });
+        self.setup.election_timeout =
+            shortest..shortest + Duration::from_millis(one_of(rng, &[20, 150]));
+        self.setup.heartbeat = Duration::from_millis(one_of(rng, &[20, 50, 100]));
+        self.patience.think = Span::millis(1, 6);
+        self.patience.timeout = Span::millis(20, 150);
+        self.patience.pause = Span::millis(1, 10);
+        self.clients = 4;
+        let (fastest, slowest) = (1_000_000 + DRIFT_PPM, 1_000_000 - DRIFT_PPM);
+        let drift = u64::from(fastest) * 1_000_000 / u64::from(slowest) - 1_000_000;
+        let drift_ppm = if drifts { u32::try_from(drift + 1).expect("some millions") } else { 0 };
+        let clock = ClockBound { drift_ppm, margin: Duration::from_millis(1) };
+        let guard = |lease: u64| {
+            let lease = (lease > 0).then(|| Duration::from_millis(lease));
+            ReadPolicy::LeaseGuard(LeaseGuard { lease, clock })
+        };
+        let drawn = one_of(rng, &[0, 1, 2, 3]);
+        self.setup.reads = match (bug, drawn) {
+            (Some(PlantedBug::AnyReplyConfirmsRead), _) => ReadPolicy::ReadIndex,
+            (Some(PlantedBug::NewLeaderDoesNotWait), _) => guard(1_000),
+            (Some(_), _) | (None, 0 | 1) => ReadPolicy::Lease(clock),
+            (None, 2) => guard(0),
+            (None, _) => guard(1_000),
+        };
     }
 
     /// Elections come to an end only if messages and syncs take far less time than election timeouts (Raft §5.6).

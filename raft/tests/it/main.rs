@@ -6,6 +6,7 @@ mod checkers;
 #[cfg(feature = "driver")]
 mod driver;
 mod exhaustive;
+mod leases;
 mod members;
 mod paper;
 mod planted_bugs;

@@ -45,8 +45,8 @@ fn clusters_keep_every_promise_under_faults() {
 
 /// What finds the planted bugs must find nothing without them.
 #[test]
-fn clusters_keep_every_promise_when_leaders_fall_and_disks_are_slow() {
-    for tuning in [Tuning::LostLeaders, Tuning::SlowDisks] {
+fn clusters_keep_every_promise_when_leaders_fall_and_disks_are_slow_and_reads_have_leases() {
+    for tuning in [Tuning::LostLeaders, Tuning::SlowDisks, Tuning::Leases] {
         let campaign = campaign(tuning, 60);
         assert!(campaign.operations > 1_000, "{tuning:?}:\n{campaign}");
     }
