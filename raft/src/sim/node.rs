@@ -507,7 +507,8 @@ impl<W: Workload> Running<W> {
     /// An operator who wants another leader now and then.
     fn hand_over_at_times(&mut self, event: &TraceEvent, context: &mut Host<'_>) {
         let is_time = matches!(event, TraceEvent::HeartbeatsSent { .. });
-        if is_time && self.setup.hand_over.happens(context.rng()) {
+        // A lease of a second, and a leader less than a second old, are nobody's progress.
+        if is_time && !self.setup.is_calm.get() && self.setup.hand_over.happens(context.rng()) {
             self.last_request += 1;
             let id = ProposalId(self.last_request);
             self.inputs.push_back(Input::TransferLeader(id, None));
