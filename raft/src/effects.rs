@@ -43,6 +43,9 @@ pub struct PersistBatch {
     pub snapshot: Option<SnapshotMeta>,
     /// Forget the whole log: the next entry follows the snapshot (which came from the leader). Only with `snapshot`.
     pub restart_log: bool,
+    /// Entries to put in the place of damaged ones, consecutive: what was lost there, from another node's log. Everything behind
+    /// them stays.
+    pub repaired: Vec<Entry>,
 }
 
 /// Why a proposal was not taken into the log. In every case it has no effect, now or later.
@@ -231,6 +234,17 @@ pub enum Effect {
     },
     /// Read entries from the log store for a follower whose next ones are no longer in memory. Report `Event::EntriesRead`.
     ReadEntries {
+        /// For whom.
+        to: NodeId,
+        /// The first entry wanted.
+        from: LogIndex,
+        /// The last entry wanted.
+        through: LogIndex,
+        /// Stop after this many bytes, but give one entry at least.
+        bytes_max: usize,
+    },
+    /// Read entries from the log store for a node whose log is damaged. Report `Event::RepairRead`.
+    ReadForRepair {
         /// For whom.
         to: NodeId,
         /// The first entry wanted.

@@ -254,7 +254,12 @@ fn check_log_matching(left: &RaftNode, right: &RaftNode) -> Result<(), Violation
     let through = left.log().last().index.min(right.log().last().index);
     let mut common = None;
     for index in (from.0..=through.0).rev().map(LogIndex) {
-        let same = left.log().term_at(index) == right.log().term_at(index);
+        let (Some(one), Some(other)) = (left.log().term_at(index), right.log().term_at(index))
+        else {
+            // Lost with its entry.
+            continue;
+        };
+        let same = one == other;
         match common {
             None if same => common = Some(index),
             Some(common) if !same => {

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::effects::IoToken;
-use crate::storage::{RecoveredState, TermRuns};
+use crate::storage::{DamagedEntries, RecoveredState, TermRuns};
 use crate::types::{Entry, EntryId, LogIndex, SnapshotMeta, Term};
 
 /// A node's view of its log.
@@ -26,6 +26,8 @@ pub struct Log {
     unsynced: VecDeque<(IoToken, LogIndex)>,
     durable_token: IoToken,
     snapshot: Option<SnapshotMeta>,
+    /// Durable entries that cannot be read, ascending and apart.
+    damaged: Vec<DamagedEntries>,
 }
 
 impl Log {
@@ -41,6 +43,7 @@ impl Log {
             unsynced: VecDeque::new(),
             durable_token: IoToken(0),
             snapshot: state.snapshot,
+            damaged: state.damaged,
         };
         log.evict();
         log
@@ -64,6 +67,37 @@ impl Log {
         self.durable
     }
 
+    /// The last entry up to which all are durable here and intact.
+    #[must_use]
+    pub fn sound(&self) -> LogIndex {
+        self.before_damage(self.durable)
+    }
+
+    /// `index`, or the last entry before all that is damaged if that is less.
+    #[must_use]
+    pub fn before_damage(&self, index: LogIndex) -> LogIndex {
+        self.damaged.first().map_or(index, |damage| index.min(damage.first.previous()))
+    }
+
+    /// Durable entries that cannot be read any more, ascending.
+    #[must_use]
+    pub fn damaged(&self) -> &[DamagedEntries] {
+        &self.damaged
+    }
+
+    /// Whether any entry is damaged.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    /// Whether the entry at `index` is damaged, and not even its term is known.
+    #[must_use]
+    pub fn is_doubtful(&self, index: LogIndex) -> bool {
+        let holds = |damage: &&DamagedEntries| damage.first <= index && index <= damage.last;
+        self.damaged.iter().find(holds).is_some_and(|damage| !damage.terms_known)
+    }
+
     /// The latest write that is durable.
     #[must_use]
     pub fn durable_token(&self) -> IoToken {
@@ -76,10 +110,10 @@ impl Log {
         self.snapshot.as_ref()
     }
 
-    /// The term of the entry at `index`, if it is in the log or is its base.
+    /// The term of the entry at `index`, if it is in the log or is its base, and was not lost with the entry.
     #[must_use]
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
-        self.terms.term_at(index)
+        self.terms.term_at(index).filter(|_| self.damaged.is_empty() || !self.is_doubtful(index))
     }
 
     /// Whether this entry is in the log, or is its base.
@@ -116,6 +150,10 @@ impl Log {
             self.tail_bytes -= entry.size();
         }
         let last = from.previous();
+        self.damaged.retain(|damage| damage.first <= last);
+        if let Some(damage) = self.damaged.last_mut() {
+            damage.last = damage.last.min(last);
+        }
         self.durable = self.durable.min(last);
         for (_, promised) in &mut self.unsynced {
             *promised = (*promised).min(last);
@@ -127,6 +165,7 @@ impl Log {
         self.terms = TermRuns::after(snapshot.last);
         self.tail.clear();
         self.tail_bytes = 0;
+        self.damaged.clear();
         // What was durable of the old log says nothing about the new one: it counts from its base, which is the snapshot's
         // to vouch for.
         self.durable = snapshot.last.index;
@@ -144,10 +183,53 @@ impl Log {
     /// Drops the entries up to `through`.
     pub fn compact(&mut self, through: LogIndex) {
         self.terms.compact(through);
+        self.damaged.retain(|damage| damage.last > through);
+        if let Some(damage) = self.damaged.first_mut() {
+            damage.first = damage.first.max(through.next());
+        }
         while self.tail.front().is_some_and(|entry| entry.id.index <= through) {
             let entry = self.tail.pop_front().expect("just looked at");
             self.tail_bytes -= entry.size();
         }
+    }
+
+    /// Durable entries cannot be read. Returns whether that is news.
+    pub fn mark_damaged(&mut self, first: LogIndex, last: LogIndex) -> bool {
+        let (first, last) = (first.max(self.base().index.next()), last.min(self.durable));
+        let is_known =
+            self.damaged.iter().any(|damage| damage.first <= first && last <= damage.last);
+        if first > last || is_known {
+            return false;
+        }
+        let mut whole = DamagedEntries { first, last, terms_known: true };
+        self.damaged.retain(|damage| {
+            let is_apart = damage.last < first || last < damage.first;
+            if !is_apart {
+                whole.first = whole.first.min(damage.first);
+                whole.last = whole.last.max(damage.last);
+                whole.terms_known &= damage.terms_known;
+            }
+            is_apart
+        });
+        self.damaged.push(whole);
+        self.damaged.sort_unstable();
+        true
+    }
+
+    /// These are the ids of entries that are damaged.
+    pub fn learn(&mut self, ids: impl Iterator<Item = EntryId> + Clone) {
+        self.terms.learn(ids.clone());
+        let (first, last) = (ids.clone().next(), ids.last());
+        for damage in &mut self.damaged {
+            let is_learned = first.is_some_and(|id| id.index <= damage.first)
+                && last.is_some_and(|id| damage.last <= id.index);
+            damage.terms_known |= is_learned;
+        }
+    }
+
+    /// The entries from `first` to `last` are intact again, and durable.
+    pub fn mend(&mut self, first: LogIndex, last: LogIndex) {
+        self.damaged.retain(|damage| damage.first < first || last < damage.last);
     }
 
     /// Entries from `from` to at most `through`, at most `bytes_max` of them but at least one; `None` if the first of them is
@@ -218,8 +300,9 @@ impl Log {
             unsynced,
             durable_token,
             snapshot,
+            damaged,
         } = self;
-        (terms, tail, durable).hash(into);
+        (terms, tail, durable, damaged).hash(into);
         for (token, promised) in unsynced {
             (token.0 - durable_token.0, promised).hash(into);
         }

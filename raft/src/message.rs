@@ -147,6 +147,31 @@ pub enum Message {
     TimeoutNow,
     /// You are no member of the cluster, and never will be again under this id: that is committed.
     Removed,
+    /// The sender's log is damaged: who holds these entries? Any node may answer, in any term.
+    FetchEntries {
+        /// Names the request: no two are alike.
+        id: ReadId,
+        /// The first entry wanted.
+        first: LogIndex,
+        /// The last entry wanted.
+        through: LogIndex,
+        /// An intact entry of the sender's: whoever holds it holds the ones wanted, by Log Matching. `None` if there is none such: then only
+        /// the leader can help.
+        joint: Option<EntryId>,
+    },
+    /// Answer to [`Message::FetchEntries`].
+    FetchedEntries {
+        /// The request.
+        id: ReadId,
+        /// The entry before the first one wanted, in the log of the node that answers; `None` if it does not know.
+        previous: Option<EntryId>,
+        /// Entries from the first one wanted on, as many as fit; none if the node cannot help.
+        entries: Vec<Entry>,
+        /// The node holds the joint.
+        holds_joint: bool,
+        /// The last entry of the node that answers.
+        last: LogIndex,
+    },
     /// You are not who the cluster knows under your name: your id is bound to another data directory.
     WrongStore {
         /// The directory the id is bound to.

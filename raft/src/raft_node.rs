@@ -11,6 +11,7 @@
 //! - `snapshot`: building, sending, installing, compacting (Raft §7)
 //! - `membership`: who the members are, how they change, and which data directory each is bound to
 //! - `transfer`: handing leadership over (thesis §3.10)
+//! - `repair`: getting entries back that the disk has lost (Alagappan et al., FAST 2018)
 //!
 //! The methods come in four kinds: getters; the input [`RaftNode::step`], which takes commands and messages alike as an [`Event`];
 //! [`RaftNode::next_deadline`], which says when the node wants `Event::Timeout`; and outputs, which are the [`Effects`].
@@ -48,6 +49,7 @@ mod election;
 mod lease;
 mod membership;
 mod read;
+mod repair;
 mod replication;
 mod snapshot;
 mod transfer;
@@ -58,6 +60,7 @@ use lease::Lease;
 pub use lease::{ClockBound, LeaseGuard, ReadPolicy};
 use membership::MembershipHistory;
 use read::ReadQueue;
+use repair::{Fetched, Repair};
 use replication::{OwnDisk, Uncommitted};
 use snapshot::Compaction;
 use transfer::Transfer;
@@ -135,6 +138,20 @@ pub enum Event {
     Applied(LogIndex),
     /// Entries that `Effect::ReadEntries` asked for; empty if they could not be read.
     EntriesRead {
+        /// For whom.
+        to: NodeId,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// Entries that were durable cannot be read any more.
+    EntriesDamaged {
+        /// The first of them.
+        first: LogIndex,
+        /// The last of them.
+        last: LogIndex,
+    },
+    /// Entries that `Effect::ReadForRepair` asked for; empty if they could not be read.
+    RepairRead {
         /// For whom.
         to: NodeId,
         /// The entries.
@@ -226,6 +243,7 @@ pub struct RaftNode {
     /// A snapshot that waits for its write, to be restored.
     restoring: Option<(IoToken, SnapshotMeta)>,
     compaction: Option<Compaction>,
+    repair: Repair,
     /// A piece of a snapshot is being written.
     is_writing_snapshot: bool,
     /// We are no member any more, and never will be again: that is committed.
@@ -281,6 +299,7 @@ impl RaftNode {
             outbox: Vec::new(),
             restoring: None,
             compaction: None,
+            repair: Repair::default(),
             is_writing_snapshot: false,
             is_removed: false,
             is_stopped: false,
@@ -288,6 +307,7 @@ impl RaftNode {
         };
         node.is_removed = node.knows_removal_of(node.config.id);
         node.reset_election_deadline();
+        node.begin_repair();
         Ok(node)
     }
 
@@ -295,6 +315,11 @@ impl RaftNode {
     pub fn resume_at(&mut self, applied: EntryId) -> Result<(), RecoverError> {
         if applied.index <= self.commit {
             return Ok(());
+        }
+        if self.log.is_doubtful(applied.index) {
+            return Err(RecoverError::Corrupt(format!(
+                "the state machine has applied {applied}, which is damaged in the log"
+            )));
         }
         if !self.log.contains(applied) {
             let last = self.log.last();
@@ -436,14 +461,19 @@ impl RaftNode {
         if self.is_stopped {
             return None;
         }
-        Some(match &self.role {
+        let repair = self.repair_deadline();
+        Some(repair.map_or(self.role_deadline(), |at| at.min(self.role_deadline())))
+    }
+
+    fn role_deadline(&self) -> Duration {
+        match &self.role {
             RoleState::Leader(leader) => self
                 .lease_deadline()
                 .map_or(leader.heartbeat_due, |at| at.min(leader.heartbeat_due)),
             RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 self.election_deadline
             }
-        })
+        }
     }
 
     // The input.
@@ -466,6 +496,8 @@ impl RaftNode {
             Event::PersistFailed(cause) => self.stop(FatalError::Storage(cause)),
             Event::Applied(index) => self.applied = self.applied.max(index),
             Event::EntriesRead { to, entries } => self.handle_entries_read(to, entries),
+            Event::EntriesDamaged { first, last } => self.handle_entries_damaged(first, last),
+            Event::RepairRead { to, entries } => self.handle_repair_read(to, entries),
             Event::SnapshotBuilt(meta) => self.handle_snapshot_built(meta),
             Event::SnapshotRead { to, meta, offset, data } => {
                 self.handle_snapshot_read(to, &meta, offset, data);
@@ -478,7 +510,10 @@ impl RaftNode {
     }
 
     fn handle_timeout(&mut self) {
-        if self.next_deadline().is_some_and(|deadline| self.now < deadline) {
+        if self.repair_deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.repair_is_due();
+        }
+        if self.now < self.role_deadline() {
             return;
         }
         match &self.role {
@@ -525,7 +560,7 @@ impl RaftNode {
             return;
         }
         if term < self.term() {
-            return self.answer_earlier_term(from, &envelope.message);
+            return self.answer_earlier_term(from, envelope.message);
         }
         self.note_contact(from, store);
         self.dispatch(from, store, envelope.message);
@@ -575,19 +610,27 @@ impl RaftNode {
     }
 
     /// Lets the sender know that it is behind, so that a deposed leader steps down and a candidate learns the term.
-    fn answer_earlier_term(&mut self, from: NodeId, message: &Message) {
+    fn answer_earlier_term(&mut self, from: NodeId, message: Message) {
         match message {
             Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotChunk { .. } => {
                 self.send(from, Message::HeartbeatReply { round: 0 }, None);
             }
             Message::PreVote { term, .. } => {
-                self.send(from, Message::PreVoteReply { term: *term, granted: false }, None);
+                self.send(from, Message::PreVoteReply { term, granted: false }, None);
             }
             Message::Vote { .. } => {
                 self.send(from, Message::VoteReply { granted: false }, None);
             }
             Message::ReadIndex { id } => {
-                self.send(from, Message::ReadIndexReply { id: *id, index: None }, None);
+                self.send(from, Message::ReadIndexReply { id, index: None }, None);
+            }
+            // What a log holds under an id is the same in every term.
+            Message::FetchEntries { id, first, through, joint } => {
+                self.handle_fetch(from, id, first, through, joint);
+            }
+            Message::FetchedEntries { id, previous, entries, holds_joint, last } => {
+                let fetched = Fetched { id, previous, entries, holds_joint, last };
+                self.handle_fetched(from, fetched, false);
             }
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
@@ -626,6 +669,13 @@ impl RaftNode {
             }
             Message::SnapshotAck { last, offset, installed } => {
                 self.handle_snapshot_ack(from, store, last, offset, installed);
+            }
+            Message::FetchEntries { id, first, through, joint } => {
+                self.handle_fetch(from, id, first, through, joint);
+            }
+            Message::FetchedEntries { id, previous, entries, holds_joint, last } => {
+                let fetched = Fetched { id, previous, entries, holds_joint, last };
+                self.handle_fetched(from, fetched, true);
             }
             Message::TimeoutNow => self.handle_timeout_now(from),
             Message::WrongStore { .. } | Message::Removed => {
@@ -788,6 +838,7 @@ impl RaftNode {
         self.count_own_vote();
         self.restore_if_durable();
         self.compact_if_durable();
+        self.close_repair_if_durable();
         if matches!(self.role, RoleState::Leader(_)) {
             self.advance_commit();
         }
@@ -820,7 +871,7 @@ impl RaftNode {
         if self.has_bug(crate::sim::PlantedBug::ApplyBeforeCommit) {
             return self.log.durable();
         }
-        self.commit.min(self.log.durable())
+        self.commit.min(self.log.sound())
     }
 
     #[cfg(feature = "sim")]

@@ -123,6 +123,29 @@ pub enum Input {
     /// The entries of the run that was given out are not in the log. That is as it should be if the log was restarted behind a
     /// snapshot from the leader meanwhile; else the node stops.
     RunUnreadable(String),
+    /// Entries of the run that was given out are damaged: it was applied as far as they are not.
+    RunStopped {
+        /// The last entry that is applied.
+        last: EntryId,
+        /// The machine's replies up to there.
+        replies: Vec<(EntryId, Reply)>,
+        /// The damaged entries, first and last.
+        damaged: (LogIndex, LogIndex),
+    },
+    /// Durable entries cannot be read, as reading them for others has shown.
+    EntriesDamaged {
+        /// The first of them.
+        first: LogIndex,
+        /// The last of them.
+        last: LogIndex,
+    },
+    /// Entries were read for a node whose log is damaged; none if that failed.
+    RepairRead {
+        /// For whom.
+        to: NodeId,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
     /// The machine is in the state of the snapshot that was given out.
     Restored(EntryId),
     /// Entries for a follower were read; none if that failed.
@@ -211,6 +234,15 @@ pub enum Output {
     },
     /// Read entries for a follower; answer with [`Input::EntriesRead`].
     ReadEntries {
+        /// For whom.
+        to: NodeId,
+        /// Which.
+        range: RangeInclusive<LogIndex>,
+        /// Bytes to stop after.
+        bytes_max: usize,
+    },
+    /// Read entries for a node whose log is damaged; answer with [`Input::RepairRead`].
+    ReadForRepair {
         /// For whom.
         to: NodeId,
         /// Which.
@@ -397,6 +429,15 @@ impl Replica {
             Input::Applied { last, replies } => self.run_applied(now, last, replies, out),
             Input::ApplyFailed(error) => self.stop(FatalError::StateMachine(error), out),
             Input::RunUnreadable(error) => self.run_unreadable(error, out),
+            Input::RunStopped { last, replies, damaged } => {
+                self.run_stopped(now, last, replies, damaged, out);
+            }
+            Input::EntriesDamaged { first, last } => {
+                self.step(now, Event::EntriesDamaged { first, last }, out);
+            }
+            Input::RepairRead { to, entries } => {
+                self.step(now, Event::RepairRead { to, entries }, out);
+            }
             Input::Restored(last) => self.restored(now, last, out),
             Input::EntriesRead { to, entries } => {
                 self.step(now, Event::EntriesRead { to, entries }, out);
@@ -464,6 +505,9 @@ impl Replica {
             Effect::ReadFailed { id, .. } => self.read_unconfirmed(now, id),
             Effect::ReadEntries { to, from, through, bytes_max } => {
                 out.push(Output::ReadEntries { to, range: from..=through, bytes_max });
+            }
+            Effect::ReadForRepair { to, from, through, bytes_max } => {
+                out.push(Output::ReadForRepair { to, range: from..=through, bytes_max });
             }
             Effect::ReadSnapshot { to, meta, offset } => {
                 out.push(Output::ReadSnapshot { to, meta, offset });
@@ -622,6 +666,28 @@ impl Replica {
         self.moved_on(now, last, out);
     }
 
+    /// What is left of the run waits until the damage is repaired.
+    fn run_stopped(
+        &mut self,
+        now: Duration,
+        last: EntryId,
+        replies: Vec<(EntryId, Reply)>,
+        damaged: (LogIndex, LogIndex),
+        out: &mut Vec<Output>,
+    ) {
+        if self.is_applying && last.index < self.given.index {
+            let rest = last.index.next()..=self.given.index;
+            self.to_apply = Some(match self.to_apply.take() {
+                None => rest,
+                Some(waiting) => *rest.start()..=*waiting.end(),
+            });
+            self.given = last;
+            self.run_applied(now, last, replies, out);
+        }
+        let (first, last) = damaged;
+        self.step(now, Event::EntriesDamaged { first, last }, out);
+    }
+
     fn run_unreadable(&mut self, error: String, out: &mut Vec<Output>) {
         if self.is_in_snapshot(self.given.index) {
             self.is_applying = false;
@@ -671,8 +737,13 @@ impl Replica {
         }
         self.take_snapshot_if_due(now, out);
         let Some(range) = self.to_apply.take() else { return };
-        let (first, through) = (*range.start(), *range.end());
+        let first = *range.start();
         if self.is_in_snapshot(first) {
+            return;
+        }
+        let through = self.readable_through(*range.end());
+        if through < first {
+            self.to_apply = Some(range);
             return;
         }
         let bytes_max = self.config.apply_bytes_max;
@@ -681,8 +752,8 @@ impl Replica {
             .as_ref()
             .and_then(|entries| entries.last())
             .map_or_else(|| through.min(first.plus(1023)), |entry| entry.id.index);
-        if end < through {
-            self.to_apply = Some(end.next()..=through);
+        if end < *range.end() {
+            self.to_apply = Some(end.next()..=*range.end());
         }
         let term = self.node.log().term_at(end).expect("what is committed is in the log");
         self.given = EntryId::new(term, end);
@@ -694,6 +765,12 @@ impl Replica {
         );
         self.bytes_since_snapshot += bytes;
         out.push(Output::Apply(Run { range: first..=end, entries }));
+    }
+
+    /// Up to where entries can be given out: not beyond what is damaged.
+    fn readable_through(&self, through: LogIndex) -> LogIndex {
+        let damage = self.node.log().damaged().first();
+        damage.map_or(through, |damage| through.min(damage.first.previous()))
     }
 
     fn take_snapshot_if_due(&mut self, now: Duration, out: &mut Vec<Output>) {

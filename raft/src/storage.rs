@@ -41,6 +41,16 @@ pub enum StorageError {
     /// A write or a sync failed, or what was read is not what was written. The store must not be used any more.
     #[error("the log store failed: {0}")]
     Fatal(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// Entries were durable and do not read back as they were written. Others may have them: see `raft_node/repair.rs`.
+    #[error("entries {first} to {last} of the log are damaged: {source}")]
+    Damaged {
+        /// The first of them.
+        first: LogIndex,
+        /// The last of them.
+        last: LogIndex,
+        /// What was found.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The entries asked for are no longer, or not yet, in the log.
     #[error("entry {index} is not in the log, which holds {first} to {last}")]
     OutOfRange {
@@ -64,6 +74,19 @@ pub struct TermRuns {
     last: LogIndex,
 }
 
+/// Consecutive entries that are in the log, and whose content is lost here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DamagedEntries {
+    /// The first of them.
+    pub first: LogIndex,
+    /// The last of them.
+    pub last: LogIndex,
+    /// The terms of these entries are known, because no other would fit between those of their neighbours. If not, the terms
+    /// that [`RecoveredState::terms`] has for them are stand-ins: the earliest possible ones, or the latest possible ones if the last entry
+    /// of the log is among them, so that no log that is less complete than this one was is taken for its equal.
+    pub terms_known: bool,
+}
+
 /// What a log store found when it was opened.
 #[derive(Clone, Debug, Default)]
 pub struct RecoveredState {
@@ -75,8 +98,11 @@ pub struct RecoveredState {
     pub terms: TermRuns,
     /// Membership entries present in the log, ascending.
     pub memberships: Vec<(LogIndex, Membership)>,
-    /// The newest entries, up to some budget of bytes, for the in-memory tail of the log; ends with the last entry.
+    /// The newest entries, up to some budget of bytes, for the in-memory tail of the log; ends with the last entry. Empty if that
+    /// one is damaged.
     pub tail: Vec<Entry>,
+    /// What is damaged behind the snapshot, ascending.
+    pub damaged: Vec<DamagedEntries>,
 }
 
 /// The writer of a node's log.
@@ -173,6 +199,34 @@ impl TermRuns {
         self.last = id.index;
     }
 
+    /// Adds entries up to `last`, all of `term`.
+    pub(crate) fn extend(&mut self, last: LogIndex, term: Term) {
+        if last > self.last {
+            self.push(EntryId::new(term, self.last.next()));
+            self.last = last;
+        }
+    }
+
+    /// Learns the ids of consecutive entries of which it had stand-ins.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit between their neighbours.
+    pub(crate) fn learn(&mut self, ids: impl IntoIterator<Item = EntryId>) {
+        let mut ids = ids.into_iter().peekable();
+        let Some(&first) = ids.peek() else { return };
+        let before = self.clone();
+        self.truncate(first.index);
+        ids.for_each(|id| self.push(id));
+        let mut next = self.last.next();
+        while let Some(term) = before.term_at(next) {
+            let run_end = before.runs.iter().find(|&&(start, _)| start > next);
+            let last = run_end.map_or(before.last, |&(start, _)| start.previous());
+            self.extend(last, term);
+            next = last.next();
+        }
+    }
+
     /// Removes the entries from `from` on.
     pub fn truncate(&mut self, from: LogIndex) {
         assert!(from > self.base.index, "what was compacted cannot be truncated");
@@ -238,6 +292,18 @@ mod tests {
                 "{index} {term}"
             );
         }
+    }
+
+    #[test]
+    fn terms_that_were_not_known_are_learned() {
+        let mut learned = TermRuns::after(id(10, 2));
+        learned.extend(LogIndex(13), Term(2));
+        learned.extend(LogIndex(14), Term(4));
+        learned.push(id(15, 7));
+        learned.learn([id(12, 2), id(13, 4)]);
+        assert_eq!(learned, runs());
+        learned.learn([id(14, 4), id(15, 7)]);
+        assert_eq!(learned, runs());
     }
 
     #[test]

@@ -111,6 +111,41 @@ pub enum TraceEvent {
         /// Its directory.
         store: StoreId,
     },
+    /// Durable entries cannot be read any more.
+    DamageFound {
+        /// The first of them.
+        first: LogIndex,
+        /// The last of them.
+        last: LogIndex,
+    },
+    /// Another node whose log is damaged got entries from this one.
+    RepairServed {
+        /// Which node.
+        to: NodeId,
+        /// The first entry.
+        first: LogIndex,
+        /// The last entry.
+        last: LogIndex,
+    },
+    /// Entries that were damaged are intact again, or were replaced by the leader's.
+    Repaired {
+        /// The first of them.
+        first: LogIndex,
+        /// The last of them; before the first if the leader has none there.
+        last: LogIndex,
+        /// Who had them.
+        by: NodeId,
+    },
+    /// A snapshot stands in for entries that were damaged.
+    DamageCovered {
+        /// The last entry that it stands in for.
+        through: LogIndex,
+    },
+    /// A leader gave up because its own log is damaged, and for long nobody could help.
+    RepairOverdue {
+        /// Its term.
+        term: Term,
+    },
     /// A message was not for us.
     Dropped {
         /// Who sent it.

@@ -178,6 +178,7 @@ fn encode_raft(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(
         ("raft_durable_index", "Last entry on this node's disk", number(status.durable.0)),
         ("raft_first_index", "First entry kept in the log", number(status.first.0)),
         ("raft_low_space", "1 if the disk is nearly full", i64::from(status.low_space)),
+        ("raft_damaged_entries", "Damaged entries not repaired yet", number(status.damaged)),
     ] {
         gauge(encoder, name, help, value)?;
     }
@@ -196,6 +197,8 @@ fn encode_raft(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(
         ("raft_reads", "Linearizable reads that were confirmed", counters.reads),
         ("raft_snapshots_taken", "Snapshots taken", counters.snapshots_taken),
         ("raft_snapshots_installed", "Snapshots installed", counters.snapshots_installed),
+        ("raft_entries_repaired", "Damaged entries that were repaired", counters.entries_repaired),
+        ("raft_entries_served", "Entries given to damaged nodes", counters.entries_served),
         (
             "raft_messages_dropped",
             "Peers' messages dropped for want of room",

@@ -107,6 +107,12 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
                     Err(error @ StorageError::OutOfRange { .. }) => {
                         return Ok(Input::RunUnreadable(error.to_string()));
                     }
+                    // It can be repaired; what is behind it waits.
+                    Err(StorageError::Damaged { first, last, .. }) => {
+                        let applied = self.machine.applied();
+                        let damaged = (first, last);
+                        return Ok(Input::RunStopped { last: applied, replies, damaged });
+                    }
                     Err(error) => return Err(error.into()),
                 },
             };

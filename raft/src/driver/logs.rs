@@ -4,6 +4,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::effects::FatalError;
 use crate::raft_node::Role;
+use crate::storage::DamagedEntries;
 use crate::trace::TraceEvent;
 use crate::types::{NodeId, Term};
 
@@ -88,6 +89,25 @@ impl Logs {
             TraceEvent::Bound { node: member, store } => {
                 info!(target: target!(), %node, "Bound {member} to data directory {store}");
             }
+            TraceEvent::DamageFound { first, last } => {
+                error!(target: target!(), %node, "The log is damaged in entries {first} to {last}: they cannot be read from the disk any more. Getting them from other nodes");
+            }
+            TraceEvent::RepairServed { to, first, last } => {
+                info!(target: target!(), %node, "Gave {to}, whose log is damaged, entries {first} to {last}");
+            }
+            TraceEvent::Repaired { first, last, by } => {
+                if last < first {
+                    info!(target: target!(), %node, "Dropped damaged entries from {first} on: {by} leads, and has none there");
+                } else {
+                    info!(target: target!(), %node, "Repaired entries {first} to {last} of the log with those of {by}");
+                }
+            }
+            TraceEvent::DamageCovered { through } => {
+                info!(target: target!(), %node, "Damage to the log up to {through} does not matter: a snapshot has what was there");
+            }
+            TraceEvent::RepairOverdue { term } => {
+                warn!(target: target!(), %node, "The log is damaged and nobody could help for long, giving up leadership of term {term}");
+            }
             TraceEvent::Dropped { from, reason } => {
                 debug!(target: target!(), %node, "Dropped a message from {from}: {reason}");
             }
@@ -146,6 +166,13 @@ impl Logs {
     pub(super) fn started(&self, term: Term, last: crate::types::EntryId) {
         let node = self.node;
         info!(target: target!(), %node, "Starting as follower in term {term}, the log ends with {last}");
+    }
+
+    /// What opening the log has found.
+    pub(super) fn damage(&mut self, damaged: &[DamagedEntries]) {
+        for &DamagedEntries { first, last, .. } in damaged {
+            self.event(&TraceEvent::DamageFound { first, last });
+        }
     }
 
     pub(super) fn low_space(&self, is_low: bool) {

@@ -109,8 +109,9 @@ pub(super) fn start<M: DurableStateMachine>(
     let (commands, command_queue) = mpsc::channel(options.limits.commands.max(1));
     let (status, status_watch) = watch::channel(Status::of(&replica, clock::now()));
     let after_panic = status.clone();
-    let logs = Logs::new(id);
+    let mut logs = Logs::new(id);
     logs.started(replica.node().term(), replica.node().log().last());
+    logs.damage(replica.node().log().damaged());
     let (messages, dropped) = task::inbox(&options, transport.as_ref());
     let workers = Workers { log, apply, transfer, handles };
     let read_timeout = options.timing.read_timeout;

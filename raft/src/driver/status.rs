@@ -33,6 +33,8 @@ pub struct Status {
     pub first: LogIndex,
     /// The last entry of the latest snapshot.
     pub snapshot: Option<EntryId>,
+    /// Entries that are damaged on this node's disk and not repaired yet.
+    pub damaged: u64,
     /// The members as of the last entry.
     pub membership: Membership,
     /// This node is no member any more, and never will be again under its id: it stays quiet, and its process may end.
@@ -87,6 +89,10 @@ pub struct Counters {
     pub snapshots_taken: u64,
     /// Snapshots installed from a leader.
     pub snapshots_installed: u64,
+    /// Entries that were damaged on this node's disk and were repaired.
+    pub entries_repaired: u64,
+    /// Entries given to nodes whose logs are damaged.
+    pub entries_served: u64,
     /// Messages dropped because the inbox was full.
     pub messages_dropped: u64,
     /// Syncs of the log.
@@ -148,6 +154,7 @@ impl Status {
             durable: log.durable(),
             first: log.base().index.next(),
             snapshot: log.snapshot().map(|meta| meta.last),
+            damaged: log.damaged().iter().map(|lost| lost.last.next().since(lost.first)).sum(),
             membership: node.membership().clone(),
             is_removed: node.is_removed(),
             transferring_to: node.transfer_target(),

@@ -338,6 +338,9 @@ impl Task {
             Output::ReadEntries { to, range, bytes_max } => {
                 self.transfer(TransferJob::ReadEntries { to, range, bytes_max });
             }
+            Output::ReadForRepair { to, range, bytes_max } => {
+                self.transfer(TransferJob::ReadForRepair { to, range, bytes_max });
+            }
             Output::ReadSnapshot { to, meta, offset } => {
                 self.transfer(TransferJob::ReadSnapshot { to, meta, offset });
             }
@@ -465,6 +468,12 @@ impl Task {
             TraceEvent::Became { leader, .. } => {
                 self.is_role_changed = true;
                 self.counters.leader_changes += u64::from(leader.is_some());
+            }
+            TraceEvent::Repaired { first, last, .. } => {
+                self.counters.entries_repaired += last.next().since(*first);
+            }
+            TraceEvent::RepairServed { first, last, .. } => {
+                self.counters.entries_served += last.next().since(*first);
             }
             _ => {}
         }

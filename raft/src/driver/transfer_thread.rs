@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::replica::Input;
-use crate::storage::{LogReader, SnapshotError, SnapshotStore};
-use crate::types::{LogIndex, NodeId, SnapshotMeta};
+use crate::storage::{LogReader, SnapshotError, SnapshotStore, StorageError};
+use crate::types::{Entry, LogIndex, NodeId, SnapshotMeta};
 
 use super::log_thread::{or_report_panic, with_causes};
 
@@ -19,6 +19,7 @@ use super::log_thread::{or_report_panic, with_causes};
 #[derive(Debug)]
 pub(super) enum TransferJob {
     ReadEntries { to: NodeId, range: RangeInclusive<LogIndex>, bytes_max: usize },
+    ReadForRepair { to: NodeId, range: RangeInclusive<LogIndex>, bytes_max: usize },
     ReadSnapshot { to: NodeId, meta: SnapshotMeta, offset: u64 },
     WriteSnapshot { meta: SnapshotMeta, offset: u64, data: Bytes },
     RemoveSnapshots { before: LogIndex },
@@ -69,9 +70,12 @@ impl<R: LogReader> Worker<R> {
     fn work(&self, job: TransferJob) -> Option<Input> {
         match job {
             TransferJob::ReadEntries { to, range, bytes_max } => {
-                let entries = self.log.entries(range, bytes_max);
-                let entries = self.or_log("read entries for a follower", entries);
-                Some(Input::EntriesRead { to, entries: entries.unwrap_or_default() })
+                let entries = self.read(range, bytes_max);
+                Some(Input::EntriesRead { to, entries })
+            }
+            TransferJob::ReadForRepair { to, range, bytes_max } => {
+                let entries = self.read(range, bytes_max);
+                Some(Input::RepairRead { to, entries })
             }
             TransferJob::ReadSnapshot { to, meta, offset } => {
                 let data = self.snapshots.read(&meta, offset, self.chunk_bytes);
@@ -86,6 +90,16 @@ impl<R: LogReader> Worker<R> {
                 None
             }
         }
+    }
+
+    /// Entries for another node; none if they cannot be read. If that is because they are damaged, our own node hears of it first.
+    fn read(&self, range: RangeInclusive<LogIndex>, bytes_max: usize) -> Vec<Entry> {
+        let entries = self.log.entries(range, bytes_max);
+        if let Err(StorageError::Damaged { first, last, .. }) = entries {
+            // If the node has gone, it needs no repair.
+            let _: Result<(), _> = self.completions.send(Input::EntriesDamaged { first, last });
+        }
+        self.or_log("read entries for a follower", entries).unwrap_or_default()
     }
 
     fn write(&self, meta: SnapshotMeta, offset: u64, data: &[u8]) -> Input {

@@ -78,7 +78,7 @@ pub struct Envelope {
     pub cause_seq: u64,
     #[prost(
         oneof = "envelope::Message",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41"
     )]
     pub message: ::core::option::Option<envelope::Message>,
 }
@@ -118,6 +118,10 @@ pub mod envelope {
         TimeoutNow(super::TimeoutNow),
         #[prost(message, tag = "31")]
         Removed(super::Removed),
+        #[prost(message, tag = "40")]
+        FetchEntries(super::FetchEntries),
+        #[prost(message, tag = "41")]
+        FetchedEntries(super::FetchedEntries),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -276,6 +280,31 @@ pub struct Removed {}
 pub struct WrongStore {
     #[prost(bytes = "bytes", tag = "1")]
     pub bound: ::prost::bytes::Bytes,
+}
+/// Damaged entries are wanted, of which the entry `joint` is a successor in every log that holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchEntries {
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<ReadId>,
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    #[prost(uint64, tag = "3")]
+    pub through: u64,
+    #[prost(message, optional, tag = "4")]
+    pub joint: ::core::option::Option<EntryId>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FetchedEntries {
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<ReadId>,
+    #[prost(message, optional, tag = "2")]
+    pub previous: ::core::option::Option<EntryId>,
+    #[prost(message, repeated, tag = "3")]
+    pub entries: ::prost::alloc::vec::Vec<Entry>,
+    #[prost(bool, tag = "4")]
+    pub holds_joint: bool,
+    #[prost(uint64, tag = "5")]
+    pub last: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -53,6 +53,8 @@ impl RaftNode {
             outbox,
             restoring,
             compaction,
+            // The disks of the check's small worlds lose nothing.
+            repair: _,
             is_writing_snapshot,
             is_removed,
             is_stopped,

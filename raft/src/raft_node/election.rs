@@ -71,9 +71,11 @@ impl RaftNode {
         self.count_pre_votes();
     }
 
-    /// Whether our vote for ourselves would count.
+    /// Whether our vote for ourselves would count, and we could give our followers what they need.
     pub(super) fn may_campaign(&self) -> bool {
-        !self.is_removed && self.membership().counts(self.config.id, self.config.store)
+        !self.is_removed
+            && !self.log.is_damaged()
+            && self.membership().counts(self.config.id, self.config.store)
     }
 
     fn other_voters(&self) -> Vec<NodeId> {

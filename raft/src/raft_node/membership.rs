@@ -81,6 +81,26 @@ impl MembershipHistory {
         self.changes = vec![(index, membership)];
     }
 
+    /// A membership whose entry was damaged is known after all. Returns whether that changed the members as of the last entry.
+    pub(super) fn learn(&mut self, index: LogIndex, membership: Membership) -> bool {
+        let before = self.current().clone();
+        let place = self.changes.partition_point(|&(at, _)| at < index);
+        let is_known = self.changes.get(place).is_some_and(|&(at, _)| at == index);
+        if place > 0 && !is_known {
+            self.changes.insert(place, (index, membership));
+        }
+        *self.current() != before
+    }
+
+    /// `membership` is in force at `index`, whatever came before; what came later stays. Returns whether that changed the members as
+    /// of the last entry.
+    pub(super) fn rebase(&mut self, index: LogIndex, membership: Membership) -> bool {
+        let before = self.current().clone();
+        self.changes.retain(|&(at, _)| at > index);
+        self.changes.insert(0, (index, membership));
+        *self.current() != before
+    }
+
     fn last_change(&self) -> LogIndex {
         self.changes.last().expect("never empty").0
     }

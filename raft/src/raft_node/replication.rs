@@ -332,7 +332,7 @@ impl RaftNode {
         if self.has_bug(crate::sim::PlantedBug::LeaderCountsItselfBeforeDisk) {
             return self.log.last().index;
         }
-        self.log.durable()
+        self.log.sound()
     }
 
     fn may_commit_by_counting(&self, index: LogIndex) -> bool {
@@ -361,6 +361,11 @@ impl RaftNode {
         if !self.has_quorum_contact(self.membership()) && !self.take_back_change() {
             let term = self.term();
             self.trace(TraceEvent::QuorumLost { term });
+            return self.become_follower(term, None);
+        }
+        if self.is_repair_overdue() {
+            let term = self.term();
+            self.trace(TraceEvent::RepairOverdue { term });
             return self.become_follower(term, None);
         }
         if self.is_held_up_by_own_disk() {
@@ -473,6 +478,10 @@ impl RaftNode {
         if !self.follow(from) {
             return;
         }
+        if self.log.is_damaged() {
+            // To acknowledge would be to say that everything before is intact here. Repair first: see `repair.rs`.
+            return;
+        }
         let (previous, entries) = self.skip_committed(previous, entries);
         if !self.log.contains(previous) {
             let at = previous.index.min(self.log.last().index);
@@ -546,7 +555,7 @@ impl RaftNode {
     }
 
     /// Removes entries that contradict the leader's, and the members that came with them.
-    fn truncate(&mut self, from: LogIndex) {
+    pub(super) fn truncate(&mut self, from: LogIndex) {
         assert!(from > self.commit, "what is committed is never removed");
         self.log.truncate(from);
         if self.membership.truncate(from) {
@@ -586,7 +595,8 @@ impl RaftNode {
             return;
         }
         if commit <= self.log.last().index {
-            self.commit_to(commit);
+            // What is damaged may have to give way to what the leader has; what is committed may not.
+            self.commit_to(self.log.before_damage(commit));
         } else {
             let reason = "commits what we acknowledged and do not have: a disk has lied";
             self.trace(TraceEvent::Dropped { from, reason });
@@ -596,7 +606,7 @@ impl RaftNode {
 }
 
 /// Whether a peer's entries are consecutive, and their terms rise from the preceding entry's to at most `term`.
-fn is_consistent(previous: EntryId, entries: &[Entry], term: Term) -> bool {
+pub(super) fn is_consistent(previous: EntryId, entries: &[Entry], term: Term) -> bool {
     let mut before = previous;
     previous.term <= term
         && entries.iter().all(|entry| {

@@ -95,6 +95,16 @@ impl RaftNode {
         self.outbox.push(Effect::ReadSnapshot { to, meta, offset: 0 });
     }
 
+    /// A follower whose log is damaged wants entries that were compacted.
+    pub(super) fn start_snapshot_unless_sending(&mut self, to: NodeId) {
+        let is_due = self.progress().any(|(peer, progress)| {
+            peer == to && !matches!(progress.state, ProgressState::Snapshot { .. })
+        });
+        if is_due {
+            self.start_snapshot(to);
+        }
+    }
+
     pub(super) fn handle_snapshot_read(
         &mut self,
         to: NodeId,
@@ -183,8 +193,8 @@ impl RaftNode {
         if !self.follow(from) {
             return;
         }
-        if meta.last.index <= self.commit {
-            let matched = self.commit;
+        if meta.last.index <= self.log.before_damage(self.commit) {
+            let matched = self.log.before_damage(self.commit);
             let after = self.token_for(matched);
             return self.send(from, Message::AppendAccepted { matched }, after);
         }
@@ -203,12 +213,23 @@ impl RaftNode {
         self.is_writing_snapshot = false;
         let RoleState::Follower { leader: Some(leader) } = self.role else { return };
         let last = meta.last;
-        if last.index <= self.commit {
+        if last.index <= self.log.before_damage(self.commit) {
             return;
         }
         if !is_complete {
             let ack = Message::SnapshotAck { last, offset, installed: false };
             return self.send(leader, ack, None);
+        }
+        if self.log.contains(last) && self.log.before_damage(last.index) < last.index {
+            self.cover(meta);
+            let after = Some(self.last_token);
+            let ack = Message::SnapshotAck { last, offset, installed: true };
+            return self.send(leader, ack, after);
+        }
+        if self.log.is_doubtful(last.index) && last.index < self.log.last().index {
+            // What stands behind it may be committed, and whether it follows on the snapshot is not known. A later snapshot will do.
+            let reason = "ends within what is damaged here";
+            return self.trace(TraceEvent::Dropped { from: leader, reason });
         }
         if self.log.contains(last) {
             // We have the entries themselves: they are committed, that is all (Raft §7).

@@ -30,10 +30,12 @@ use crate::replica::{Input, Output, ProposalError, Replica, ReplicaConfig, Reque
 use crate::state_machine::{Committed, DurableStateMachine};
 use crate::storage::{
     DataDirectory, JournalLog, JournalLogOptions, JournalLogReader, LogReader, LogStore,
-    RecoveredState, SnapshotStore,
+    RecoveredState, SnapshotStore, StorageError,
 };
 use crate::trace::TraceEvent;
-use crate::types::{ClusterId, EntryId, GroupId, LogIndex, NodeId, SessionId, SnapshotMeta, Term};
+use crate::types::{
+    ClusterId, Entry, EntryId, GroupId, LogIndex, NodeId, SessionId, SnapshotMeta, Term,
+};
 
 mod worker;
 mod writer;
@@ -161,6 +163,11 @@ enum Pending {
     /// The disk has failed, and the node will know by then.
     Failure(String),
     ReadEntries {
+        to: NodeId,
+        range: RangeInclusive<LogIndex>,
+        bytes_max: usize,
+    },
+    ReadForRepair {
         to: NodeId,
         range: RangeInclusive<LogIndex>,
         bytes_max: usize,
@@ -315,6 +322,10 @@ impl<W: Workload> SimNode<W> {
         config.planted_bug = setup.bug;
         let node = RaftNode::recover(config, recovered, self.seed, context.now())
             .map_err(|error| reason(&error))?;
+        for damage in node.log().damaged() {
+            let (first, last) = (damage.first, damage.last);
+            trace(&TraceEvent::DamageFound { first, last }, context);
+        }
         let mut replica = Replica::new(node, setup.replica.clone());
         if let Some(spec) = &setup.spec {
             spec.started(replica.node());
@@ -415,8 +426,12 @@ impl<W: Workload> Running<W> {
             Pending::Input(input) => self.inputs.push_back(input),
             Pending::Failure(reason) => context.stop(reason),
             Pending::ReadEntries { to, range, bytes_max } => {
-                let entries = self.log_reader.entries(range, bytes_max).unwrap_or_default();
+                let entries = self.read_entries(range, bytes_max);
                 self.inputs.push_back(Input::EntriesRead { to, entries });
+            }
+            Pending::ReadForRepair { to, range, bytes_max } => {
+                let entries = self.read_entries(range, bytes_max);
+                self.inputs.push_back(Input::RepairRead { to, entries });
             }
             Pending::ReadSnapshot { to, meta, offset } => {
                 let data = self.snapshots.read(&meta, offset, self.setup.chunk_bytes).ok();
@@ -430,6 +445,15 @@ impl<W: Workload> Running<W> {
             }
             Pending::Kill => context.stop(KILLED),
         }
+    }
+
+    /// Entries for another node; none if they cannot be read. If that is because they are damaged, our own node hears of it first.
+    fn read_entries(&mut self, range: RangeInclusive<LogIndex>, bytes_max: usize) -> Vec<Entry> {
+        let entries = self.log_reader.entries(range, bytes_max);
+        if let Err(StorageError::Damaged { first, last, .. }) = entries {
+            self.inputs.push_back(Input::EntriesDamaged { first, last });
+        }
+        entries.unwrap_or_default()
     }
 
     fn carry_out(&mut self, output: Output, context: &mut Host<'_>, doings: &mut Doings) {
@@ -450,6 +474,10 @@ impl<W: Workload> Running<W> {
             Output::ReadEntries { to, range, bytes_max } => {
                 let delay = self.setup.transfer.draw(context.rng());
                 self.later(delay, Pending::ReadEntries { to, range, bytes_max }, context);
+            }
+            Output::ReadForRepair { to, range, bytes_max } => {
+                let delay = self.setup.transfer.draw(context.rng());
+                self.later(delay, Pending::ReadForRepair { to, range, bytes_max }, context);
             }
             Output::ReadSnapshot { to, meta, offset } => {
                 let delay = self.setup.transfer.draw(context.rng());
@@ -671,6 +699,11 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
         TraceEvent::TransferStarted { .. }
         | TraceEvent::TimeoutNowSent { .. }
         | TraceEvent::TransferTimedOut { .. } => kind::ROLE,
+        TraceEvent::DamageFound { .. }
+        | TraceEvent::RepairServed { .. }
+        | TraceEvent::Repaired { .. }
+        | TraceEvent::DamageCovered { .. } => kind::FAULT,
+        TraceEvent::RepairOverdue { .. } => kind::ROLE,
         TraceEvent::Dropped { .. } => kind::MESSAGE_DROPPED,
         // Every heartbeat and read is in the trace as a message.
         TraceEvent::HeartbeatsSent { .. }

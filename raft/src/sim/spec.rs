@@ -335,8 +335,10 @@ fn visible(envelope: &Envelope) -> Option<String> {
         | Message::ReadIndexReply { .. } => ("Other", String::new()),
         Message::TimeoutNow => ("TimeoutNow", String::new()),
         Message::Removed => ("Removed", String::new()),
-        // No directory is lost in the specification.
-        Message::WrongStore { .. } => return None,
+        // No directory is lost in the specification, and no log is damaged.
+        Message::FetchEntries { .. }
+        | Message::FetchedEntries { .. }
+        | Message::WrongStore { .. } => return None,
     };
     let Envelope { from, to, term, .. } = envelope;
     Some(format!(

@@ -7,7 +7,9 @@
 //! Compaction drops whole segments and never what a *durable* snapshot does not cover. So the journal may hold entries
 //! from before the snapshot, which slow followers are glad of.
 //!
-//! A log that is damaged, or that contradicts itself, is not opened: see [`OpenLogError`]. Repair from peers is not built yet.
+//! A log in which entries are damaged is opened, with a report on them, as long as its term, its vote and its end are known;
+//! [`PersistBatch::repaired`] puts them back: one batch truncates the journal at the first of them and appends it again from there, with
+//! what stood behind. A log that lost more, or that contradicts itself, is not opened: see [`OpenLogError`].
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -79,7 +81,9 @@ impl JournalLog {
         directory: &Path,
         options: JournalLogOptions,
     ) -> Result<(Self, RecoveredState), OpenLogError> {
-        let (journal, found) = Journal::open(disk, directory, options.journal)?;
+        let mut journal = options.journal;
+        journal.repairs = true;
+        let (journal, found) = Journal::open(disk, directory, journal)?;
         let torn = found.torn.clone();
         let recovered =
             recovery::recover(directory, found, &journal.reader(), options.tail_bytes_max)?;
@@ -115,6 +119,46 @@ impl JournalLog {
     }
 }
 
+impl JournalLog {
+    /// Writes the log anew from the first repaired entry on: as one frame, so that a crash leaves the damage or the repair.
+    ///
+    /// Memory and the length of the frame are bounded by the journal's longest batch; if what stands behind the damage is longer than
+    /// that, it cannot be repaired in place.
+    fn append_repaired(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
+        let (first, last) = match batch.repaired.as_slice() {
+            [first, .., last] => (first.id.index, last.id.index),
+            [only] => (only.id.index, only.id.index),
+            [] => return Ok(()),
+        };
+        // What stands behind is read back, so it has to be there.
+        self.sync()?;
+        let behind = last.next().0..self.journal.positions().end;
+        let kept = self.journal.reader().read(behind.clone(), usize::MAX);
+        let kept = kept.map_err(|error| damaged(error, last.next(), &behind))?;
+        if kept.len() as u64 != behind.end - behind.start {
+            let (first, last) = (LogIndex(behind.start + kept.len() as u64), LogIndex(behind.end));
+            let source = Arc::new(encoding::EncodingError::Short);
+            return Err(StorageError::Damaged { first, last: last.previous(), source });
+        }
+        let mut buffer = Vec::new();
+        let new = [batch.repaired.as_slice(), batch.entries.as_slice()].concat();
+        let mut items = encode_entries(&new, &mut buffer);
+        let appended = items.split_off(batch.repaired.len());
+        items.extend(kept.iter().map(|item| item.bytes.as_slice()));
+        items.extend(appended);
+        let whole = Batch {
+            truncate_from: Some(first.0),
+            restart_at: None,
+            first: first.0,
+            items,
+            state: self.state_after(batch),
+        };
+        self.journal.append(&whole).map_err(append_error)?;
+        self.appended.apply(batch);
+        Ok(())
+    }
+}
+
 impl LogStore for JournalLog {
     type Reader = JournalLogReader;
 
@@ -124,6 +168,9 @@ impl LogStore for JournalLog {
 
     fn append(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
         self.appended.check(batch).map_err(fatal)?;
+        if !batch.repaired.is_empty() {
+            return self.append_repaired(batch);
+        }
         let next = self.appended.terms.last().index.next();
         let truncate_from = batch.truncate_from.filter(|&from| from < next && !batch.restart_log);
         let restart_at = match &batch.snapshot {
@@ -142,10 +189,7 @@ impl LogStore for JournalLog {
         buffer.clear();
         buffer.shrink_to(BUFFER_KEPT);
         self.buffer = buffer;
-        appended.map_err(|error| match error {
-            AppendError::NoSpace { .. } => StorageError::NoSpace(Arc::new(error)),
-            _ => fatal(error),
-        })?;
+        appended.map_err(append_error)?;
         self.appended.apply(batch);
         Ok(())
     }
@@ -211,7 +255,7 @@ impl LogReader for JournalLogReader {
         });
         read.map_err(|error| match error {
             ReadError::NotHeld { held } => out_of_range(from, held),
-            error => fatal(error),
+            error => damaged(error, from, &held),
         })?;
         match taken.flaw {
             Some(flaw) => Err(fatal(flaw)),
@@ -252,6 +296,26 @@ impl Taken {
 fn out_of_range(index: LogIndex, held: std::ops::Range<u64>) -> StorageError {
     let (first, last) = (LogIndex(held.start), LogIndex(held.end).previous());
     StorageError::OutOfRange { index, first, last }
+}
+
+/// What stands at `index` cannot be read: a bad checksum, or the disk says so.
+fn damaged(error: ReadError, index: LogIndex, held: &std::ops::Range<u64>) -> StorageError {
+    let positions = match &error {
+        ReadError::Damaged { positions }
+        | ReadError::Corrupt { positions, .. }
+        | ReadError::Io { positions, .. } => positions.clone(),
+        _ => index.0..index.next().0,
+    };
+    let first = LogIndex(positions.start.max(held.start)).min(index);
+    let last = LogIndex(positions.end.min(held.end)).previous().max(index);
+    StorageError::Damaged { first, last, source: Arc::new(error) }
+}
+
+fn append_error(error: AppendError) -> StorageError {
+    match error {
+        AppendError::NoSpace { .. } => StorageError::NoSpace(Arc::new(error)),
+        _ => fatal(error),
+    }
 }
 
 fn fatal(error: impl std::error::Error + Send + Sync + 'static) -> StorageError {

@@ -3,14 +3,14 @@
 //! It keeps apart what was appended and what was synced, so that a test can find out whether something was promised
 //! before it was durable. Like those of the log on the journal, its readers see what was synced and nothing else.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::outline::Outline;
-use super::{LogReader, LogStore, RecoveredState, StorageError};
+use super::{DamagedEntries, LogReader, LogStore, RecoveredState, StorageError, TermRuns};
 use crate::effects::PersistBatch;
-use crate::types::{Entry, LogIndex, Payload};
+use crate::types::{Entry, EntryId, LogIndex, Payload};
 
 /// A [`LogStore`] in memory.
 ///
@@ -42,6 +42,8 @@ struct Image {
     outline: Outline,
     /// The entries behind the outline's base.
     entries: VecDeque<Entry>,
+    /// Entries that cannot be read, for tests.
+    damaged: BTreeSet<LogIndex>,
 }
 
 impl MemoryLog {
@@ -55,6 +57,12 @@ impl MemoryLog {
     #[must_use]
     pub fn recovered(&self) -> RecoveredState {
         read(&self.shared).durable.recovered()
+    }
+
+    /// Makes durable entries unreadable, as a disk may, until they are repaired or removed.
+    pub fn damage(&mut self, range: RangeInclusive<LogIndex>) {
+        let (first, last) = range.into_inner();
+        write(&self.shared).durable.damaged.extend((first.0..=last.0).map(LogIndex));
     }
 
     /// Loses everything that was not synced.
@@ -125,6 +133,14 @@ impl LogReader for MemoryLogReader {
         let mut bytes = 0;
         let mut found = Vec::new();
         for entry in log.entries.range(start..=end) {
+            if log.damaged.contains(&entry.id.index) {
+                if found.is_empty() {
+                    let (first, last) = log.damage_at(entry.id.index);
+                    let source = Arc::new(std::io::Error::other("it was damaged for a test"));
+                    return Err(StorageError::Damaged { first, last, source });
+                }
+                break;
+            }
             bytes += entry.size();
             if bytes > bytes_max && !found.is_empty() {
                 break;
@@ -147,12 +163,20 @@ impl Image {
     }
 
     fn apply(&mut self, batch: &PersistBatch) {
+        for entry in &batch.repaired {
+            if let Some(position) = self.position(entry.id.index) {
+                self.entries[position] = entry.clone();
+                self.damaged.remove(&entry.id.index);
+            }
+        }
         if batch.restart_log {
             self.entries.clear();
+            self.damaged.clear();
         } else if let Some(from) = batch.truncate_from
             && let Some(position) = self.position(from)
         {
             self.entries.truncate(position);
+            self.damaged.retain(|&index| index < from);
         }
         self.entries.extend(batch.entries.iter().cloned());
         self.outline.apply(batch);
@@ -162,20 +186,57 @@ impl Image {
         let through = through.min(self.outline.terms.last().index);
         if let Some(position) = self.position(through) {
             self.entries.drain(..=position);
+            self.damaged.retain(|&index| index > through);
             self.outline.terms.compact(through);
         }
     }
 
+    /// The damaged entries around this one.
+    fn damage_at(&self, index: LogIndex) -> (LogIndex, LogIndex) {
+        let is_damaged = |index: &u64| self.damaged.contains(&LogIndex(*index));
+        let first = (0..index.0).rev().take_while(is_damaged).last();
+        let last = (index.0 + 1..).take_while(is_damaged).last();
+        (LogIndex(first.unwrap_or(index.0)), LogIndex(last.unwrap_or(index.0)))
+    }
+
+    /// What is damaged behind the snapshot, and the terms with stand-ins for those that were lost.
+    fn damage(&self) -> (Vec<DamagedEntries>, TermRuns) {
+        let Outline { hard_state, snapshot, terms } = &self.outline;
+        let covered = snapshot.as_ref().map_or(LogIndex::ZERO, |meta| meta.last.index);
+        let mut known = TermRuns::after(terms.base());
+        let (mut damaged, mut next) = (Vec::new(), terms.base().index.next());
+        while next <= terms.last().index {
+            let (first, last) = self.damage_at(next);
+            let term = terms.term_at(next).expect("it is in the log");
+            if next <= covered || !self.damaged.contains(&next) {
+                known.push(EntryId::new(term, next));
+                next = next.next();
+                continue;
+            }
+            let before = known.last().term;
+            let behind = terms.term_at(last.next());
+            let terms_known = before == behind.unwrap_or(hard_state.term);
+            let stand_in = if behind.is_some() { before } else { hard_state.term };
+            known.extend(last, stand_in);
+            damaged.push(DamagedEntries { first: first.max(next), last, terms_known });
+            next = last.next();
+        }
+        (damaged, known)
+    }
+
     fn recovered(&self) -> RecoveredState {
-        let Outline { hard_state, snapshot, terms } = self.outline.clone();
-        let memberships = self.entries.iter().filter_map(|entry| match &entry.payload {
+        let (damaged, terms) = self.damage();
+        let Outline { hard_state, snapshot, .. } = self.outline.clone();
+        let intact = self.entries.iter().filter(|entry| !self.damaged.contains(&entry.id.index));
+        let memberships = intact.filter_map(|entry| match &entry.payload {
             Payload::Membership(membership) => Some((entry.id.index, membership.clone())),
             Payload::Noop | Payload::Command(_) => None,
         });
         let memberships = memberships.collect();
         // The log is in memory as it is, so all of it may be the tail.
-        let tail = self.entries.iter().cloned().collect();
-        RecoveredState { hard_state, snapshot, terms, memberships, tail }
+        let behind = damaged.last().map_or(LogIndex::ZERO, |damage| damage.last);
+        let tail = self.entries.iter().filter(|entry| entry.id.index > behind).cloned().collect();
+        RecoveredState { hard_state, snapshot, terms, memberships, tail, damaged }
     }
 }
 
@@ -194,7 +255,7 @@ fn write(shared: &RwLock<Shared>) -> RwLockWriteGuard<'_, Shared> {
 mod tests {
     use super::*;
     use crate::membership::Membership;
-    use crate::types::{EntryId, HardState, NodeId, SnapshotMeta, Term};
+    use crate::types::{HardState, NodeId, SnapshotMeta, Term};
 
     fn entry(index: u64, term: u64) -> Entry {
         let payload = Payload::Command(vec![0; 68].into());

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::TermRuns;
 use crate::effects::PersistBatch;
-use crate::types::{EntryId, HardState, LogIndex, NodeId, SnapshotMeta, Term};
+use crate::types::{Entry, EntryId, HardState, LogIndex, NodeId, SnapshotMeta, Term};
 
 /// A log without its entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(super) enum BatchError {
     RestartWithoutSnapshot,
     #[error("snapshot {new} is older than snapshot {old}")]
     SnapshotFell { old: EntryId, new: EntryId },
+    #[error("repaired entry {entry} does not fit into the log, which ends at {last}")]
+    StrayRepair { entry: EntryId, last: EntryId },
     #[error("snapshot {snapshot} is not of this log, which ends at {last}")]
     StraySnapshot { snapshot: EntryId, last: EntryId },
 }
@@ -52,6 +54,7 @@ impl Outline {
         if let Some(new) = batch.hard_state {
             self.check_hard_state(new)?;
         }
+        self.check_repaired(batch)?;
         let start = self.last_before(batch)?;
         let mut last = start;
         for entry in &batch.entries {
@@ -63,6 +66,31 @@ impl Outline {
         match &batch.snapshot {
             Some(meta) => self.check_snapshot(batch, meta.last, start, last),
             None => Ok(()),
+        }
+    }
+
+    /// Repaired entries stand in the log already, and their terms fit between those of their neighbours.
+    fn check_repaired(&self, batch: &PersistBatch) -> Result<(), BatchError> {
+        let last = self.terms.last();
+        let Some(first) = batch.repaired.first().map(|entry| entry.id) else { return Ok(()) };
+        let stray = |entry| Err(BatchError::StrayRepair { entry, last });
+        if batch.restart_log || batch.truncate_from.is_some() || first.index <= self.covered() {
+            return stray(first);
+        }
+        let mut before = (first.index.previous(), self.terms.term_at(first.index.previous()));
+        for Entry { id, .. } in &batch.repaired {
+            let follows =
+                id.index == before.0.next() && before.1.is_some_and(|term| term <= id.term);
+            if !follows || id.index > last.index {
+                return stray(*id);
+            }
+            before = (id.index, Some(id.term));
+        }
+        match self.terms.term_at(before.0.next()) {
+            Some(behind) if before.1 > Some(behind) => {
+                stray(batch.repaired.last().expect("it has a first").id)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -121,6 +149,7 @@ impl Outline {
     /// Takes in a batch that was checked.
     pub(super) fn apply(&mut self, batch: &PersistBatch) {
         self.hard_state = batch.hard_state.unwrap_or(self.hard_state);
+        self.terms.learn(batch.repaired.iter().map(|entry| entry.id));
         if let Some(meta) = &batch.snapshot {
             self.snapshot = Some(meta.clone());
             if batch.restart_log {
@@ -142,7 +171,7 @@ impl Outline {
 mod tests {
     use super::*;
     use crate::membership::Membership;
-    use crate::types::{Entry, Payload};
+    use crate::types::Payload;
 
     fn id(index: u64, term: u64) -> EntryId {
         EntryId::new(Term(term), LogIndex(index))
@@ -202,6 +231,23 @@ mod tests {
                 after.apply(&batch);
                 assert_eq!(after.terms.last(), batch.entries.last().unwrap().id);
             }
+        }
+    }
+
+    #[test]
+    fn repaired_entries_must_fit_between_their_neighbours() {
+        for (ids, is_ok) in [
+            (&[(11, 2), (12, 3)][..], true),
+            (&[(12, 2)], true),
+            (&[(13, 4)], true),
+            (&[(12, 1)], false),
+            (&[(12, 6)], false),
+            (&[(11, 2), (13, 5)], false),
+            (&[(13, 5), (14, 5)], false),
+            (&[(10, 2)], false),
+        ] {
+            let batch = PersistBatch { repaired: entries(ids), ..PersistBatch::default() };
+            assert_eq!(outline().check(&batch).is_ok(), is_ok, "{batch:?}");
         }
     }
 

@@ -55,6 +55,14 @@ scripts! {
         follower_asks_the_leader
         no_read_before_the_first_commit_of_a_term
         step_down_fails_reads;
+    repair:
+        damage_votes_and_does_not_campaign
+        entries_that_nobody_else_had_go
+        every_node_is_damaged_somewhere
+        follower_gets_it_from_whoever_has_the_joint
+        leader_that_finds_damage_is_helped_by_a_follower
+        leaders_word_replaces_a_lost_end
+        what_was_compacted_comes_with_a_snapshot;
     replication:
         acknowledgement_waits_for_the_disk
         commit_needs_a_majority_of_disks

@@ -346,6 +346,10 @@ impl World {
             Effect::ReadEntries { to, .. } => {
                 events.push_back(Event::EntriesRead { to, entries: Vec::new() });
             }
+            // And no disk here loses any of it.
+            Effect::ReadForRepair { to, .. } => {
+                events.push_back(Event::RepairRead { to, entries: Vec::new() });
+            }
             Effect::ReadSnapshot { to, meta, offset } => {
                 let data = Some(Bytes::from_static(b"s"));
                 events.push_back(Event::SnapshotRead { to, meta, offset, data });
@@ -464,17 +468,24 @@ impl Node {
 
     fn digested(&self) -> u128 {
         let Self { raft, disk: Disk(disk), writing, held, digest: _ } = self;
-        let RecoveredState { hard_state, snapshot, terms, memberships, tail } = disk;
+        let RecoveredState { hard_state, snapshot, terms, memberships, tail, damaged } = disk;
         let durable = raft.log().durable_token().0;
         let mut digest = Digest::new();
         raft.digest(&mut digest);
         let snapshot = snapshot.as_ref().map(|meta| meta.last);
-        (hard_state, snapshot, terms, memberships, tail).hash(&mut digest);
+        (hard_state, snapshot, terms, memberships, tail, damaged).hash(&mut digest);
         for batch in writing {
-            let PersistBatch { token, hard_state, truncate_from, entries, snapshot, restart_log } =
-                batch;
+            let PersistBatch {
+                token,
+                hard_state,
+                truncate_from,
+                entries,
+                snapshot,
+                restart_log,
+                repaired,
+            } = batch;
             (token.0 - durable, hard_state, truncate_from, entries).hash(&mut digest);
-            (snapshot, restart_log).hash(&mut digest);
+            (snapshot, restart_log, repaired).hash(&mut digest);
         }
         for (token, message) in held {
             (token.0 - durable, message).hash(&mut digest);

@@ -62,7 +62,10 @@ impl<W: Workload> Running<W> {
         self.worker.is_busy = false;
         match done {
             Pending::Input(
-                input @ (Input::Applied { .. } | Input::RunUnreadable(_) | Input::Restored(_)),
+                input @ (Input::Applied { .. }
+                | Input::RunUnreadable(_)
+                | Input::RunStopped { .. }
+                | Input::Restored(_)),
             ) => {
                 self.inputs.push_back(input);
             }
@@ -89,6 +92,7 @@ impl<W: Workload> Running<W> {
     fn apply(&mut self, run: Run, doings: &mut Doings) -> Result<Input, String> {
         let (first, through) = run.range.into_inner();
         let mut entries = run.entries.unwrap_or_default();
+        let mut damaged = None;
         while entries.last().map_or(first.previous(), |entry| entry.id.index) < through {
             let next = entries.last().map_or(first, |entry| entry.id.index.next());
             match self.log_reader.entries(next..=through, self.setup.replica.apply_bytes_max) {
@@ -96,10 +100,14 @@ impl<W: Workload> Running<W> {
                 Err(error @ StorageError::OutOfRange { .. }) => {
                     return Ok(Input::RunUnreadable(error.to_string()));
                 }
+                Err(StorageError::Damaged { first, last, .. }) => {
+                    damaged = Some((first, last));
+                    break;
+                }
                 Err(error) => return Err(reason(&error)),
             }
         }
-        let last = entries.last().map_or(EntryId::ZERO, |entry| entry.id);
+        let last = entries.last().map_or(self.machine.applied(), |entry| entry.id);
         let committed: Vec<Committed> = entries.into_iter().map(to_committed).collect();
         let mut replies = Vec::new();
         self.machine.apply(&committed, &mut replies).map_err(|error| reason(&error))?;
@@ -107,7 +115,10 @@ impl<W: Workload> Running<W> {
         let replies: Vec<(EntryId, Reply)> =
             with_command.map(|entry| entry.id).zip(replies).collect();
         doings.applied.extend(committed);
-        Ok(Input::Applied { last, replies })
+        Ok(match damaged {
+            None => Input::Applied { last, replies },
+            Some(damaged) => Input::RunStopped { last, replies, damaged },
+        })
     }
 
     fn restore(&mut self, meta: SnapshotMeta, doings: &mut Doings) -> Result<Input, String> {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lattice_journal::{Damage, OpenError, ReadError, Reader, Recovery};
@@ -9,7 +10,7 @@ use thiserror::Error;
 
 use super::encoding::{decode_entry, decode_state};
 use crate::membership::Membership;
-use crate::storage::{RecoveredState, TermRuns};
+use crate::storage::{DamagedEntries, RecoveredState, TermRuns};
 use crate::types::{Entry, EntryId, HardState, LogIndex, Payload, SnapshotMeta, Term};
 
 /// Bytes of items that are in memory at one time while the log is scanned.
@@ -22,13 +23,13 @@ pub enum OpenLogError {
     /// The journal cannot be opened.
     #[error("the log cannot be opened: {0}")]
     Journal(#[from] OpenError),
-    /// What was durable does not read back as it was written. Nothing was changed.
+    /// What was durable does not read back as it was written, and more is lost than entries. Nothing was changed.
     #[error(
         "the log in {} is damaged: {}{}. The node may have promised what it can no longer read, so \
          it must neither vote nor acknowledge: restore the directory from a copy that is not older \
          than the node's last run, or replace the node by a new one",
         .directory.display(), Damages(.damaged),
-        if *.state_damaged { "; its latest term and vote are lost" } else { "" }
+        if *.state_damaged { "; its latest term and vote are lost" } else { "; its end is lost" }
     )]
     Damaged {
         /// The log's directory.
@@ -86,7 +87,7 @@ pub(super) fn recover(
     tail_bytes_max: usize,
 ) -> Result<RecoveredState, OpenLogError> {
     let directory = directory.to_path_buf();
-    if !recovery.damaged.is_empty() || recovery.state_damaged {
+    if recovery.end_lost || recovery.state_damaged {
         let Recovery { damaged, state_damaged, .. } = recovery;
         return Err(OpenLogError::Damaged { directory, damaged, state_damaged });
     }
@@ -99,17 +100,25 @@ pub(super) fn recover(
         Some(Ok(state)) => state,
         Some(Err(error)) => return Err(contradiction(format!("its state: {error}"))),
     };
-    let mut scan = Scan::new(recovery.positions.start, snapshot.as_ref(), tail_bytes_max);
-    let mut next = recovery.positions.start;
+    let covered = snapshot.as_ref().map_or(LogIndex::ZERO, |meta| meta.last.index);
+    let (start, lost) = lost_behind(covered, recovery.positions.start, &reader.damaged());
+    let mut scan = Scan::new(start, snapshot.as_ref(), tail_bytes_max);
+    let mut lost = lost.into_iter().peekable();
+    let mut next = start;
     while next < recovery.positions.end {
+        if let Some(range) = lost.next_if(|range| range.start == next) {
+            next = range.end;
+            scan.lost(range).map_err(contradiction)?;
+            continue;
+        }
+        let end = lost.peek().map_or(recovery.positions.end, |range| range.start);
         let mut flaw = None;
         let visit = |position, bytes: &[u8]| {
             if flaw.is_none() {
                 flaw = scan.entry(LogIndex(position), bytes).err();
             }
         };
-        let reached =
-            reader.visit(next..recovery.positions.end, SCAN_BYTES, visit).map_err(read)?;
+        let reached = reader.visit(next..end, SCAN_BYTES, visit).map_err(read)?;
         if let Some(flaw) = flaw {
             return Err(contradiction(flaw));
         }
@@ -118,18 +127,28 @@ pub(super) fn recover(
         }
         next = reached;
     }
+    scan.lost_to_the_end(hard_state.term).map_err(contradiction)?;
     scan.check(hard_state, snapshot.as_ref()).map_err(contradiction)?;
     let tail = read_tail(reader, scan.tail_start()..recovery.positions.end).map_err(read)?;
     let tail = tail.map_err(contradiction)?;
-    let Scan { terms, memberships, .. } = scan;
+    let Scan { terms, memberships, damaged, .. } = scan;
     let terms = terms.expect("the scan was checked");
-    Ok(RecoveredState { hard_state, snapshot, terms, memberships, tail })
+    Ok(RecoveredState { hard_state, snapshot, terms, memberships, tail, damaged })
 }
 
-fn read_tail(
-    reader: &Reader,
-    range: std::ops::Range<u64>,
-) -> Result<Result<Vec<Entry>, String>, ReadError> {
+/// Where reading begins, and the damage from there on. What was lost at or before the snapshot's end is covered by the snapshot, and
+/// the log begins behind it.
+fn lost_behind(covered: LogIndex, start: u64, damaged: &[Range<u64>]) -> (u64, Vec<Range<u64>>) {
+    let behind = covered.next().0;
+    let begins = |start: u64, range: &Range<u64>| {
+        if range.start < behind { start.max(range.end.min(behind)) } else { start }
+    };
+    let start = damaged.iter().fold(start, begins);
+    let cut = |range: &Range<u64>| range.start.max(start)..range.end;
+    (start, damaged.iter().map(cut).filter(|range| !range.is_empty()).collect())
+}
+
+fn read_tail(reader: &Reader, range: Range<u64>) -> Result<Result<Vec<Entry>, String>, ReadError> {
     let mut tail = Vec::new();
     let mut flaw = None;
     reader.visit(range, usize::MAX, |position, bytes| {
@@ -151,6 +170,9 @@ struct Scan {
     tail: VecDeque<usize>,
     tail_bytes: usize,
     tail_bytes_max: usize,
+    damaged: Vec<DamagedEntries>,
+    /// Entries before `next` that are lost, and whose terms the next one tells.
+    open: Option<Range<u64>>,
 }
 
 impl Scan {
@@ -170,7 +192,44 @@ impl Scan {
             tail: VecDeque::new(),
             tail_bytes: 0,
             tail_bytes_max,
+            damaged: Vec::new(),
+            open: None,
         }
+    }
+
+    /// The entries of `range`, which begins where the last one ended, are lost.
+    fn lost(&mut self, range: Range<u64>) -> Result<(), String> {
+        if self.terms.is_none() {
+            return Err(format!(
+                "entry {} is lost, and what precedes it is not known",
+                range.start
+            ));
+        }
+        self.next = LogIndex(range.end);
+        self.tail.clear();
+        self.tail_bytes = 0;
+        // Frames without entries may stand between two that are lost.
+        let start = self.open.as_ref().map_or(range.start, |open| open.start);
+        self.open = Some(start..range.end);
+        Ok(())
+    }
+
+    /// Terms never fall: those of lost entries lie between that of the entry before and `behind`.
+    fn close(&mut self, behind: Term, stand_in: impl Fn(Term, Term) -> Term) -> Result<(), String> {
+        let (Some(range), Some(terms)) = (self.open.take(), &mut self.terms) else { return Ok(()) };
+        let before = terms.last().term;
+        if behind < before {
+            return Err(format!("term {behind} follows entry {}", terms.last()));
+        }
+        let (first, last) = (LogIndex(range.start), LogIndex(range.end).previous());
+        terms.extend(last, stand_in(before, behind));
+        self.damaged.push(DamagedEntries { first, last, terms_known: before == behind });
+        Ok(())
+    }
+
+    /// The last entries may be lost too: they are not of a later term than the node.
+    fn lost_to_the_end(&mut self, term: Term) -> Result<(), String> {
+        self.close(term, |_, behind| behind)
     }
 
     fn entry(&mut self, index: LogIndex, bytes: &[u8]) -> Result<(), String> {
@@ -180,6 +239,7 @@ impl Scan {
             return Err(format!("entry {index} stands where {} should be", self.next));
         }
         self.next = index.next();
+        self.close(entry.id.term, |before, _| before)?;
         let Some(terms) = &mut self.terms else {
             self.terms = Some(TermRuns::after(entry.id));
             return Ok(());

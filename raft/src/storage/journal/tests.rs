@@ -6,7 +6,7 @@ use lattice_sim::SimDisk;
 
 use super::*;
 use crate::membership::Membership;
-use crate::storage::MemoryLog;
+use crate::storage::{DamagedEntries, MemoryLog};
 use crate::types::{EntryId, HardState, NodeId, Payload, SessionId, SnapshotMeta, Term};
 
 const DIRECTORY: &str = "/data/group-0/log";
@@ -271,28 +271,129 @@ fn a_log_that_contradicts_itself_is_not_opened() {
     }
 }
 
-#[test]
-fn a_damaged_log_is_not_opened_and_the_error_names_file_and_entries() {
+/// A log of these terms, an entry a batch, closed or not; the entry at `index` is full of that number.
+fn log_of(terms: &[u64], close: bool) -> MemoryDisk {
     let disk = MemoryDisk::new();
     let (mut log, _) = open(&disk).unwrap();
-    for index in 1..=3 {
-        persist(&mut log, &batch(hard_state(1), vec![entry(index, 1, 100)]));
+    let newest = *terms.last().unwrap();
+    for (index, &term) in (1..).zip(terms) {
+        let hard_state = if index == 1 { hard_state(newest + 1) } else { None };
+        persist(&mut log, &batch(hard_state, vec![entry(index, term, 100)]));
     }
-    log.idle().unwrap();
-    drop(log);
+    if close {
+        log.idle().unwrap();
+    }
+    disk
+}
+
+/// Flips a bit of the entry at `index`.
+fn spoil(disk: &MemoryDisk, index: u8) {
     let file: PathBuf = Path::new(DIRECTORY).join(format!("{:020}.seg", 1));
     let content = disk.content(&file).unwrap();
-    let second = content.windows(50).position(|bytes| bytes == [2; 50]).unwrap();
-    disk.corrupt(&file, second, 1).unwrap();
+    let at = content.windows(50).position(|bytes| bytes == [index; 50]).unwrap();
+    disk.corrupt(&file, at, 1).unwrap();
+}
+
+fn lost(first: u64, last: u64, terms_known: bool) -> DamagedEntries {
+    DamagedEntries { first: LogIndex(first), last: LogIndex(last), terms_known }
+}
+
+#[test]
+fn a_log_that_lost_its_vote_is_not_opened_and_the_error_names_file_and_entries() {
+    let disk = log_of(&[1, 1, 1], false);
+    spoil(&disk, 1);
+    let file: PathBuf = Path::new(DIRECTORY).join(format!("{:020}.seg", 1));
     let before = disk.content(&file).unwrap();
     let error = open(&disk).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, OpenLogError::Damaged { .. }), "{text}");
-    for part in ["00000000000000000001.seg", "items 2..3 lost", "must neither vote", "replace"] {
+    for part in [
+        "00000000000000000001.seg",
+        "items 1..2 lost",
+        "latest term and vote are lost",
+        "must neither vote",
+        "replace",
+    ] {
         assert!(text.contains(part), "{text} should contain {part}");
     }
-    assert!(!text.contains("latest term and vote are lost"), "{text}");
-    assert_eq!(disk.content(&file).unwrap(), before, "nothing was changed");
+    drop(error);
+    assert_eq!(disk.content(&file).unwrap()[..600], before[..600], "the frames are as they were");
+}
+
+#[test]
+fn the_vote_survives_damage_to_the_frame_that_set_it_once_the_log_was_idle() {
+    let disk = log_of(&[1, 1, 1], true);
+    spoil(&disk, 1);
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.hard_state, hard_state(2).unwrap());
+    assert_eq!(recovered.damaged, [lost(1, 1, false)]);
+}
+
+#[test]
+fn terms_of_lost_entries_are_known_where_no_others_fit_and_are_bounded_elsewhere() {
+    for (terms, index, damaged, stand_in) in [
+        (&[1, 1, 1, 1][..], 3, lost(3, 3, true), 1),
+        (&[1, 1, 2, 4], 3, lost(3, 3, false), 1),
+        // The last one can be as late as the node's own term.
+        (&[1, 1, 2, 4], 4, lost(4, 4, false), 5),
+    ] {
+        let disk = log_of(terms, true);
+        spoil(&disk, index);
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.damaged, [damaged]);
+        assert_eq!(recovered.terms.term_at(damaged.first), Some(Term(stand_in)));
+        let behind = recovered.terms.last().index;
+        assert_eq!(behind, LogIndex(4));
+        let tail: Vec<u64> = recovered.tail.iter().map(|entry| entry.id.index.0).collect();
+        assert_eq!(tail, (damaged.last.0 + 1..=4).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn repaired_entries_take_the_place_of_lost_ones_and_what_stands_behind_stays() {
+    let terms = [1, 1, 2, 4, 4, 5];
+    let disk = log_of(&terms, true);
+    spoil(&disk, 2);
+    spoil(&disk, 4);
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.damaged, [lost(2, 2, false), lost(4, 4, false)]);
+    let reader = log.reader();
+    let error = reader.entries(LogIndex(4)..=LogIndex(9), 0).unwrap_err();
+    let StorageError::Damaged { first, last, .. } = error else { panic!("{error}") };
+    assert_eq!((first, last), (LogIndex(4), LogIndex(4)));
+
+    // The last first: what is rewritten must be whole. A vote and new entries may come with it.
+    let repaired = vec![entry(4, 4, 100)];
+    let also = batch(hard_state(7), vec![entry(7, 7, 100)]);
+    persist(&mut log, &PersistBatch { repaired, ..also });
+    assert_eq!(reader.entries(LogIndex(3)..=LogIndex(9), usize::MAX).unwrap().len(), 5);
+    let repaired = vec![entry(2, 1, 100)];
+    persist(&mut log, &PersistBatch { repaired, ..PersistBatch::default() });
+    drop(log);
+    let (log, recovered) = open(&disk).unwrap();
+    assert_eq!((recovered.damaged, recovered.hard_state), (vec![], hard_state(7).unwrap()));
+    let whole = log.reader().entries(LogIndex(1)..=LogIndex(9), usize::MAX).unwrap();
+    let expected = (1..).zip(terms.into_iter().chain([7]));
+    assert_eq!(whole, expected.map(|(index, term)| entry(index, term, 100)).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_snapshot_covers_needs_no_repair() {
+    for (spoilt, expected) in
+        [(&[2][..], vec![]), (&[3, 4], vec![lost(4, 4, true)]), (&[4], vec![lost(4, 4, true)])]
+    {
+        let disk = log_of(&[1, 1, 1, 1, 1], true);
+        let (mut log, _) = open(&disk).unwrap();
+        let snapshot = Some(meta(3, 1));
+        persist(&mut log, &PersistBatch { snapshot, ..PersistBatch::default() });
+        log.idle().unwrap();
+        drop(log);
+        spoilt.iter().for_each(|&index| spoil(&disk, index));
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.damaged, expected, "{spoilt:?}");
+        assert_eq!(recovered.terms.last(), id(5, 1));
+        assert_eq!(recovered.terms.term_at(LogIndex(3)), Some(Term(1)));
+    }
 }
 
 #[test]

@@ -109,7 +109,9 @@ impl Waiting {
 pub(super) fn lane_of(message: &Message) -> Lane {
     match message {
         Message::Append { entries, .. } if entries.is_empty() => Lane::Urgent,
-        Message::Append { .. } | Message::SnapshotChunk { .. } => Lane::Bulk,
+        Message::Append { .. } | Message::SnapshotChunk { .. } | Message::FetchedEntries { .. } => {
+            Lane::Bulk
+        }
         Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }
@@ -123,6 +125,7 @@ pub(super) fn lane_of(message: &Message) -> Lane {
         | Message::SnapshotAck { .. }
         | Message::TimeoutNow
         | Message::Removed
+        | Message::FetchEntries { .. }
         | Message::WrongStore { .. } => Lane::Urgent,
     }
 }
@@ -131,7 +134,9 @@ pub(super) fn lane_of(message: &Message) -> Lane {
 fn weight(message: &Message) -> usize {
     const OVERHEAD: usize = 128;
     let payload = match message {
-        Message::Append { entries, .. } => entries.iter().map(Entry::size).sum(),
+        Message::Append { entries, .. } | Message::FetchedEntries { entries, .. } => {
+            entries.iter().map(Entry::size).sum()
+        }
         Message::SnapshotChunk { data, .. } => data.len(),
         Message::PreVote { .. }
         | Message::PreVoteReply { .. }
@@ -146,6 +151,7 @@ fn weight(message: &Message) -> usize {
         | Message::SnapshotAck { .. }
         | Message::TimeoutNow
         | Message::Removed
+        | Message::FetchEntries { .. }
         | Message::WrongStore { .. } => 0,
     };
     OVERHEAD + payload

@@ -50,7 +50,8 @@ pub enum WireError {
 
 /// The envelope as bytes. Fails only with [`WireError::TooManyEntries`].
 pub fn encode(envelope: &Envelope) -> Result<Bytes, WireError> {
-    if let Message::Append { entries, .. } = &envelope.message
+    if let Message::Append { entries, .. } | Message::FetchedEntries { entries, .. } =
+        &envelope.message
         && entries.len() > ENTRIES_MAX
     {
         return Err(WireError::TooManyEntries);
@@ -105,22 +106,24 @@ fn node_from_wire(node: u64, place: &'static str) -> Result<NodeId, WireError> {
 /// Counts the entries of an encoded envelope without building any.
 fn count_entries(mut envelope: Bytes) -> Result<usize, WireError> {
     const APPEND: u32 = 20;
+    const FETCHED: u32 = 41;
+    // In both.
     const ENTRIES: u32 = 3;
     let mut count = 0;
     while envelope.has_remaining() {
-        let Some(mut append) = take_field(&mut envelope, APPEND)? else { continue };
-        while append.has_remaining() {
-            count += usize::from(take_field(&mut append, ENTRIES)?.is_some());
+        let Some(mut message) = take_field(&mut envelope, &[APPEND, FETCHED])? else { continue };
+        while message.has_remaining() {
+            count += usize::from(take_field(&mut message, &[ENTRIES])?.is_some());
         }
     }
     Ok(count)
 }
 
-/// Takes the next field off `message`; returns its bytes if it is the length-delimited field
+/// Takes the next field off `message`; returns its bytes if it is one of the length-delimited fields
 /// `wanted`.
-fn take_field(message: &mut Bytes, wanted: u32) -> Result<Option<Bytes>, WireError> {
+fn take_field(message: &mut Bytes, wanted: &[u32]) -> Result<Option<Bytes>, WireError> {
     let (tag, wire_type) = decode_key(message)?;
-    if tag != wanted || wire_type != WireType::LengthDelimited {
+    if !wanted.contains(&tag) || wire_type != WireType::LengthDelimited {
         skip_field(wire_type, tag, message, DecodeContext::default())?;
         return Ok(None);
     }
@@ -177,6 +180,23 @@ fn message_to_wire(message: &Message) -> pb::envelope::Message {
             offset: *offset,
             installed: *installed,
         }),
+        Message::FetchEntries { id, first, through, joint } => {
+            Wire::FetchEntries(pb::FetchEntries {
+                id: Some(read_to_wire(*id)),
+                first: first.0,
+                through: through.0,
+                joint: joint.map(id_to_wire),
+            })
+        }
+        Message::FetchedEntries { id, previous, entries, holds_joint, last } => {
+            Wire::FetchedEntries(pb::FetchedEntries {
+                id: Some(read_to_wire(*id)),
+                previous: previous.map(id_to_wire),
+                entries: entries.iter().map(entry_to_wire).collect(),
+                holds_joint: *holds_joint,
+                last: last.0,
+            })
+        }
         Message::WrongStore { bound } => {
             Wire::WrongStore(pb::WrongStore { bound: store_to_wire(*bound) })
         }
@@ -226,6 +246,22 @@ fn message_from_wire(message: pb::envelope::Message) -> Result<Message, WireErro
             offset,
             installed,
         },
+        Wire::FetchEntries(pb::FetchEntries { id, first, through, joint }) => {
+            let joint = joint.map(|joint| id_from_wire(Some(joint), "joint")).transpose()?;
+            let (first, through) = (LogIndex(first), LogIndex(through));
+            Message::FetchEntries { id: read_from_wire(id)?, first, through, joint }
+        }
+        Wire::FetchedEntries(pb::FetchedEntries { id, previous, entries, holds_joint, last }) => {
+            Message::FetchedEntries {
+                id: read_from_wire(id)?,
+                previous: previous
+                    .map(|id| id_from_wire(Some(id), "preceding entry"))
+                    .transpose()?,
+                entries: entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>()?,
+                holds_joint,
+                last: LogIndex(last),
+            }
+        }
         Wire::WrongStore(pb::WrongStore { bound }) => {
             Message::WrongStore { bound: store_from_wire(&bound)? }
         }
@@ -376,6 +412,19 @@ mod tests {
             Just(Message::TimeoutNow),
             Just(Message::Removed),
             any::<bool>().prop_map(|granted| Message::VoteReply { granted }),
+            (reads(), index(), index(), proptest::option::of(ids())).prop_map(
+                |(id, first, through, joint)| Message::FetchEntries { id, first, through, joint }
+            ),
+            (
+                reads(),
+                proptest::option::of(ids()),
+                proptest::collection::vec(entries(), 0..4),
+                any::<bool>(),
+                index()
+            )
+                .prop_map(|(id, previous, entries, holds_joint, last)| {
+                    Message::FetchedEntries { id, previous, entries, holds_joint, last }
+                }),
             (ids(), proptest::collection::vec(entries(), 0..4), index()).prop_map(
                 |(previous, entries, commit)| Message::Append { previous, entries, commit }
             ),

@@ -146,6 +146,8 @@ pub(crate) fn run(scene: &mut Scene, line: &str) -> Result<Vec<String>, Fault> {
         "persist" => disk::persist(scene.world()?, &words)?,
         "fail" => disk::fail(scene.world()?, &words)?,
         "snapshot" => disk::snapshot(scene.world()?, &words)?,
+        "ask" => time::ask(scene.world()?, &words)?,
+        "damage" => disk::damage(scene.world()?, &words)?,
         "propose" => client::propose(scene.world()?, &words)?,
         "read" => client::read(scene.world()?, &words)?,
         "join" => members::join(scene.world()?, &words)?,

@@ -101,6 +101,8 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::SnapshotAck { .. } => "SnapshotAck",
         Message::TimeoutNow => "TimeoutNow",
         Message::Removed => "Removed",
+        Message::FetchEntries { .. } => "FetchEntries",
+        Message::FetchedEntries { .. } => "FetchedEntries",
         Message::WrongStore { .. } => "WrongStore",
     }
 }
@@ -146,6 +148,15 @@ fn details(message: &Message) -> String {
         Message::SnapshotAck { last, installed: true, .. } => format!(" last={last} installed"),
         Message::SnapshotAck { last, offset, .. } => format!(" last={last} wants={offset}"),
         Message::TimeoutNow | Message::Removed => String::new(),
+        Message::FetchEntries { first, through, joint: Some(joint), .. } => {
+            format!(" {first}..{through} joint={joint}")
+        }
+        Message::FetchEntries { first, through, joint: None, .. } => {
+            format!(" {first}..{through} without a joint")
+        }
+        Message::FetchedEntries { entries: list, holds_joint, last, .. } => {
+            format!(" {} joint={} last={last}", entries(list), yes_or_no(*holds_joint))
+        }
         Message::WrongStore { bound } => format!(" bound=s{}", bound.0),
     }
 }
@@ -195,6 +206,9 @@ pub(crate) fn effect(id: NodeId, effect: &Effect, commands: &[String]) -> Option
         Effect::ReadEntries { to, from, through, .. } => {
             format!("{me} reads {from} to {through} from disk for {}", node(*to))
         }
+        Effect::ReadForRepair { to, from, through, .. } => {
+            format!("{me} reads {from} to {through} from disk for {}", node(*to))
+        }
         Effect::Restore(meta) => format!("{me} restores its machine through {}", meta.last),
         Effect::MembershipChanged(members) => format!("{me} has members {}", membership(members)),
         Effect::Fatal(error) => format!("{me} stops: {error:?}"),
@@ -221,6 +235,9 @@ fn write(batch: &PersistBatch) -> String {
     }
     if !batch.entries.is_empty() {
         parts.push(entries(&batch.entries));
+    }
+    if !batch.repaired.is_empty() {
+        parts.push(format!("repair={}", entries(&batch.repaired)));
     }
     parts.join(" ")
 }
@@ -261,6 +278,21 @@ fn trace(me: &str, event: &TraceEvent) -> Option<Line> {
             format!("{me} leads on: {} has not taken over", node(*to))
         }
         TraceEvent::Removed => format!("{me} is removed"),
+        TraceEvent::DamageFound { first, last } => {
+            format!("{me} finds entries {first} to {last} damaged")
+        }
+        TraceEvent::Repaired { first, last, by } if last < first => {
+            format!("{me} drops damaged entries from {first} on, which {} never had", node(*by))
+        }
+        TraceEvent::Repaired { first, last, by } => {
+            format!("{me} repairs {first} to {last} with what {} has", node(*by))
+        }
+        TraceEvent::DamageCovered { through } => {
+            format!("{me} needs no repair through {through}: a snapshot has it")
+        }
+        TraceEvent::RepairOverdue { term } => {
+            format!("{me} gives up term {term} to undamaged logs")
+        }
         TraceEvent::Dropped { from, reason } => format!("{me} ignores {}: {reason}", node(*from)),
         _ => return None,
     };

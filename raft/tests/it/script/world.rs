@@ -13,7 +13,7 @@ use raft_consensus::invariants::SafetyChecker;
 use raft_consensus::membership::{ConfChange, Member, Membership};
 use raft_consensus::message::{Envelope, ReadId};
 use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, Role};
-use raft_consensus::storage::{LogReader, LogStore, MemoryLog};
+use raft_consensus::storage::{LogReader, LogStore, MemoryLog, StorageError};
 use raft_consensus::types::{
     Entry, EntryId, HardState, LogIndex, NodeId, Payload, SnapshotMeta, StoreId, Term,
 };
@@ -198,7 +198,9 @@ impl World {
         let (first, last) = (log.base().index.next(), log.last().index);
         let durable = log.durable();
         let disk = self.servers[&id].disk.reader();
-        let mut entries = disk.entries(first..=durable, usize::MAX).unwrap_or_default();
+        let one = |index| disk.entries(LogIndex(index)..=LogIndex(index), usize::MAX);
+        let durable_entries = (first.0..=durable.0).filter_map(|index| one(index).ok());
+        let mut entries: Vec<Entry> = durable_entries.flatten().collect();
         entries
             .extend(log.entries(durable.next().max(first), last, usize::MAX).unwrap_or_default());
         entries
@@ -526,8 +528,12 @@ impl World {
                 self.apply(id, *range.start(), *range.end());
             }
             Effect::ReadEntries { to, from, through, bytes_max } => {
-                let entries = self.servers[&id].disk.reader().entries(from..=through, bytes_max);
-                events.push_back(Event::EntriesRead { to, entries: entries.unwrap_or_default() });
+                let entries = self.read_entries(id, from, through, bytes_max, events);
+                events.push_back(Event::EntriesRead { to, entries });
+            }
+            Effect::ReadForRepair { to, from, through, bytes_max } => {
+                let entries = self.read_entries(id, from, through, bytes_max, events);
+                events.push_back(Event::RepairRead { to, entries });
             }
             Effect::ReadSnapshot { to, meta, offset } => {
                 let file = self.servers[&id].files.get(&meta.last);
@@ -556,6 +562,27 @@ impl World {
             | Effect::OrderFailed { .. }
             | Effect::Fatal(_) => {}
         }
+    }
+
+    /// Entries from the disk; none if they cannot be read. The node hears of damage.
+    fn read_entries(
+        &mut self,
+        id: NodeId,
+        from: LogIndex,
+        through: LogIndex,
+        bytes_max: usize,
+        events: &mut VecDeque<Event>,
+    ) -> Vec<Entry> {
+        let entries = self.servers[&id].disk.reader().entries(from..=through, bytes_max);
+        if let Err(StorageError::Damaged { first, last, .. }) = entries {
+            events.push_back(Event::EntriesDamaged { first, last });
+        }
+        entries.unwrap_or_default()
+    }
+
+    /// The node's disk loses entries. The node finds out when it reads them, or when it starts.
+    pub(crate) fn damage(&mut self, id: NodeId, first: LogIndex, last: LogIndex) {
+        self.server(id).disk.damage(first..=last);
     }
 
     /// A message leaves when the write it waits for is on disk.

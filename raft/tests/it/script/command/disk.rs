@@ -1,6 +1,7 @@
 //! Writes that complete or fail, and snapshots.
 
 use raft_consensus::effects::IoToken;
+use raft_consensus::types::{LogIndex, NodeId};
 
 use super::{Fault, Words, parse_number};
 use crate::script::world::World;
@@ -26,5 +27,14 @@ pub(super) fn fail(world: &mut World, words: &Words<'_>) -> Result<(), Fault> {
 /// `snapshot 1`: the node takes a snapshot of what it has applied.
 pub(super) fn snapshot(world: &mut World, words: &Words<'_>) -> Result<(), Fault> {
     world.take_snapshot(words.node()?);
+    Ok(())
+}
+
+/// `damage 1 3..4`: the node's disk loses these entries.
+pub(super) fn damage(world: &mut World, words: &Words<'_>) -> Result<(), Fault> {
+    let [node, range] = words.plain[..] else { return Err("damage NODE FIRST..LAST".to_owned()) };
+    let (first, last) = range.split_once("..").unwrap_or((range, range));
+    let (first, last) = (LogIndex(parse_number(first)?), LogIndex(parse_number(last)?));
+    world.damage(NodeId(parse_number(node)?), first, last);
     Ok(())
 }

@@ -26,6 +26,10 @@ pub(super) fn log(world: &World, words: &Words<'_>) -> Result<Vec<String>, Fault
             let durable = if entry.id.index <= node.log().durable() { "" } else { "~" };
             line.push_str(&format!(" {}{committed}{durable}", show::entry(&entry)));
         }
+        for damage in node.log().damaged() {
+            let terms = if damage.terms_known { "" } else { ", terms too" };
+            line.push_str(&format!(" (lost {} to {}{terms})", damage.first, damage.last));
+        }
         line
     };
     Ok(chosen(world, words)?.into_iter().map(log).collect())

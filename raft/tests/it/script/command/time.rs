@@ -58,3 +58,11 @@ fn leads(world: &World, id: NodeId) -> Result<(), Fault> {
         role => Err(format!("it did not win, it is {role}")),
     }
 }
+
+/// `ask 1`: the node's timer fires, and it asks for entries that it lost.
+pub(super) fn ask(world: &mut World, words: &Words<'_>) -> Result<(), Fault> {
+    for id in words.nodes()? {
+        world.fire(id);
+    }
+    Ok(())
+}
