@@ -27,7 +27,9 @@ CONSTANTS
     Server,     \* everybody there is
     Nobody,     \* no server
     Founding,   \* the configuration that the log begins with
-    WritesLast  \* TRUE: a write is durable some time later; FALSE: at once
+    WritesLast, \* TRUE: a write is durable some time later; FALSE: at once
+    Sticky      \* TRUE: who hears from a leader refuses its vote. FALSE: it may vote, which
+                \* allows more, and makes fewer states of it: nothing else rests on that rule
 
 VARIABLES
     node,       \* of each server: what it knows, its disk, its writes under way
@@ -168,7 +170,7 @@ BecomeFollower(n, term, leader) ==
               !.vote = IF term > n.term THEN Nobody ELSE n.vote, !.yes = {}, !.no = {}]
 
 (* A message of the current term's leader. *)
-Follow(n, leader) == [BecomeFollower(n, n.term, leader) EXCEPT !.contact = TRUE]
+Follow(n, leader) == [BecomeFollower(n, n.term, leader) EXCEPT !.contact = Sticky]
 
 IsInContact(n) == n.role = "Leader" \/ n.contact
 LeaderOf(n) == IF n.role = "Leader" THEN n.id ELSE IF n.role = "Follower" THEN n.leader ELSE Nobody
@@ -539,7 +541,7 @@ Restart(s, base) ==
     LET n == node[s]
         d == n.disk
         again == [Blank(s) EXCEPT !.term = d.term, !.vote = d.vote, !.log = d.log, !.snap = d.snap,
-                                  !.base = base, !.commit = d.snap, !.contact = TRUE, !.disk = d]
+                                  !.base = base, !.commit = d.snap, !.contact = Sticky, !.disk = d]
     IN  /\ base \in 0..d.snap
         /\ node' = [node EXCEPT ![s] = again]
         /\ UNCHANGED <<msgs, elected, chosen, read>>

@@ -26,7 +26,7 @@ First == Entry(1, Founding)
 FoundedNode(s) ==
     LET d == [term |-> 1, vote |-> "a", log |-> <<First>>, snap |-> 0]
     IN  [Blank(s) EXCEPT !.term = 1, !.vote = "a", !.leader = "a", !.log = <<First>>,
-            !.role = IF s = "a" THEN "Leader" ELSE "Follower", !.contact = (s # "a"),
+            !.role = IF s = "a" THEN "Leader" ELSE "Follower", !.contact = Sticky /\ s # "a",
             !.commit = 1, !.match = [t \in Server |-> IF s = "a" /\ t # s THEN 1 ELSE 0],
             !.disk = d]
 FoundedInit ==
@@ -46,6 +46,11 @@ Costs(what, action) == left[what] > 0 /\ action /\ left' = [left EXCEPT ![what] 
 Appends(s, t) ==
     \E i \in {node[s].match[t], Max(node[s].match[t], Len(node[s].log) - 1)} :
         SendAppend(s, t, i, Len(node[s].log) - i, node[s].commit)
+
+(* Most messages, when they come again, change nothing. *)
+IsNews(m) ==
+    LET after == Handle(node[m.to], m)
+    IN  after[1] # node[m.to] \/ ~(after[2] \subseteq msgs)
 
 MCNext ==
     \/ \E s \in Server :
@@ -70,6 +75,6 @@ MCNext ==
         \/ Costs("reads", AskRead(s))
         \/ Free(Persist(s))
         \/ Costs("restarts", Restart(s, Min(node[s].base, node[s].disk.snap)))
-    \/ Free(\E m \in msgs : Receive(m.to, m) \/ TakeOver(m.to, m) \/ Install(m.to, m))
+    \/ Free(\E m \in msgs : (IsNews(m) /\ Receive(m.to, m)) \/ TakeOver(m.to, m) \/ Install(m.to, m))
     \/ Free(ServeRead)
 =============================================================================
