@@ -247,6 +247,12 @@ LoseContact(s) ==
     /\ node[s].contact
     /\ Step(s, [node[s] EXCEPT !.contact = FALSE], {})
 
+(* Where leases by rounds are in use, a vote binds like a leader's sign of    *)
+(* life: who has given it refuses others for an election timeout.            *)
+HoldVote(s) ==
+    /\ node[s].vote # Nobody
+    /\ Step(s, [node[s] EXCEPT !.contact = Sticky], {})
+
 AnswerPreVote(n, m) ==
     LET grants == m.asked > n.term /\ ~Objects(n, m.from, m.last, FALSE)
     IN  <<n, {Message("PreVoteReply", n, m.from, [asked |-> m.asked, granted |-> grants])}>>
@@ -551,7 +557,8 @@ Restart(s, base) ==
 
 Next ==
     \/ \E s \in Server :
-        \/ StartPreVote(s) \/ WaitForOthers(s) \/ WinPreVote(s) \/ StepDown(s) \/ LoseContact(s)
+        \/ StartPreVote(s) \/ WaitForOthers(s) \/ WinPreVote(s) \/ StepDown(s)
+        \/ LoseContact(s) \/ HoldVote(s)
         \/ WinElection(s, Entry(node[s].term, Unchanged))
         \/ AppendEntry(s, Entry(node[s].term, Unchanged))
         \/ \E t \in Server : 

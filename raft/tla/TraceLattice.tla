@@ -33,11 +33,11 @@ Made == made' = [s \in Server |->
 Acts(action) == action /\ Consume /\ Made /\ UNCHANGED <<done, marks>>
 Looks(what) == what /\ Consume /\ UNCHANGED <<vars, made, done, marks>>
 
-(* An election timeout passes unseen: the line tells. *)
+(* An election timeout passes unseen, or a vote binds: the line tells. *)
 Lapses ==
     /\ l <= Len(Trace) /\ "contact" \in DOMAIN Line
-    /\ n.contact /\ ~Line.contact
-    /\ LoseContact(Line.n)
+    /\ n.contact # Line.contact
+    /\ IF n.contact THEN LoseContact(Line.n) ELSE HoldVote(Line.n)
     /\ UNCHANGED traceVars
 Agrees == n.contact = Line.contact
 

@@ -29,6 +29,7 @@ use std::rc::Rc;
 use super::PlantedBug;
 
 mod digest;
+mod node;
 mod world;
 
 use world::{Action, World};
@@ -88,6 +89,10 @@ pub struct Ration {
     pub snapshots: u8,
     /// Messages that arrive and stay under way, to arrive again.
     pub repeats: u8,
+    /// Changes of the members: a voter becomes a learner, or a learner a voter.
+    pub changes: u8,
+    /// Orders to hand over leadership.
+    pub transfers: u8,
 }
 
 impl Scope {
@@ -119,7 +124,7 @@ impl Scope {
                 "appends",
                 Start::Founded,
                 Writes::AtOnce,
-                Ration { commands: 3, heartbeats: 1, repeats: 1, ..none },
+                Ration { commands: 2, heartbeats: 1, repeats: 1, ..none },
             ),
             // Entries of several leaders in the same places.
             scope(
@@ -142,6 +147,20 @@ impl Scope {
                 Start::Founded,
                 Writes::AtOnce,
                 Ration { campaigns: 1, commands: 1, reads: 1, ..none },
+            ),
+            // Voters that change, with two entries and two majorities, and an election in between.
+            scope(
+                "members",
+                Start::Founded,
+                Writes::AtOnce,
+                Ration { campaigns: 1, changes: 1, ..none },
+            ),
+            // An election that the leader asks for, beside one that nobody asked for.
+            scope(
+                "transfers",
+                Start::Founded,
+                Writes::AtOnce,
+                Ration { campaigns: 1, commands: 1, transfers: 1, ..none },
             ),
             // A follower that needs what the log no longer has.
             scope(

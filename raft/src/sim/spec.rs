@@ -30,6 +30,7 @@ use crate::membership::Membership;
 use crate::message::{Envelope, Message};
 use crate::raft_node::{RaftNode, Role};
 use crate::replica::{Input, Output, Replica};
+use crate::trace::TraceEvent;
 use crate::types::{Entry, EntryId, LogIndex, NodeId, Payload, Term};
 
 /// The lines of a run, shared by its nodes.
@@ -56,8 +57,9 @@ pub(super) struct Before {
     snapshot: LogIndex,
     /// The line of what comes in; `None` if the specification has no such thing.
     line: Option<String>,
-    /// A deadline of the node itself has come.
+    /// A deadline has come; perhaps not the election timeout.
     is_timeout: bool,
+    is_led: bool,
     contact: bool,
     persisted: Option<IoToken>,
     installs: bool,
@@ -103,7 +105,6 @@ impl SpecTrace {
         let node = replica.node();
         let contact = now < node.contact_ends();
         let (at, contact_text) = (node.id().0, boolean(contact));
-        let is_due = node.next_deadline().is_some_and(|deadline| deadline <= now);
         let installs = match input {
             Input::SnapshotWritten { meta, is_complete: true, .. } => {
                 node.role() == Role::Follower
@@ -138,7 +139,8 @@ impl SpecTrace {
             base: node.log().base().index,
             snapshot: snapshot(node),
             line,
-            is_timeout: matches!(input, Input::Timeout) && is_due,
+            is_timeout: matches!(input, Input::Timeout),
+            is_led: node.role() == Role::Follower && node.leader().is_some(),
             contact,
             persisted,
             installs,
@@ -165,10 +167,13 @@ impl SpecTrace {
             lines.push(format!("[e |-> \"persist\", n |-> {at}, token |-> {}]", token.0));
         }
         if before.is_timeout {
-            let event = match (before.role, role) {
-                (Role::Leader, _) => None,
-                (_, Role::Follower | Role::Leader) => Some("wait"),
-                (_, Role::PreCandidate | Role::Candidate) => Some("prevote"),
+            let asks = |output: &Output| {
+                matches!(output, Output::Trace(TraceEvent::PreVoteStarted { .. }))
+            };
+            let event = if out.iter().any(asks) {
+                Some("prevote")
+            } else {
+                (before.is_led && node.leader().is_none()).then_some("wait")
             };
             let contact = boolean(before.contact);
             lines
@@ -332,13 +337,13 @@ fn visible(envelope: &Envelope) -> Option<String> {
         }
         Message::SnapshotAck { installed: false, .. }
         | Message::ReadIndex { .. }
-        | Message::ReadIndexReply { .. } => ("Other", String::new()),
+        | Message::ReadIndexReply { .. }
+        | Message::FetchEntries { .. }
+        | Message::FetchedEntries { .. } => ("Other", String::new()),
         Message::TimeoutNow => ("TimeoutNow", String::new()),
         Message::Removed => ("Removed", String::new()),
-        // No directory is lost in the specification, and no log is damaged.
-        Message::FetchEntries { .. }
-        | Message::FetchedEntries { .. }
-        | Message::WrongStore { .. } => return None,
+        // No directory is lost in the specification.
+        Message::WrongStore { .. } => return None,
     };
     let Envelope { from, to, term, .. } = envelope;
     Some(format!(

@@ -10,17 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::digest::Digest;
+use super::node::{Disk, Node};
 use super::{PlantedBug, Ration, Scope, Start, Writes};
-use crate::effects::{Effect, Effects, IoToken, PersistBatch, ProposalId};
+use crate::effects::{Effect, Effects, ProposalId};
 use crate::invariants::SafetyChecker;
-use crate::membership::Membership;
+use crate::membership::{ConfChange, MemberChange, Membership, Standing};
 use crate::message::{Envelope, Message, ReadId};
-use crate::raft_node::{Config, Event, Proposal, RaftNode, Role};
+use crate::raft_node::{Config, Event, Proposal, Role};
 use crate::sim::node::told;
-use crate::storage::{RecoveredState, TermRuns};
-use crate::types::{
-    Entry, EntryId, HardState, LogIndex, NodeId, Payload, SnapshotMeta, StoreId, Term,
-};
+use crate::types::{EntryId, LogIndex, NodeId, SnapshotMeta, StoreId, Term};
 
 /// All nodes and all that is under way.
 #[derive(Clone)]
@@ -32,22 +30,6 @@ pub(super) struct World {
     ration: Ration,
     writes: Writes,
 }
-
-/// A node, its disk and what it waits for.
-#[derive(Clone)]
-struct Node {
-    raft: RaftNode,
-    disk: Disk,
-    /// Batches that are not durable yet.
-    writing: VecDeque<PersistBatch>,
-    /// Messages that wait for a write.
-    held: VecDeque<(IoToken, Envelope)>,
-    digest: u128,
-}
-
-/// What survives a restart.
-#[derive(Clone, Default)]
-struct Disk(RecoveredState);
 
 /// What was promised; no node knows all of it.
 #[derive(Clone, Default)]
@@ -83,6 +65,10 @@ pub(super) enum Action {
     Read(NodeId),
     /// A node takes a snapshot and drops its log.
     Snapshot(NodeId),
+    /// An operator wants other members.
+    Change { leader: NodeId, change: ConfChange },
+    /// An operator wants another leader.
+    Transfer { leader: NodeId, to: NodeId },
 }
 
 /// Deadlines are fired, not waited for: what is drawn does not matter.
@@ -198,6 +184,24 @@ impl World {
         if ration.reads > 0 && node.raft.leader().is_some() {
             actions.push(Action::Read(id));
         }
+        let members = node.raft.membership();
+        if ration.changes > 0 && leads {
+            let change = |change| Action::Change { leader: id, change };
+            for (member, known) in members.members() {
+                let to = match known.standing {
+                    Standing::Learner => MemberChange::Promote(member),
+                    _ => MemberChange::Demote(member),
+                };
+                actions.push(change(ConfChange::Members(vec![to])));
+            }
+            if members.is_joint() {
+                actions.push(change(ConfChange::Cancel));
+            }
+        }
+        if ration.transfers > 0 && leads {
+            let others = members.incoming().filter(|&to| to != id);
+            actions.extend(others.map(|to| Action::Transfer { leader: id, to }));
+        }
         let covered = node.raft.log().snapshot().map_or(LogIndex::ZERO, |meta| meta.last.index);
         if ration.snapshots > 0 && node.raft.applied() > covered {
             actions.push(Action::Snapshot(id));
@@ -259,6 +263,16 @@ impl World {
                 let ghosts = Rc::make_mut(&mut self.ghosts);
                 ghosts.reads.insert(id, ghosts.safety.committed());
                 self.step(node, now, Event::ReadIndex(id))
+            }
+            Action::Change { leader, ref change } => {
+                self.ration.changes -= 1;
+                let event = Event::ChangeMembership(ProposalId(0), change.clone());
+                self.step(leader, self.node(leader).raft.now(), event)
+            }
+            Action::Transfer { leader, to } => {
+                self.ration.transfers -= 1;
+                let event = Event::TransferLeader(ProposalId(0), Some(to));
+                self.step(leader, self.node(leader).raft.now(), event)
             }
             Action::Snapshot(id) => {
                 self.ration.snapshots -= 1;
@@ -450,117 +464,6 @@ fn is_answer(message: &Message) -> bool {
     )
 }
 
-impl Node {
-    fn start(config: Config, disk: Disk, now: Duration) -> Result<Self, String> {
-        let raft = RaftNode::recover(config, disk.0.clone(), 0, now)
-            .map_err(|error| format!("nodes start again: {error}"))?;
-        let mut node =
-            Self { raft, disk, writing: VecDeque::new(), held: VecDeque::new(), digest: 0 };
-        node.digest = node.digested();
-        Ok(node)
-    }
-
-    fn finish_writes(&mut self) {
-        for batch in self.writing.drain(..) {
-            self.disk.write(&batch);
-        }
-    }
-
-    fn digested(&self) -> u128 {
-        let Self { raft, disk: Disk(disk), writing, held, digest: _ } = self;
-        let RecoveredState { hard_state, snapshot, terms, memberships, tail, damaged } = disk;
-        let durable = raft.log().durable_token().0;
-        let mut digest = Digest::new();
-        raft.digest(&mut digest);
-        let snapshot = snapshot.as_ref().map(|meta| meta.last);
-        (hard_state, snapshot, terms, memberships, tail, damaged).hash(&mut digest);
-        for batch in writing {
-            let PersistBatch {
-                token,
-                hard_state,
-                truncate_from,
-                entries,
-                snapshot,
-                restart_log,
-                repaired,
-            } = batch;
-            (token.0 - durable, hard_state, truncate_from, entries).hash(&mut digest);
-            (snapshot, restart_log, repaired).hash(&mut digest);
-        }
-        for (token, message) in held {
-            (token.0 - durable, message).hash(&mut digest);
-        }
-        digest.value()
-    }
-}
-
-impl Disk {
-    /// A founding in term 1, which everybody has; then an entry of term 2 at node 1 alone, of term 3 at node 3 alone, which node 2
-    /// voted for. Everybody has heard of term 3.
-    fn of_figure_8(id: u64, mut members: Membership) -> Self {
-        let nodes: Vec<_> = members.incoming().collect();
-        for node in nodes {
-            members.bind(node, StoreId(node.0.into()));
-        }
-        let (voted_for, last) = match id {
-            1 => (None, Some(2)),
-            2 => (Some(NodeId(3)), None),
-            _ => (Some(NodeId(3)), Some(3)),
-        };
-        let entry = |index, term, payload| Entry {
-            id: EntryId::new(Term(term), LogIndex(index)),
-            session: None,
-            payload,
-        };
-        let entries = std::iter::once(entry(1, 1, Payload::Membership(members)))
-            .chain(last.map(|term| entry(2, term, Payload::Noop)));
-        let mut disk = Self::default();
-        disk.write(&PersistBatch {
-            hard_state: Some(HardState { term: Term(3), voted_for }),
-            entries: entries.collect(),
-            ..PersistBatch::default()
-        });
-        disk
-    }
-
-    fn write(&mut self, batch: &PersistBatch) {
-        let log = &mut self.0;
-        if let Some(hard_state) = batch.hard_state {
-            log.hard_state = hard_state;
-        }
-        if let Some(meta) = &batch.snapshot {
-            log.snapshot = Some(meta.clone());
-            if batch.restart_log {
-                log.terms = TermRuns::after(meta.last);
-                log.tail.clear();
-                log.memberships.clear();
-            }
-        }
-        if let Some(from) = batch.truncate_from {
-            log.terms.truncate(from);
-            log.tail.retain(|entry| entry.id.index < from);
-            log.memberships.retain(|&(at, _)| at < from);
-        }
-        for entry in &batch.entries {
-            let Entry { id, payload, .. } = entry;
-            log.terms.push(*id);
-            if let Payload::Membership(membership) = payload {
-                log.memberships.push((id.index, membership.clone()));
-            }
-            log.tail.push(entry.clone());
-        }
-    }
-
-    fn compact(&mut self, through: LogIndex) {
-        let log = &mut self.0;
-        let covered = log.snapshot.as_ref().map_or(LogIndex::ZERO, |meta| meta.last.index);
-        let through = through.min(covered);
-        log.terms.compact(through);
-        log.tail.retain(|entry| entry.id.index > through);
-        log.memberships.retain(|&(at, _)| at > through);
-    }
-}
-
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -579,6 +482,8 @@ impl fmt::Display for Action {
             Self::Command(node) => write!(f, "{node} is given a command"),
             Self::Read(node) => write!(f, "{node} is asked for a read"),
             Self::Snapshot(node) => write!(f, "{node} takes a snapshot"),
+            Self::Change { leader, change } => write!(f, "{leader} is told: {change:?}"),
+            Self::Transfer { leader, to } => write!(f, "{leader} is told to hand over to {to}"),
         }
     }
 }
