@@ -27,19 +27,21 @@ use crate::membership::ConfChange;
 use crate::replica::ProposalError;
 use crate::state_machine::{BoxError, DurableStateMachine};
 use crate::transport::Transport;
-use crate::types::{EntryId, NodeId, SnapshotMeta};
+use crate::types::{EntryId, NodeId, SessionId, SnapshotMeta};
 
 mod apply_thread;
 mod clock;
 mod log_thread;
 mod logs;
 mod options;
+mod session;
 mod start;
 mod status;
 mod task;
 mod transfer_thread;
 
 pub use options::{Limits, NodeOptions, Timing};
+pub use session::Session;
 pub use start::StartError;
 pub use status::{Counters, PeerStatus, Status};
 
@@ -67,6 +69,9 @@ pub struct Applied {
 pub struct ProposeOptions {
     /// The command gives space back: it is taken even when the disk is nearly full.
     pub reclaims_space: bool,
+    /// The session and number of a [`SessionCommand`](crate::state_machine::sessions::SessionCommand); most callers want a
+    /// [`Session`] instead.
+    pub session: Option<SessionId>,
 }
 
 /// Why a command has no reply. The first three groups say that it has no effect, now or later; only [`Self::Unknown`] leaves that open.

@@ -17,6 +17,10 @@ use bytes::Bytes;
 
 use crate::types::{EntryId, SessionId};
 
+pub mod sessions;
+
+pub use sessions::Sessions;
+
 /// Any error of a user's state machine.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 

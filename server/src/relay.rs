@@ -228,7 +228,7 @@ impl Relay {
 /// Deletes go on when the disk is nearly full: they are how it gets room again.
 fn propose_options(command: &Command) -> ProposeOptions {
     let reclaims_space = matches!(command.operation, Operation::DeleteRange(_));
-    ProposeOptions { reclaims_space }
+    ProposeOptions { reclaims_space, ..ProposeOptions::default() }
 }
 
 /// The answer for the client; `None` if the command may be handed over again.

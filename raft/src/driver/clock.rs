@@ -19,6 +19,12 @@ pub(super) fn now() -> Duration {
     EPOCH.get_or_init(Instant::now).elapsed()
 }
 
+/// The wall clock, in milliseconds since the UNIX epoch: for what is told to others, never for what is decided here.
+pub(super) fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Times a write, for the counters.
 #[derive(Debug)]
 pub(super) struct Stopwatch(std::time::Instant);

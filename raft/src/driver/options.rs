@@ -8,6 +8,7 @@ use std::time::Duration;
 use lattice_journal::{Disk, MemoryDisk, RealDisk};
 
 use crate::membership::Membership;
+use crate::raft_node::ReadPolicy;
 use crate::storage::{DataDirectory, IdentityError, JournalLogOptions};
 use crate::types::{ClusterId, GroupId, NodeId};
 
@@ -61,6 +62,9 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// Segment sizes and limits of its log.
     pub log: JournalLogOptions,
+    /// How a leader makes sure that it still leads when it answers a linearizable read. The same on all nodes of a cluster; see
+    /// [`ReadPolicy`] for what each assumes, and how to change it.
+    pub reads: ReadPolicy,
     /// Apply in the node's own task, instead of on a thread of the state machine's own. Saves two switches of threads a
     /// run of commands. Only for machines that never wait and take microseconds for a command: while it applies, the node neither
     /// sends heartbeats nor answers any.
@@ -109,6 +113,7 @@ impl NodeOptions {
             timing: Timing::default(),
             limits: Limits::default(),
             log,
+            reads: ReadPolicy::default(),
             apply_inline: false,
             is_log_in_memory: false,
         }

@@ -172,6 +172,7 @@ fn replica<M: DurableStateMachine>(
         tail_bytes_max: limits.tail_bytes,
         kept_entries: limits.kept_entries,
         reads_max: limits.reads,
+        reads: options.reads,
         ..Config::new(identity.node, identity.store, options.founding())
     };
     let mut node = RaftNode::recover(config, recovered, seed, clock::now())?;

@@ -236,7 +236,7 @@ impl Task {
                 Command::Propose { command, options, reply } => {
                     let id = ProposalId(self.next_id());
                     self.proposals.insert(id, reply);
-                    let proposal = Proposal { id, session: None, command };
+                    let proposal = Proposal { id, session: options.session, command };
                     let reclaims_space = options.reclaims_space;
                     proposals.push(Request { proposal, reclaims_space });
                 }

@@ -5,17 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lattice_journal::MemoryDisk;
 use raft_consensus::driver::{
-    Consistency, NodeOptions, ProposeError, Raft, SnapshotRequestError, Status,
+    Consistency, NodeOptions, ProposeError, ProposeOptions, Raft, Session, SnapshotRequestError,
+    Status,
 };
 use raft_consensus::effects::FatalError;
 use raft_consensus::message::Envelope;
-use raft_consensus::raft_node::Role;
-use raft_consensus::state_machine::{BoxError, Fatal, Simple, SimpleReader, StateMachine};
+use raft_consensus::raft_node::{ClockBound, LeaseGuard, ReadPolicy, Role};
+use raft_consensus::state_machine::sessions::{SessionCommand, SessionError};
+use raft_consensus::state_machine::{
+    BoxError, Fatal, Sessions, Simple, SimpleReader, StateMachine,
+};
 use raft_consensus::storage::DataDirectory;
 use raft_consensus::transport::{Inbox, MemoryNetwork, Transport};
-use raft_consensus::types::{ClusterId, GroupId, NodeId};
+use raft_consensus::types::{ClusterId, GroupId, NodeId, SessionId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -67,10 +72,14 @@ struct Cluster {
 
 impl Cluster {
     fn start(size: u64) -> Self {
+        Self::start_with(size, |_| {})
+    }
+
+    fn start_with(size: u64, adjust: impl Fn(&mut NodeOptions)) -> Self {
         let disks = (1..=size).map(|id| (NodeId(id), MemoryDisk::new())).collect();
         let mut cluster = Self { network: MemoryNetwork::new(), disks, nodes: BTreeMap::new() };
         for id in cluster.ids() {
-            cluster.start_node(id, |_| {});
+            cluster.start_node(id, &adjust);
         }
         cluster
     }
@@ -411,4 +420,66 @@ async fn a_shut_down_node_answers_that_it_has_stopped() {
     assert!(node.stopped().await.is_none(), "it was asked to");
     assert!(matches!(node.propose("late").await, Err(ProposeError::Stopped)));
     assert!(node.read(Consistency::Linearizable).await.is_err());
+}
+
+#[tokio::test]
+async fn nodes_with_leases_answer_reads_of_what_was_acknowledged() {
+    let clock = ClockBound::default();
+    for reads in
+        [ReadPolicy::Lease(clock), ReadPolicy::LeaseGuard(LeaseGuard { lease: None, clock })]
+    {
+        let cluster = Cluster::start_with(3, |options| options.reads = reads);
+        cluster.founded().await;
+        for line in ["one", "two", "three"] {
+            cluster.propose(line).await;
+            let leader = cluster.leader().await;
+            assert_eq!(cluster.lines(leader).await.last().map(String::as_str), Some(line));
+        }
+        let mut lines = cluster.lines(NodeId(2)).await;
+        // A proposal whose outcome was unknown was made again.
+        lines.dedup();
+        assert_eq!(lines, ["one", "two", "three"], "{reads:?}");
+    }
+}
+
+/// Case 51.
+#[tokio::test]
+async fn a_session_sends_again_and_counts_once() {
+    let ids = [NodeId(1), NodeId(2), NodeId(3)];
+    let network = MemoryNetwork::new();
+    let mut nodes = Vec::new();
+    for id in ids {
+        let options = NodeOptions::in_memory(id, ids);
+        let machine = Sessions::new(ledger());
+        nodes.push(Raft::start(options, machine, network.transport(id)).unwrap());
+    }
+    let idle = Duration::from_secs(3_600);
+    let mut session = Session::open(nodes.clone(), idle, PATIENCE).await.unwrap();
+    session.propose("first").await.unwrap();
+    let refused = session.propose("refuse").await.unwrap_err();
+    assert_eq!(refused.to_string(), "refused: refused as asked");
+    // A copy that comes late.
+    let late = SessionCommand::Apply {
+        time_ms: 0,
+        acknowledged: 0,
+        command: Bytes::from_static(b"first"),
+    };
+    let id = SessionId { session: session.id(), sequence: 1 };
+    let options = ProposeOptions { session: Some(id), ..ProposeOptions::default() };
+    for node in &nodes {
+        match node.propose_with(late.encode(), options).await {
+            Err(ProposeError::Refused(error)) => {
+                let error = error.downcast_ref::<SessionError>();
+                assert_eq!(error, Some(&SessionError::Acknowledged(1)));
+            }
+            // Not the leader, or not for long enough.
+            other => assert!(other.is_err(), "{other:?}"),
+        }
+    }
+    session.keep_alive().await.unwrap();
+    assert_eq!(session.propose("second").await.unwrap().reply, "2");
+    session.close().await.unwrap();
+    for node in &nodes {
+        node.shutdown().await;
+    }
 }
