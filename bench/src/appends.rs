@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use event_sourcing::store::journal::JournalStore;
 use event_sourcing::{
-    Append, EventId, EventStore, EventType, Expected, NewEvent, StreamName, Version,
+    Append, ContentType, EventId, EventStore, EventType, Expected, NewEvent, StreamName, Version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -195,7 +195,7 @@ impl Sender {
 
 fn event(id: u128, data: Vec<u8>) -> NewEvent {
     let event_type = EventType::new(TYPE).expect("it is a name");
-    NewEvent::bytes(event_type, data).id(EventId(uuid::Uuid::from_u128(id)))
+    NewEvent::new(EventId(uuid::Uuid::from_u128(id)), event_type, ContentType::Bytes, data)
 }
 
 fn append(stream: &str, recorded: u64, events: Vec<NewEvent>) -> io::Result<Append> {

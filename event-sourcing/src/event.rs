@@ -330,8 +330,19 @@ impl NewEvent {
         content_type: ContentType,
         data: impl Into<Bytes>,
     ) -> Self {
+        Self::new(EventId::random(), event_type, content_type, data)
+    }
+
+    /// An event with an id that is known already, schema version 1, and nothing else. Drawing one takes a call of the system.
+    #[must_use]
+    pub fn new(
+        id: EventId,
+        event_type: EventType,
+        content_type: ContentType,
+        data: impl Into<Bytes>,
+    ) -> Self {
         Self {
-            id: EventId::random(),
+            id,
             event_type,
             schema: 1,
             content_type,

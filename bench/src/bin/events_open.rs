@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use event_sourcing::clock::{Clock, SystemClock};
 use event_sourcing::store::journal::{EventLog, JournalStore, JournalStoreOptions};
 use event_sourcing::{
-    Append, EventId, EventStore, EventType, Expected, Label, NewEvent, Read, Source, StreamName,
+    Append, ContentType, EventId, EventStore, EventType, Expected, Label, NewEvent, Read, Source,
+    StreamName,
 };
 use futures::executor::{LocalPool, block_on};
 use futures::task::LocalSpawnExt;
@@ -40,8 +41,8 @@ impl Random {
 fn append(random: &mut Random, streams: u64) -> Outcome<Append> {
     let kind = EventType::new(format!("account.event-{}", random.below(10)))?;
     let id = u128::from(random.below(u64::MAX)) << 64 | u128::from(random.below(u64::MAX));
-    let event = NewEvent::bytes(kind, vec![b'x'; DATA])
-        .id(EventId(uuid::Uuid::from_u128(id)))
+    let id = EventId(uuid::Uuid::from_u128(id));
+    let event = NewEvent::new(id, kind, ContentType::Bytes, vec![b'x'; DATA])
         .label(Label::new(format!("branch:{}", random.below(1000)))?);
     let stream = StreamName::new(format!("account-{}", random.below(streams)))?;
     Ok(Append::to(stream, Expected::Any, [event]))

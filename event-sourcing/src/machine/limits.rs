@@ -90,7 +90,7 @@ impl Limits {
         }
         let mut ids = BTreeSet::new();
         for (stream, event) in &append.events {
-            if !ids.insert((stream, event.id)) {
+            if !ids.insert((event.id, stream)) {
                 return Err(InvalidAppend::DuplicateId { id: event.id, stream: stream.clone() });
             }
         }

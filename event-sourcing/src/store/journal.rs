@@ -59,6 +59,7 @@ mod directory;
 mod error;
 mod event_log;
 mod filter;
+mod hashes;
 mod heads;
 mod index_file;
 mod log_reader;

@@ -57,6 +57,8 @@ pub struct EventLog {
     staged_bytes: usize,
     /// Bytes of records after which a frame ends with the append.
     frame_size: usize,
+    /// The records of the last group, for their memory.
+    records: Records,
     /// A segment has become complete or was rewritten since this was asked for last.
     rotated: bool,
     counts: LogCounts,
@@ -186,6 +188,7 @@ impl EventLog {
             failed,
             staged_bytes: 0,
             frame_size: options.frame_size,
+            records: Records::default(),
             rotated: false,
             counts: LogCounts::default(),
         })
@@ -230,8 +233,8 @@ impl EventLog {
         };
         let first = first.position;
         let mut chain = self.chain.clone().unwrap_or_default();
-        let records = Records::of(staged, self.frame_size, &mut chain);
-        let batches = records.batches(first);
+        self.records.encode(staged, self.frame_size, &mut chain);
+        let batches = self.records.batches(first);
         let appended = if planted!(FrameSplitsAppend) {
             batches.iter().try_for_each(|batch| self.journal.append(batch))
         } else {
@@ -463,7 +466,11 @@ impl EventLog {
     }
 }
 
+/// Bytes of memory for records that are kept from one group to the next.
+const RECORDS_KEPT: usize = 4 << 20;
+
 /// The records of a group of appends, and how they are put into frames.
+#[derive(Debug, Default)]
 struct Records {
     bytes: Vec<u8>,
     /// Where each of them ends.
@@ -472,6 +479,7 @@ struct Records {
 }
 
 /// Records of whole appends that become one frame.
+#[derive(Debug)]
 struct Frame {
     /// The first record that is not in it.
     end: usize,
@@ -481,35 +489,42 @@ struct Frame {
 
 impl Records {
     /// Encodes staged events, and takes their leaves into the chain. A frame ends with the append that brings it to `frame_size` bytes.
-    fn of(
+    fn encode(
+        &mut self,
         staged: &[(Arc<Recorded>, Option<IdempotencyKey>)],
         frame_size: usize,
         chain: &mut Chain,
-    ) -> Self {
-        let mut records =
-            Self { bytes: Vec::new(), ends: Vec::with_capacity(staged.len()), frames: Vec::new() };
+    ) {
+        self.clear();
         let (mut begins, mut completes) = (0, false);
         for (recorded, key) in staged {
-            let whole = recorded.place.index == 0 && records.bytes.len() - begins >= frame_size;
-            let torn = planted!(FrameSplitsAppend) && records.ends.len() == 1;
-            if (whole || torn) && !records.ends.is_empty() {
-                records.end_frame(std::mem::take(&mut completes), chain);
-                begins = records.bytes.len();
+            let whole = recorded.place.index == 0 && self.bytes.len() - begins >= frame_size;
+            let torn = planted!(FrameSplitsAppend) && self.ends.len() == 1;
+            if (whole || torn) && !self.ends.is_empty() {
+                self.end_frame(std::mem::take(&mut completes), chain);
+                begins = self.bytes.len();
             }
-            let start = records.bytes.len();
-            record::encode_into(&mut records.bytes, recorded, key.as_ref());
-            records.ends.push(records.bytes.len());
+            let start = self.bytes.len();
+            record::encode_into(&mut self.bytes, recorded, key.as_ref());
+            self.ends.push(self.bytes.len());
             if !planted!(ChainOutOfOrder) {
-                completes |= chain.push(&record::leaf_hash(&records.bytes[start..]));
+                completes |= chain.push(&record::leaf_hash(&self.bytes[start..]));
             }
         }
-        records.end_frame(completes, chain);
+        self.end_frame(completes, chain);
         if planted!(ChainOutOfOrder) {
-            for item in records.items(0..records.ends.len()).into_iter().rev() {
+            for item in self.items(0..self.ends.len()).into_iter().rev() {
                 chain.push(&record::leaf_hash(item));
             }
         }
-        records
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(RECORDS_KEPT);
+        self.ends.clear();
+        self.ends.shrink_to(RECORDS_KEPT / 64);
+        self.frames.clear();
     }
 
     fn end_frame(&mut self, completes: bool, chain: &Chain) {

@@ -166,8 +166,8 @@ impl Sections {
 pub(super) fn encode(memtable: &Memtable, binding: &Binding) -> Vec<u8> {
     let mut lists = Vec::new();
     let mut table: Vec<(u64, u32, u32)> = Vec::new();
-    let hashed = [memtable.ids(), memtable.keys()];
-    table.extend(hashed.into_iter().flatten().map(|(hash, offset)| (*hash, 0, *offset)));
+    let hashed = memtable.ids().iter().chain(memtable.keys().iter());
+    table.extend(hashed.map(|(hash, offset)| (hash, 0, offset)));
     let mut put = |kind, name: &str, first_version, offsets: &[u32]| {
         let count = u32::try_from(offsets.len()).expect("a segment has less than 2^32 events");
         let at = put_list(&mut lists, kind, name, first_version, offsets);

@@ -3,10 +3,11 @@
 //! Positions are kept as offsets from the first position of the segment, 32 bits each. Ids and keys are kept by hash alone, for each of
 //! them is asked for once in its life, if ever: who finds one looks at the event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use super::hashes::Hashes;
 use crate::append::IdempotencyKey;
 use crate::event::{EventId, EventType, Label, Position, StreamName, Timestamp, Version};
 use crate::machine::{Entry, Term};
@@ -78,10 +79,10 @@ pub(super) struct Memtable {
     streams: BTreeMap<StreamName, StreamList>,
     types: BTreeMap<EventType, Vec<u32>>,
     labels: BTreeMap<Label, Vec<u32>>,
-    /// Hash and offset.
-    ids: BTreeSet<(u64, u32)>,
-    keys: BTreeSet<(u64, u32)>,
-    counts: BTreeMap<(EventType, u32), u64>,
+    ids: Hashes,
+    keys: Hashes,
+    /// By type and schema.
+    counts: BTreeMap<EventType, BTreeMap<u32, u64>>,
     /// Of the first and the last event.
     times: Option<(Timestamp, Timestamp)>,
 }
@@ -114,9 +115,9 @@ impl Memtable {
                 self.streams.insert(stream.clone(), list);
             }
         }
-        self.ids.insert((hash_id(stream, id), offset));
+        self.ids.insert(hash_id(stream, id), offset);
         if let Some(key) = key {
-            self.keys.insert((hash_key(key), offset));
+            self.keys.insert(hash_key(key), offset);
         }
         if let Entry::Event(recorded) = entry {
             let event = &recorded.event;
@@ -134,7 +135,13 @@ impl Memtable {
                     }
                 }
             }
-            *self.counts.entry((event.event_type.clone(), event.schema)).or_default() += 1;
+            match self.counts.get_mut(&event.event_type) {
+                Some(schemas) => *schemas.entry(event.schema).or_default() += 1,
+                None => {
+                    let schemas = BTreeMap::from([(event.schema, 1)]);
+                    self.counts.insert(event.event_type.clone(), schemas);
+                }
+            }
             let time = recorded.timestamp;
             self.times = Some((self.times.map_or(time, |(first, _)| first), time));
         }
@@ -173,7 +180,7 @@ impl Memtable {
     /// Offsets of the events whose id, or key, has this hash.
     pub(super) fn hashed(&self, kind: Kind, hash: u64) -> Vec<u32> {
         let set = if kind == Kind::Key { &self.keys } else { &self.ids };
-        set.range((hash, 0)..=(hash, u32::MAX)).map(|(_, offset)| *offset).collect()
+        set.offsets(hash)
     }
 
     pub(super) fn streams(&self) -> &BTreeMap<StreamName, StreamList> {
@@ -188,11 +195,11 @@ impl Memtable {
         &self.labels
     }
 
-    pub(super) fn ids(&self) -> &BTreeSet<(u64, u32)> {
+    pub(super) fn ids(&self) -> &Hashes {
         &self.ids
     }
 
-    pub(super) fn keys(&self) -> &BTreeSet<(u64, u32)> {
+    pub(super) fn keys(&self) -> &Hashes {
         &self.keys
     }
 
@@ -203,12 +210,15 @@ impl Memtable {
 
     /// How many events are of each type and schema.
     pub(super) fn counts(&self) -> Vec<TypeCount> {
-        let count = |((event_type, schema), count): (&(EventType, u32), &u64)| TypeCount {
-            event_type: event_type.clone(),
-            schema: *schema,
-            count: *count,
+        let of_type = |(event_type, schemas): (&EventType, &BTreeMap<u32, u64>)| {
+            let count = |(schema, count): (&u32, &u64)| TypeCount {
+                event_type: event_type.clone(),
+                schema: *schema,
+                count: *count,
+            };
+            schemas.iter().map(count).collect::<Vec<_>>()
         };
-        self.counts.iter().map(count).collect()
+        self.counts.iter().flat_map(of_type).collect()
     }
 
     /// Times of the first and the last event that is not scavenged.
@@ -219,24 +229,27 @@ impl Memtable {
     /// Forgets the ids and keys from an offset on: a defect that is planted.
     #[cfg(feature = "sim")]
     pub(super) fn forget_ids(&mut self, from: u32) {
-        self.ids.retain(|(_, offset)| *offset < from);
-        self.keys.retain(|(_, offset)| *offset < from);
+        for hashes in [&mut self.ids, &mut self.keys] {
+            let all = std::mem::take(hashes);
+            let kept = all.iter().filter(|(_, offset)| *offset < from);
+            kept.for_each(|(hash, offset)| hashes.insert(hash, offset));
+        }
     }
 
     /// As if an id with this hash stood at an offset.
     #[cfg(test)]
     pub(super) fn insert_hash(&mut self, hash: u64, offset: u32) {
-        self.ids.insert((hash, offset));
+        self.ids.insert(hash, offset);
     }
 
     /// Bytes in memory, roughly.
     pub(super) fn memory(&self) -> usize {
-        // A name and its list, with what the allocator and the tree add; the entry of an id in its tree; an offset.
+        // A name and its list, with what the allocator and the tree add; each event is in three lists or so.
         const NAME: usize = 112;
-        const HASHED: usize = 24;
         let names = self.streams.len() + self.types.len() + self.labels.len();
-        let hashed = self.ids.len() + self.keys.len();
-        names * NAME + hashed * HASHED + 3 * hashed * size_of::<u32>()
+        let events = usize::try_from(self.end - self.first).unwrap_or(usize::MAX);
+        let hashed = self.ids.memory() + self.keys.memory();
+        names * NAME + hashed + 3 * events * size_of::<u32>()
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 use lattice_journal::Reader;
 
 use super::blocks::Fault;
-use super::filter::Filter;
+use super::filter::{Filter, WORDS, bits};
 use super::index_file::{self, Binding, FileList, IndexFile, LastBlock};
 use super::memtable::{Kind, Memtable, hash_name, kind_and_name};
 use super::records;
@@ -404,10 +404,15 @@ impl Part {
 
     /// Whether a hash may be in the part; `false` is certain.
     pub(super) fn may_have(&self, hash: u64) -> bool {
+        self.may_have_all(hash, &bits(hash))
+    }
+
+    /// As [`Part::may_have`], for who asks many parts for one hash: `bits` are those of the hash.
+    pub(super) fn may_have_all(&self, hash: u64, bits: &[u32; WORDS]) -> bool {
         if planted!(FilterFalseNegative) && self.filter.get().is_some() && hash.is_multiple_of(7) {
             return false;
         }
-        self.filter.get().is_none_or(|filter| filter.may_have(hash))
+        self.filter.get().is_none_or(|filter| filter.may_have_all(hash, bits))
     }
 
     /// The first position of a term at or beyond `at`, in a direction.

@@ -242,7 +242,7 @@ fn check_ids(
     found: &mut Verification,
     go_on: &dyn Fn() -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
-    let mut offsets: Vec<u32> = memtable.ids().iter().map(|(_, offset)| *offset).collect();
+    let mut offsets: Vec<u32> = memtable.ids().iter().map(|(_, offset)| offset).collect();
     // In the order of positions, so that events are read one after the other.
     offsets.sort_unstable();
     for (count, offset) in offsets.into_iter().enumerate() {

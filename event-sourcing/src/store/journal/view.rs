@@ -4,13 +4,14 @@
 //! has the events as well that it has applied and not yet made durable: those are *staged* in an index of their own, which nobody
 //! else sees, and which is dropped as a whole if they cannot be written.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use lattice_journal::Reader;
 
 use super::cursor::Cursor;
+use super::filter;
 use super::heads::{Head, Heads};
 use super::memtable::{Kind, Memtable, hash_id, hash_key, hash_name};
 use super::opening::Found;
@@ -90,6 +91,17 @@ pub(super) struct View {
     access: Access,
     needed_disk: Cell<bool>,
     ahead: RefCell<Ahead>,
+    holders: RefCell<Holders>,
+}
+
+/// The sealed parts that may have a stream. An append asks for them once for each of its events, and again for the version of the
+/// stream, and asking them all takes a look into the filter of each.
+#[derive(Debug, Default)]
+struct Holders {
+    /// Hash of the stream's name; `None` if nobody has asked.
+    of: Option<u64>,
+    /// Places in the list of parts, the newest first.
+    parts: Vec<usize>,
 }
 
 /// Events that are applied and not durable.
@@ -135,7 +147,21 @@ impl View {
             access,
             needed_disk: Cell::new(false),
             ahead: RefCell::default(),
+            holders: RefCell::default(),
         }
+    }
+
+    /// The sealed parts that may have a stream with this hash, the newest first.
+    fn holders(&self, hash: u64) -> Ref<'_, [usize]> {
+        if self.holders.borrow().of != Some(hash) {
+            let Holders { of, parts } = &mut *self.holders.borrow_mut();
+            let (sealed, bits) = (self.parts.len().saturating_sub(1), filter::bits(hash));
+            parts.clear();
+            let may_have = |place: &usize| self.parts[*place].may_have_all(hash, &bits);
+            parts.extend((0..sealed).rev().filter(may_have));
+            *of = Some(hash);
+        }
+        Ref::map(self.holders.borrow(), |holders| &holders.parts[..])
     }
 
     /// An answer failed because it would have had to come from the disk. What the error said then means nothing.
@@ -152,6 +178,7 @@ impl View {
     pub(super) fn refresh(&mut self) -> Vec<(Arc<Recorded>, Option<IdempotencyKey>)> {
         let Published { parts, head } = self.shared.published();
         (self.parts, self.durable) = (parts, head);
+        self.holders.get_mut().of = None;
         let staged = Staged { memtable: Memtable::new(head.next()), events: Vec::new() };
         std::mem::replace(&mut self.staged, staged).events
     }
@@ -211,7 +238,7 @@ impl View {
         stream: &StreamName,
         hash: u64,
     ) -> Result<Option<(Version, Position)>, ReadError> {
-        let Some((growing, sealed)) = self.parts.split_last() else { return Ok(None) };
+        let Some(growing) = self.parts.last() else { return Ok(None) };
         let known = self.shared.heads.get(stream);
         let mut from = 0;
         let mut last = None;
@@ -228,7 +255,11 @@ impl View {
             }
         }
         let describes = stream.described_stream().is_some();
-        for part in sealed.iter().rev().take_while(|part| part.first >= from) {
+        for place in self.holders(hash).iter() {
+            let part = &self.parts[*place];
+            if part.first < from {
+                break;
+            }
             if describes && !part.decides() {
                 continue;
             }
@@ -370,12 +401,10 @@ impl Index for View {
                 return Ok(Some(position));
             }
         }
-        let in_stream = hash_name(Kind::Stream, stream.as_str());
-        for part in self.parts.iter().rev() {
-            // Cheap, and mostly enough: an id of the stream is only where the stream is.
-            if !part.may_have(in_stream) {
-                continue;
-            }
+        // An id of the stream is only where the stream is.
+        let holders = self.holders(hash_name(Kind::Stream, stream.as_str()));
+        let sealed = holders.iter().map(|place| &self.parts[*place]);
+        for part in self.parts.last().into_iter().chain(sealed) {
             for position in self.refuse(part.hashed(&self.source(), Kind::Id, hash))? {
                 let entry = self.event(position)?;
                 if entry.stream() == stream && entry.id() == id {
