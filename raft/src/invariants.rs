@@ -89,6 +89,18 @@ impl SafetyChecker {
         }
     }
 
+    /// Feeds the rest: what the nodes were like when they were seen last.
+    #[cfg(feature = "sim")]
+    pub(crate) fn digest_of_seen(&self, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        for (node, Seen { boot, term, role, commit, last }) in &self.seen {
+            (node, boot, term, role, commit, last).hash(into);
+        }
+        for by in self.committed.iter().map(|entry| entry.by) {
+            by.hash(into);
+        }
+    }
+
     /// How many entries are known to be committed.
     #[must_use]
     pub fn committed(&self) -> LogIndex {

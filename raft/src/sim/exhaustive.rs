@@ -32,7 +32,7 @@ mod digest;
 mod node;
 mod world;
 
-use world::{Action, World};
+use world::{Action, Pool, World};
 
 /// Where an exploration begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ struct Step {
 /// Enumerates the scope, with `bug` planted in every node, until all is seen, something is broken, or the limit is reached.
 #[must_use]
 pub fn explore(scope: &Scope, bug: Option<PlantedBug>) -> Explored {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut pool) = (BTreeSet::new(), Pool::default());
     let mut explored =
         Explored { states: 0, actions: 0, depth: 0, is_complete: false, violation: None };
     let first = match guarded(|| World::first(scope, bug)) {
@@ -240,7 +240,8 @@ pub fn explore(scope: &Scope, bug: Option<PlantedBug>) -> Explored {
                     after.take(&action).map(|()| after)
                 });
                 match after {
-                    Ok(after) if seen.insert(after.digest()) => {
+                    Ok(mut after) if seen.insert(after.digest()) => {
+                        after.share(&mut pool);
                         let step = Step { action, before: path.clone() };
                         next.push(Visit { world: after, path: Some(Rc::new(step)) });
                     }

@@ -41,6 +41,14 @@ struct Ghosts {
     reads: BTreeMap<ReadId, LogIndex>,
 }
 
+/// Parts of states, each kept once: a node is in few states of its own, and they meet in many combinations.
+#[derive(Default)]
+pub(super) struct Pool {
+    nodes: BTreeMap<u128, Rc<Node>>,
+    messages: BTreeMap<u128, Rc<Envelope>>,
+    ghosts: BTreeMap<u128, Rc<Ghosts>>,
+}
+
 /// Something that can happen.
 #[derive(Clone, Debug)]
 pub(super) enum Action {
@@ -137,6 +145,25 @@ impl World {
         safety.digest(&mut digest);
         (told, reads, self.ration).hash(&mut digest);
         digest.value()
+    }
+
+    /// Replaces the parts by equal ones that are there already.
+    pub(super) fn share(&mut self, pool: &mut Pool) {
+        for node in &mut self.nodes {
+            *node = Rc::clone(pool.nodes.entry(node.digest).or_insert_with(|| Rc::clone(node)));
+        }
+        for (digest, message) in &mut self.network {
+            let known = pool.messages.entry(*digest).or_insert_with(|| Rc::clone(message));
+            *message = Rc::clone(known);
+        }
+        let mut digest = Digest::new();
+        let Ghosts { safety, told, reads } = self.ghosts.as_ref();
+        safety.digest(&mut digest);
+        safety.digest_of_seen(&mut digest);
+        (told, reads).hash(&mut digest);
+        let known = pool.ghosts.entry(digest.value()).or_insert_with(|| Rc::clone(&self.ghosts));
+        self.ghosts = Rc::clone(known);
+        self.network.shrink_to_fit();
     }
 
     /// All that can happen now.
