@@ -8,12 +8,12 @@
 
 use std::fmt::Display;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lattice_sim::{Campaign, Report, fan_out};
-use raft_consensus::sim::{Oracle, PlantedBug, Simulation, Swaps, Tuning};
+use lattice_sim::{Campaign, FaultKind, Report, fan_out};
+use raft_consensus::sim::{FAULTS, MARKERS, Oracle, PlantedBug, Simulation, Swaps, Tuning};
 
 const HELP: &str = "\
 Simulates Raft clusters under faults and checks what they do after every event.
@@ -28,6 +28,12 @@ Options:
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
   --seconds T    simulated seconds of faults in each run (default 20)
+  --faults LIST  only these kinds of faults, with commas between
+  --without LIST none of these kinds
+  --beyond-budget
+                 damage more disks than the cluster can do without: nobody has to go on, and nobody may be wrong
+  --shrink       make the failing run with the smallest seed as small as it can be made, as failures/SEED.plan
+  --replay FILE  run what a plan says
   --spec FILE    with --seed: write the run down for the TLA+ specification (raft/tla)
   --help         print this";
 
@@ -43,6 +49,10 @@ struct Options {
     oracle: Oracle,
     threads: usize,
     seconds: u64,
+    faults: Vec<FaultKind>,
+    is_beyond_budget: bool,
+    is_shrinking: bool,
+    replay: Option<PathBuf>,
     spec: Option<PathBuf>,
 }
 
@@ -61,6 +71,8 @@ fn main() -> ExitCode {
     let mut simulation = Simulation::new(Swaps::default());
     simulation.bug = options.bug;
     simulation.tuning = options.tuning;
+    simulation.faults.clone_from(&options.faults);
+    simulation.beyond_budget = options.is_beyond_budget;
     simulation.oracle = options.oracle;
     simulation.safety = Duration::from_secs(options.seconds);
     simulation.failures = Some(PathBuf::from("failures"));
@@ -74,6 +86,9 @@ fn main() -> ExitCode {
     }
     let run =
         |seed| if options.is_twice { simulation.run_twice(seed) } else { simulation.run(seed) };
+    if let Some(path) = &options.replay {
+        return replay(&simulation, path);
+    }
     if let (true, Some(file)) = (options.is_single, &options.spec) {
         let (report, module) = simulation.run_for_spec(options.first);
         if let Err(error) = write(file, &module) {
@@ -86,13 +101,56 @@ fn main() -> ExitCode {
     if options.is_single {
         let report = run(options.first);
         println!("{report}");
+        if options.is_shrinking && !report.is_ok() {
+            shrink(&simulation, report.seed);
+        }
         return exit_code(report.is_ok());
     }
-    campaign(&options, run)
+    let (campaign, code) = campaign(&options, run);
+    if let Some(failure) = campaign.failures.first().filter(|_| options.is_shrinking) {
+        shrink(&simulation, failure.seed);
+    }
+    code
+}
+
+/// The most runs that are made to shrink one.
+const SHRINK_RUNS_MAX: u64 = 3_000;
+
+/// Makes a failing run small, and leaves what is left as a file.
+fn shrink(simulation: &Simulation<Swaps>, seed: u64) {
+    let Some(shrunk) = simulation.shrink(seed, SHRINK_RUNS_MAX) else {
+        println!("seed {seed} does not fail in the same way again");
+        return;
+    };
+    println!("\n{shrunk}\n{}", shrunk.report);
+    let path = PathBuf::from(format!("failures/{seed}.plan"));
+    let text = format!("# {shrunk}\n{}", shrunk.plan);
+    #[expect(clippy::disallowed_methods, reason = "a plan for people is a real file")]
+    let written = std::fs::create_dir_all("failures").and_then(|()| std::fs::write(&path, text));
+    match written {
+        Ok(()) => println!("plan: {}: run it with --replay {0}", path.display()),
+        Err(error) => println!("{}: {error}\n\n{}", path.display(), shrunk.plan),
+    }
+}
+
+fn replay(simulation: &Simulation<Swaps>, path: &Path) -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "a plan for people is a real file")]
+    let text = std::fs::read_to_string(path);
+    let plan = text.map_err(|error| error.to_string()).and_then(|text| text.parse());
+    match plan.and_then(|plan| simulation.replay(&plan)) {
+        Ok(report) => {
+            println!("{report}");
+            exit_code(report.is_ok())
+        }
+        Err(error) => {
+            eprintln!("{}: {error}", path.display());
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// Runs all seeds, and prints each violation when it is found and the totals at the end.
-fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> ExitCode {
+fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> (Campaign, ExitCode) {
     let mut campaign = Campaign::new();
     let (first, end) = (options.first, options.first + options.seeds);
     println!("seeds {first} to {}, {} threads", end - 1, options.threads);
@@ -108,15 +166,24 @@ fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> ExitCode {
         true
     });
     let elapsed = clock.elapsed();
-    let is_ok = campaign.is_ok();
     // They were printed above.
-    campaign.failures.clear();
+    let failures = std::mem::take(&mut campaign.failures);
     let speed = campaign.speed(elapsed);
     let threads = u128::try_from(options.threads).expect("few");
     println!("\n{campaign}");
+    // What was left out on purpose cannot be met.
+    let is_whole = options.bug.is_none()
+        && options.tuning == Tuning::General
+        && options.faults == FAULTS
+        && !options.is_beyond_budget;
+    for missed in campaign.missed(MARKERS) {
+        println!("never met: {} (within {} seeds)", missed.name, missed.within);
+    }
+    let is_ok = campaign.is_ok() && (!is_whole || campaign.overdue(MARKERS).is_empty());
     println!("elapsed            {:.1} s", elapsed.as_secs_f64());
     println!("speed              {speed} x real time, {} x a thread", speed / threads);
-    exit_code(is_ok)
+    campaign.failures = failures;
+    (campaign, exit_code(is_ok))
 }
 
 fn exit_code(is_ok: bool) -> ExitCode {
@@ -124,7 +191,7 @@ fn exit_code(is_ok: bool) -> ExitCode {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a file for another program")]
-fn write(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+fn write(file: &Path, text: &str) -> std::io::Result<()> {
     std::fs::write(file, text)
 }
 
@@ -149,6 +216,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
         oracle: Oracle::Both,
         threads: cores,
         seconds: 20,
+        faults: FAULTS.to_vec(),
+        is_beyond_budget: false,
+        is_shrinking: false,
+        replay: None,
         spec: None,
     };
     while let Some(name) = arguments.next() {
@@ -169,12 +240,24 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
             "--oracle" => options.oracle = value()?.parse()?,
             "--threads" => options.threads = number::<NonZero<usize>>(&name, &value()?)?.get(),
             "--seconds" => options.seconds = number(&name, &value()?)?,
+            "--faults" => options.faults = kinds(&value()?)?,
+            "--without" => {
+                let without = kinds(&value()?)?;
+                options.faults.retain(|kind| !without.contains(kind));
+            }
+            "--beyond-budget" => options.is_beyond_budget = true,
+            "--shrink" => options.is_shrinking = true,
+            "--replay" => options.replay = Some(PathBuf::from(value()?)),
             "--twice" => options.is_twice = true,
             "--spec" => options.spec = Some(value()?.into()),
             _ => return Err(format!("{name} is not an option")),
         }
     }
     Ok(Some(options))
+}
+
+fn kinds(list: &str) -> Result<Vec<FaultKind>, String> {
+    list.split(',').map(|name| name.trim().parse()).collect()
 }
 
 fn number<T: std::str::FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, String> {

@@ -5,12 +5,14 @@
 //! simulated. What is checked is told in `sim/check.rs`. A [`Workload`] says which machine is replicated and what its
 //! clients do; [`Swaps`] is the one of the project's campaigns. See `examples/simulate_your_own.rs`.
 
+mod atlas;
 mod bug;
 mod check;
 mod client;
 mod cluster;
-mod judge;
 pub mod exhaustive;
+mod judge;
+mod markers;
 mod message;
 mod node;
 mod shape;
@@ -21,10 +23,11 @@ mod workload;
 pub use bug::PlantedBug;
 pub use check::Oracle;
 pub use client::SimClient;
-pub use judge::ClientHistory;
 pub use cluster::{SimCluster, SimProcess};
+pub use judge::ClientHistory;
+pub use markers::MARKERS;
 pub use message::{Outcome, SimMessage};
 pub use node::SimNode;
 pub use shape::Tuning;
-pub use simulation::Simulation;
+pub use simulation::{FAULTS, Simulation};
 pub use workload::{Operation, Registers, Swaps, Workload};

@@ -116,5 +116,5 @@ pub use process::{Address, Boot, Context, Event, Process};
 pub use random::{ChaCha8Rng, Chance, Span};
 pub use recorder::TraceKeep;
 pub use run::{Demand, Faults, Phase, Report, RunOptions, Scenario, Violation, run};
-pub use shrink::{Plan, Shrunk, shrink};
+pub use shrink::{Kept, Plan, Shrunk, shrink};
 pub use world::{ClockOptions, Factory, Step, StepKind, World, WorldOptions};

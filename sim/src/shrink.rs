@@ -20,7 +20,7 @@ use crate::run::{Phase, Report};
 
 /// What to run besides the seed: which faults, which operations, how long.
 ///
-/// Its text has one line for each thing: settings of whoever runs it, the time, the operations that are left out, the faults.
+/// Its text has one line for each thing: settings of whoever runs it, the time, the operations that are kept, the faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What else whoever runs it has to know: the seed, for example. Neither names nor values have line breaks, and no name has a `=`.
@@ -29,27 +29,18 @@ pub struct Plan {
     pub safety: Duration,
     /// The faults.
     pub faults: Schedule,
-    /// Operations that clients leave out, by their numbers.
-    pub skipped: BTreeMap<Address, BTreeSet<u64>>,
+    /// The operations of each client that are done, by their numbers; all others are left out. All are done if `None`.
+    pub kept: Option<Kept>,
 }
+
+/// Operations of clients, by their numbers from 1.
+pub type Kept = BTreeMap<Address, BTreeSet<u64>>;
 
 impl Plan {
     /// All that happened in a run.
     pub fn of(report: &Report) -> Self {
         let (safety, faults) = (report.safety, report.schedule.clone());
-        Self { settings: BTreeMap::new(), safety, faults, skipped: BTreeMap::new() }
-    }
-
-    fn keep(&mut self, all: &BTreeMap<Address, u64>, kept: &[(Address, u64)]) {
-        self.skipped = all
-            .iter()
-            .map(|(client, count)| (*client, (1..=*count).collect::<BTreeSet<u64>>()))
-            .collect();
-        for (client, number) in kept {
-            if let Some(skipped) = self.skipped.get_mut(client) {
-                skipped.remove(number);
-            }
-        }
+        Self { settings: BTreeMap::new(), safety, faults, kept: None }
     }
 }
 
@@ -59,9 +50,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{name}={value}")?;
         }
         writeln!(f, "safety={}", nanos(self.safety))?;
-        for (client, skipped) in self.skipped.iter().filter(|(_, skipped)| !skipped.is_empty()) {
-            let ranges: Vec<_> = ranges(skipped).map(|(a, b)| format!("{a}-{b}")).collect();
-            writeln!(f, "skip={}:{}", client.0, ranges.join(","))?;
+        for (client, kept) in self.kept.iter().flatten() {
+            let ranges: Vec<_> = ranges(kept).map(|(a, b)| format!("{a}-{b}")).collect();
+            writeln!(f, "keep={}:{}", client.0, ranges.join(","))?;
         }
         self.faults.iter().try_for_each(|fault| writeln!(f, "{fault}"))
     }
@@ -80,7 +71,7 @@ fn ranges(numbers: &BTreeSet<u64>) -> impl Iterator<Item = (u64, u64)> {
     })
 }
 
-/// The longest range of operations that a plan may leave out.
+/// The longest range of operations in a plan.
 const RANGE_MAX: u64 = 1 << 20;
 
 impl FromStr for Plan {
@@ -100,18 +91,19 @@ impl FromStr for Plan {
             let (name, value) = line.split_once('=').ok_or_else(|| format!("{line}: no value"))?;
             match name {
                 "safety" => plan.safety = Duration::from_nanos(number(value)?),
-                "skip" => {
+                "keep" => {
                     let (client, ranges) =
                         value.split_once(':').ok_or_else(|| format!("{line}: no client"))?;
-                    let skipped = plan.skipped.entry(Address(number(client)?)).or_default();
-                    for range in ranges.split(',') {
+                    let all = plan.kept.get_or_insert_default();
+                    let kept = all.entry(Address(number(client)?)).or_default();
+                    for range in ranges.split(',').filter(|range| !range.is_empty()) {
                         let (first, last) =
                             range.split_once('-').ok_or_else(|| format!("{range}: no range"))?;
                         let (first, last) = (number(first)?, number(last)?);
                         if last.saturating_sub(first) > RANGE_MAX {
                             return Err(format!("{range}: too long"));
                         }
-                        skipped.extend(first..=last);
+                        kept.extend(first..=last);
                     }
                 }
                 _ => {
@@ -163,14 +155,8 @@ fn begun(report: &Report) -> u64 {
 pub fn shrink(report: &Report, runs_max: u64, run: impl FnMut(&Plan) -> Report) -> Option<Shrunk> {
     let property = report.violation.as_ref()?.property.clone();
     let plan = Plan::of(report);
-    let mut shrinker = Shrinker {
-        property,
-        runs_left: runs_max,
-        best: (plan.clone(), report.clone()),
-        // Leaving an operation out does not move the numbers of those after it.
-        numbers: report.begun.clone(),
-        run,
-    };
+    let mut shrinker =
+        Shrinker { property, runs_left: runs_max, best: (plan.clone(), report.clone()), run };
     if !shrinker.attempt(plan) {
         return None;
     }
@@ -199,7 +185,6 @@ struct Shrinker<R> {
     runs_left: u64,
     /// The smallest plan that fails, and its run.
     best: (Plan, Report),
-    numbers: BTreeMap<Address, u64>,
     run: R,
 }
 
@@ -261,24 +246,24 @@ impl<R: FnMut(&Plan) -> Report> Shrinker<R> {
     }
 
     fn leave_operations_out(&mut self) {
-        // What was begun by the violation; what the numbers of the shrunk run say is counted without those left out.
-        for (client, count) in &self.best.1.begun {
-            let number = self.numbers.entry(*client).or_default();
-            let skipped = self.best.0.skipped.get(client).map_or(0, BTreeSet::len);
-            *number = (*number).min(count + u64::try_from(skipped).unwrap_or(u64::MAX));
-        }
-        let skipped = &self.best.0.skipped;
-        let is_kept = |client: &Address, number: &u64| {
-            !skipped.get(client).is_some_and(|skipped| skipped.contains(number))
+        let clients: Vec<Address> = self.best.1.begun.keys().copied().collect();
+        let kept: Vec<(Address, u64)> = match &self.best.0.kept {
+            Some(kept) => kept
+                .iter()
+                .flat_map(|(client, kept)| kept.iter().map(|number| (*client, *number)))
+                .collect(),
+            None => {
+                let begun = self.best.1.begun.iter();
+                begun.flat_map(|(client, count)| (1..=*count).map(|n| (*client, n))).collect()
+            }
         };
-        let kept: Vec<(Address, u64)> = self
-            .numbers
-            .iter()
-            .flat_map(|(client, count)| (1..=*count).map(|number| (*client, number)))
-            .filter(|(client, number)| is_kept(client, number))
-            .collect();
-        let all = self.numbers.clone();
-        self.minimise(kept, move |plan, kept| plan.keep(&all, kept));
+        self.minimise(kept, move |plan, kept| {
+            // A line for each client, those that do nothing too.
+            let all = plan.kept.insert(clients.iter().map(|c| (*c, BTreeSet::new())).collect());
+            for (client, number) in kept {
+                all.entry(*client).or_default().insert(*number);
+            }
+        });
     }
 
     /// Takes away chunks of `items`, half of them first and single ones in the end, as long as the violation stays.
@@ -336,11 +321,11 @@ mod tests {
                 let at = Duration::from_millis(at);
                 plan.faults.iter().any(|fault| fault.kind == kind && fault.at == at)
             };
-            let skipped = plan.skipped.get(&Address(101));
-            let left = 50 - u64::try_from(skipped.map_or(0, BTreeSet::len)).unwrap();
+            let kept = plan.kept.as_ref().map(|kept| &kept[&Address(101)]);
+            let left = kept.map_or(50, |kept| u64::try_from(kept.len()).unwrap());
             let fails = has(FaultKind::Crash, 0)
                 && has(FaultKind::BitRot, 2_600)
-                && !skipped.is_some_and(|skipped| skipped.contains(&37));
+                && kept.is_none_or(|kept| kept.contains(&37));
             Report { safety: plan.safety, ..report(plan.faults.clone(), left, fails) }
         };
         let shrunk = shrink(&report(faults(), 50, true), 1_000, run).unwrap();
@@ -351,7 +336,7 @@ mod tests {
         assert!(shrunk.runs < 200, "{shrunk}");
         let text = shrunk.plan.to_string();
         assert_eq!(text.parse(), Ok(shrunk.plan), "{text}");
-        assert!(text.contains("skip=101:1-36,38-50"), "{text}");
+        assert!(text.contains("keep=101:37-37\n"), "{text}");
     }
 
     #[test]
@@ -377,11 +362,12 @@ mod tests {
     #[test]
     fn a_plan_that_is_not_one_is_refused() {
         for text in
-            ["nonsense", "at=1 kind=no", "skip=1", "skip=1:2", "skip=1:0-99999999999", "safety=x"]
+            ["nonsense", "at=1 kind=no", "keep=1", "keep=1:2", "keep=1:0-99999999999", "safety=x"]
         {
             assert!(text.parse::<Plan>().is_err(), "{text}");
         }
-        let plan: Plan = "# why\n\nseed=7\nsafety=5\n".parse().unwrap();
+        let plan: Plan = "# why\n\nseed=7\nsafety=5\nkeep=3:\n".parse().unwrap();
+        assert_eq!(plan.kept, Some(Kept::from([(Address(3), BTreeSet::new())])));
         assert_eq!(plan.settings["seed"], "7");
     }
 }

@@ -160,6 +160,11 @@ impl<W: Workload> Checker<W> {
         self.safety.check_all(nodes).map_err(violation_of)
     }
 
+    /// The node has lost its disk, and with it what it has promised.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.told.remove(&node);
+    }
+
     fn promise(&mut self, node: NodeId, term: Term, vote: Option<NodeId>) -> Checked {
         let (told, voted) = self.told.entry(node).or_default();
         if term < *told {

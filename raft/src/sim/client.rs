@@ -3,6 +3,7 @@
 //! A client that gets no answer to a write does not know whether it took effect, and never finds out: the operation stays open, and the
 //! client goes on with another. One that is told *no effect* may try again elsewhere; it is still the same operation.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub struct SimClient<W> {
     workload: W,
     nodes: Vec<Address>,
     patience: Patience,
+    /// The only operations that it does, in a run that was shrunk.
+    kept: Option<BTreeSet<u64>>,
     /// Whom it takes for the leader, as a place in `nodes`.
     leader: usize,
     attempts: u64,
@@ -72,6 +75,7 @@ impl<W: Workload> SimClient<W> {
         workload: W,
         nodes: Vec<Address>,
         patience: Patience,
+        kept: Option<BTreeSet<u64>>,
         now: Duration,
     ) -> Self {
         Self {
@@ -80,6 +84,7 @@ impl<W: Workload> SimClient<W> {
             leader: 0,
             nodes,
             patience,
+            kept,
             attempts: 0,
             operations: 0,
             state: State::Thinking { until: now },
@@ -93,6 +98,14 @@ impl<W: Workload> SimClient<W> {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Operations that it has begun, without those that it left out.
+    pub(super) fn begun(&self) -> u64 {
+        match &self.kept {
+            None => self.operations,
+            Some(kept) => kept.range(..=self.operations).map(|_| 1).sum(),
+        }
     }
 
     /// It begins no more operations.
@@ -150,6 +163,12 @@ impl<W: Workload> SimClient<W> {
         self.operations += 1;
         let wanted = self.workload.operation(self.number, context.rng());
         let operation = self.operations;
+        if let Some(kept) = self.kept.as_ref().filter(|kept| !kept.contains(&operation)) {
+            self.is_quiet |= kept.range(operation..).next().is_none();
+            let until = context.now() + self.patience.think.draw(context.rng());
+            self.state = State::Thinking { until };
+            return;
+        }
         context.trace(kind::CLIENT_INVOKE, format_args!("{operation}: {wanted:?}"));
         self.notes.push(Note::Invoked { operation, wanted: wanted.clone() });
         if matches!(wanted, Operation::Read(_)) {

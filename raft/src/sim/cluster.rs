@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use lattice_sim::check::{Band, Page, Searched};
 use lattice_sim::{
-    Address, Context, Event, Process, Scenario, Step, StepKind, TraceKeep, Violation, World,
+    Address, ChaCha8Rng, Context, Event, FaultKind, Process, Scenario, Step, StepKind, Target,
+    TraceKeep, Violation, World,
 };
 
+use super::atlas;
 use super::check::{Checker, Oracle};
 use super::client::SimClient;
 use super::message::SimMessage;
@@ -45,6 +47,8 @@ pub struct SimCluster<W: Workload> {
     events: u64,
     /// Syncs that had failed on each disk when its node last ended.
     failed_syncs: BTreeMap<Address, u64>,
+    /// Reads that had met a bad place by then.
+    bad_reads: BTreeMap<Address, u64>,
     /// Who led, and when; noted only if a trace is kept.
     leaders: Vec<(NodeId, Term, Band)>,
 }
@@ -58,11 +62,12 @@ impl<W: Workload> SimCluster<W> {
             safety,
             events: 0,
             failed_syncs: BTreeMap::new(),
+            bad_reads: BTreeMap::new(),
             leaders: Vec::new(),
         }
     }
 
-    fn nodes(world: &World<SimProcess<W>>) -> impl Iterator<Item = &SimNode<W>> + Clone {
+    pub(super) fn nodes(world: &World<SimProcess<W>>) -> impl Iterator<Item = &SimNode<W>> + Clone {
         let processes: Vec<_> = world.processes().map(|(_, process)| process).collect();
         processes.into_iter().filter_map(|process| match process {
             SimProcess::Node(node) => Some(node.as_ref()),
@@ -78,6 +83,13 @@ impl<W: Workload> SimCluster<W> {
         let before = self.failed_syncs.insert(step.address, failed).unwrap_or_default();
         let could_not_start = step.kind == StepKind::Started && reason.starts_with(DISK_FULL);
         if failed > before || could_not_start || reason == KILLED {
+            return Ok(());
+        }
+        let disk = world.disk(step.address);
+        let bad_reads = disk.counts().bad_reads;
+        let met = bad_reads > self.bad_reads.insert(step.address, bad_reads).unwrap_or_default();
+        let is_harmed = met || atlas::is_spent(disk) || atlas::is_swapped(disk);
+        if is_harmed && atlas::is_clear(reason) {
             return Ok(());
         }
         Err(Violation::new("nodes do not fail", format!("{} stopped: {reason}", step.address)))
@@ -117,9 +129,17 @@ impl<W: Workload> SimCluster<W> {
         let disagree = |detail: String| Err(Violation::new("convergence", detail));
         let (last, state) = self.checker.model_state();
         let (mut running, mut leaders) = (0, 0);
+        // Whose disk was destroyed need not come back; who comes back with what is left must agree.
+        let spent = |address: &&Address| atlas::is_spent(world.disk(**address));
+        let addresses = self.shape.addresses();
+        let spared = addresses.iter().filter(spent).count();
         for node in Self::nodes(world) {
             let (Some(raft), Some(machine)) = (node.raft(), node.machine()) else { continue };
-            running += 1;
+            let disk = world.disk(Address(raft.id().0));
+            if disk.counts().blanked > 0 {
+                continue;
+            }
+            running += u64::from(!atlas::is_spent(disk));
             leaders += u64::from(raft.role() == Role::Leader);
             let (id, applied) = (raft.id(), machine.applied());
             if applied != last {
@@ -132,7 +152,7 @@ impl<W: Workload> SimCluster<W> {
                 return disagree(format!("{id} is in another state at {last}"));
             }
         }
-        if running < self.shape.nodes || leaders != 1 {
+        if running + u64::try_from(spared).expect("few") < self.shape.nodes || leaders != 1 {
             return disagree(format!("{running} nodes run, {leaders} lead"));
         }
         if last.index < self.checker.acknowledged() {
@@ -163,9 +183,13 @@ impl<W: Workload> Scenario for SimCluster<W> {
         for number in 0..self.shape.clients {
             let (workload, nodes) = (self.workload.clone(), addresses.clone());
             let patience = self.shape.patience;
+            let kept = self.shape.kept.as_ref();
+            let kept = kept.map(|kept| kept.get(&Address(CLIENTS + number)).cloned());
+            let kept = kept.map(Option::unwrap_or_default);
             world.add(Address(CLIENTS + number), move |_, boot| {
                 let (workload, nodes) = (workload.clone(), nodes.clone());
-                let client = SimClient::new(number, workload, nodes, patience, boot.now);
+                let kept = kept.clone();
+                let client = SimClient::new(number, workload, nodes, patience, kept, boot.now);
                 SimProcess::Client(Box::new(client))
             });
         }
@@ -181,6 +205,10 @@ impl<W: Workload> Scenario for SimCluster<W> {
         }
         if step.stopped {
             self.check_stop(world, step)?;
+        }
+        if step.kind == StepKind::Started && world.disk(step.address).counts().blanked > 0 {
+            // What it promised is forgotten, and so must not count any more.
+            self.checker.forget(NodeId(step.address.0));
         }
         match world.process(step.address) {
             Some(SimProcess::Node(node)) => {
@@ -210,16 +238,41 @@ impl<W: Workload> Scenario for SimCluster<W> {
                 client.fall_silent();
             }
         }
+        // A leader that cannot read what a follower lacks goes on with the others, and keeps that one behind. When it is started again it
+        // sees that its log is damaged, and another leads.
+        for address in self.shape.addresses() {
+            if world.is_up(address) && atlas::is_spent(world.disk(address)) {
+                world.kill(address);
+                world.restart(address);
+            }
+        }
+    }
+
+    fn target(
+        &mut self,
+        world: &World<SimProcess<W>>,
+        kind: FaultKind,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Target> {
+        atlas::target(world, &self.shape.addresses(), !self.shape.is_beyond_budget, kind, rng)
+    }
+
+    fn begun(&self, world: &World<SimProcess<W>>) -> BTreeMap<Address, u64> {
+        let clients = world.processes().filter_map(|(address, process)| match process {
+            SimProcess::Client(client) => Some((address, client.begun())),
+            SimProcess::Node(_) => None,
+        });
+        clients.collect()
+    }
+
+    fn checked(&mut self, world: &World<SimProcess<W>>) -> Result<(), Violation> {
+        self.checker.all(Self::nodes(world).filter_map(SimNode::raft))?;
+        self.checker.replay()?;
+        self.checker.judge()
     }
 
     fn converged(&mut self, world: &World<SimProcess<W>>) -> Result<(), Violation> {
-        self.check_agreement(world)?;
-        self.checker.all(Self::nodes(world).filter_map(SimNode::raft))?;
-        self.checker.replay()
-    }
-
-    fn checked(&mut self, _world: &World<SimProcess<W>>) -> Result<(), Violation> {
-        self.checker.judge()
+        self.check_agreement(world)
     }
 
     fn searched(&self) -> Searched {

@@ -19,6 +19,7 @@ use lattice_sim::{Address, Chance, Context, Event, Span};
 use lattice_trace::kind;
 
 use super::PlantedBug;
+use super::markers::{self, Elections};
 use super::message::{Outcome, SimMessage};
 use super::spec::SpecTrace;
 use super::workload::{Operation, Workload};
@@ -81,6 +82,8 @@ pub(super) struct NodeSetup {
     pub(super) late_by: Span,
     /// The time of faults is over.
     pub(super) is_calm: Rc<Cell<bool>>,
+    /// What all nodes together do about elections, for the markers.
+    pub(super) elections: Rc<RefCell<Elections>>,
     /// How long pieces take that are read for followers.
     pub(super) transfer: Span,
     /// Where the run is written down for the specification, if it is.
@@ -268,6 +271,9 @@ impl<W: Workload> SimNode<W> {
             Event::Completed(_) | Event::Receive { .. } | Event::Timer => Ok(()),
         };
         if let Err(reason) = result {
+            if let Some(marker) = markers::marker_of_stop(&reason) {
+                context.mark(marker);
+            }
             context.stop(reason);
         }
     }
@@ -292,6 +298,9 @@ impl<W: Workload> SimNode<W> {
         let (log, recovered) =
             JournalLog::open(Arc::clone(&disk), &directory.log_directory(GROUP), options)
                 .map_err(|error| reason(&error))?;
+        if log.torn_tail().is_some() {
+            context.mark(markers::TORN_TAIL);
+        }
         let snapshot = recovered.snapshot.as_ref();
         let snapshots = SnapshotStore::open(disk, &directory.snapshot_directory(GROUP), snapshot)
             .map_err(|error| reason(&error))?;
@@ -464,6 +473,9 @@ impl<W: Workload> Running<W> {
                     return;
                 }
                 doings.told.push(told(&envelope));
+                if let Some(marker) = markers::marker_of(&envelope.message) {
+                    context.mark(marker);
+                }
                 context.send(Address(envelope.to.0), SimMessage::Peer(envelope));
             }
             Output::Apply(run) => self.worker.push(Job::Apply(run)),
@@ -518,17 +530,28 @@ impl<W: Workload> Running<W> {
                 context.send(client, SimMessage::Response { attempt, outcome });
             }
             Output::ReadFailed { request, leader } => {
+                context.mark(markers::READ_FAILED);
                 let (client, attempt, _) = self.reads.remove(&request).expect("answered once");
                 let outcome = Outcome::NotLeader(leader);
                 context.send(client, SimMessage::Response { attempt, outcome });
             }
             Output::Trace(event) => {
+                let marker = self.setup.elections.borrow_mut().marker_of(self.setup.id, &event);
+                if let Some(marker) = marker {
+                    context.mark(marker);
+                }
                 trace(&event, context);
                 self.fall_if_elected(&event, context);
                 self.hand_over_at_times(&event, context);
             }
             Output::StatusChanged => {}
-            Output::Stop(error) => context.stop(format!("{error:?}")),
+            Output::Stop(error) => {
+                let reason = format!("{error:?}");
+                if let Some(marker) = markers::marker_of_stop(&reason) {
+                    context.mark(marker);
+                }
+                context.stop(reason);
+            }
         }
     }
 
@@ -617,6 +640,9 @@ impl<W: Workload> Running<W> {
         data: &[u8],
         context: &mut Host<'_>,
     ) {
+        if let Some(marker) = self.setup.elections.borrow().snapshot() {
+            context.mark(marker);
+        }
         let pending = match self.snapshots.receive(&meta, offset, data) {
             Ok(received) => Pending::Input(Input::SnapshotWritten {
                 meta,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lattice_sim::random::{between, stream};
 use lattice_sim::{
-    Address, ChaCha8Rng, Chance, DiskLatency, FaultKind, Link, NemesisOptions, Span, Swarm,
+    Address, ChaCha8Rng, Chance, DiskLatency, FaultKind, Kept, Link, NemesisOptions, Span, Swarm,
 };
 
 use super::PlantedBug;
@@ -71,10 +71,10 @@ impl Tuning {
     }
 
     /// The faults of one run.
-    pub(super) fn faults(self, seed: u64) -> Swarm {
+    pub(super) fn faults(self, seed: u64, allowed: &[FaultKind]) -> Swarm {
         let rng = &mut stream(seed, "swarm", 0);
         match self {
-            Self::General => general_faults(rng),
+            Self::General => general_faults(rng, allowed),
             Self::LostLeaders => {
                 drawn(rng, &[FaultKind::Kill, FaultKind::PartitionMinority], 4_000)
             }
@@ -143,13 +143,19 @@ fn clocks_drift(seed: u64) -> bool {
 
 /// One run in four is a storm, in which little gets done and recovery meets recovery. The others leave time between
 /// faults for elections, commits and snapshots, so that a fault meets them.
-fn general_faults(rng: &mut ChaCha8Rng) -> Swarm {
+fn general_faults(rng: &mut ChaCha8Rng, allowed: &[FaultKind]) -> Swarm {
+    // A node whose disk was destroyed is out for the rest of the run, and one node less is much less that can be met. If only such
+    // kinds are asked for they are in every run.
+    let costs = |kind: &FaultKind| COSTLY.contains(kind);
+    let with_damage = Chance::percent(30).happens(rng) || allowed.iter().all(costs);
+    let allowed: Vec<FaultKind> =
+        allowed.iter().copied().filter(|kind| with_damage || !costs(kind)).collect();
     if Chance::percent(25).happens(rng) {
-        return Swarm::draw(rng, &FaultKind::SURVIVABLE);
+        return Swarm::draw(rng, &allowed);
     }
     let density = u32::try_from(between(rng, 10, 50)).expect("at most 50");
     let mut swarm = Swarm::none();
-    for kind in FaultKind::SURVIVABLE {
+    for kind in allowed {
         let (is_in, doubled) = (Chance::percent(density).happens(rng), between(rng, 0, 4));
         if is_in {
             swarm = swarm.with(kind, Duration::from_millis(between(rng, 600, 1_200) << doubled));
@@ -157,6 +163,10 @@ fn general_faults(rng: &mut ChaCha8Rng) -> Swarm {
     }
     swarm
 }
+
+/// What destroys a disk for good.
+const COSTLY: [FaultKind; 4] =
+    [FaultKind::BitRot, FaultKind::LostWrite, FaultKind::MisdirectedWrite, FaultKind::DiskLoss];
 
 /// All these kinds, each every half a second at most and every `interval_max` milliseconds at least, on average.
 fn drawn(rng: &mut ChaCha8Rng, kinds: &[FaultKind], interval_max: u64) -> Swarm {
@@ -181,6 +191,10 @@ pub(super) struct Shape {
     /// What links and disks are like while nothing disturbs them.
     pub(super) link: Link,
     pub(super) disk: DiskLatency,
+    /// More disks may be damaged than the cluster can do without.
+    pub(super) is_beyond_budget: bool,
+    /// The only operations that clients do.
+    pub(super) kept: Option<Kept>,
 }
 
 impl Shape {
@@ -222,7 +236,8 @@ impl Shape {
             inflight_messages_max: one_of(rng, &[1, 4, 64]),
             tail_bytes_max: one_of(rng, &[0, 2_000, 20_000, 1_000_000]),
             kept_entries: one_of(rng, &[0, 5, snapshot_entries]),
-            segment_size: one_of(rng, &[4 << 10, 16 << 10, 64 << 10]),
+            // Mostly small: what may be damaged is in segments that are complete.
+            segment_size: one_of(rng, &[4 << 10, 4 << 10, 4 << 10, 16 << 10, 64 << 10]),
             chunk_bytes: one_of(rng, &[1_000, 3_000, 100_000]),
             read_timeout: Duration::from_millis(between(rng, 200, 2_000)),
             reads: ReadPolicy::ReadIndex,
@@ -236,6 +251,7 @@ impl Shape {
             late_news: Chance::NEVER,
             late_by: Span::ZERO,
             is_calm: Rc::default(),
+            elections: Rc::default(),
             transfer: Span::micros(20, 2_000),
             spec: None,
         };
@@ -254,7 +270,9 @@ impl Shape {
             sync: Span::new(NEAR, Duration::from_millis(slow)),
             ..DiskLatency::ssd()
         };
-        let mut shape = Self { nodes, clients, patience, setup, link, disk };
+        let (is_beyond_budget, kept) = (false, None);
+        let mut shape =
+            Self { nodes, clients, patience, setup, link, disk, is_beyond_budget, kept };
         shape.leave_time_for_elections();
         shape
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Host, Pending, Running, Workload, reason};
 use crate::effects::{IoToken, PersistBatch};
 use crate::replica::Input;
+use crate::sim::markers;
 use crate::storage::{JournalLog, LogStore, StorageError};
 use crate::types::LogIndex;
 
@@ -99,6 +100,9 @@ impl<W: Workload> Running<W> {
             return;
         }
         writer.write(context.now());
+        if writer.retry_at.is_some() {
+            context.mark(markers::DISK_FULL);
+        }
         let is_low = writer.retry_at.is_some() || writer.log.is_low_on_space();
         if is_low != writer.is_low {
             writer.is_low = is_low;
@@ -114,7 +118,10 @@ impl<W: Workload> Running<W> {
         let (token, result) = self.writer.writing.take().expect("one write is under way");
         self.inputs.push_back(match result {
             Ok(()) => Input::Persisted(token),
-            Err(error) => Input::PersistFailed { token, error },
+            Err(error) => {
+                context.mark(markers::SYNC_FAILED);
+                Input::PersistFailed { token, error }
+            }
         });
         self.later(IDLE_AFTER, Pending::Rest(self.writer.writes), context);
     }

@@ -1,0 +1,103 @@
+//! The fault atlas: what may be damaged, so that what the protocol needs stays intact; and who is excused because of it.
+//!
+//! No protocol survives the loss of every copy. What a cluster of `2f + 1` promises is to survive `f`, so the disks of at most `f` nodes are
+//! *spent* at one time: damaged, or lost. A node with a damaged disk that notices says so and stops, which is right; the others must go on, and
+//! in the end they must agree. [`Simulation::beyond_budget`](super::Simulation::beyond_budget) lifts the bound for damage: then nobody
+//! has to make progress, but still nobody may say anything wrong.
+//!
+//! Two things are spared, for nobody can see their damage. The last segment of a log: bytes at its end that are not what was written look like
+//! the torn tail of a crash unless a later frame vouches for them (FAST 2018). And all disks until a committed membership binds every founder
+//! to its store: until then a node that lost its vote cannot be told from one that never gave it, so the votes of founders that are not
+//! bound do not count, and the cluster can do without fewer.
+
+use std::path::Path;
+
+use lattice_sim::random::index;
+use lattice_sim::{Address, ChaCha8Rng, Chance, FaultKind, SimDisk, Target, World, draw_sector};
+
+use super::cluster::{SimCluster, SimProcess};
+use super::workload::Workload;
+
+/// Whether something on this disk was destroyed for good.
+pub(super) fn is_spent(disk: &SimDisk) -> bool {
+    let counts = disk.counts();
+    counts.damaged > 0 || counts.blanked > 0
+}
+
+/// Whether another node has this disk now.
+pub(super) fn is_swapped(disk: &SimDisk) -> bool {
+    disk.counts().swapped % 2 == 1
+}
+
+/// What a fault may hit now.
+pub(super) fn target<W: Workload>(
+    world: &World<SimProcess<W>>,
+    nodes: &[Address],
+    is_bounded: bool,
+    kind: FaultKind,
+    rng: &mut ChaCha8Rng,
+) -> Option<Target> {
+    let node = nodes[index(rng, nodes.len())];
+    let other = nodes[index(rng, nodes.len())];
+    if nodes.iter().any(|node| is_swapped(world.disk(*node))) {
+        return None;
+    }
+    let disk = world.disk(node);
+    let spent = nodes.iter().filter(|node| is_spent(world.disk(**node))).count();
+    let is_in_budget = is_spent(disk) || spent < (nodes.len() - 1) / 2;
+    let log = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
+    let last = disk.durable_files().into_iter().map(|(path, _)| path).rfind(|path| log(path));
+    let sector = |allowed: &dyn Fn(&Path) -> bool, rng: &mut ChaCha8Rng| {
+        let (path, sector) = draw_sector(disk, rng, allowed)?;
+        Some(Target::Sector { node, path, sector })
+    };
+    let is_spared = |path: &Path| Some(path) == last.as_deref();
+    match kind {
+        FaultKind::ReadError => sector(&|_| true, rng),
+        FaultKind::MisdirectedRead => sector(&|path| !is_spared(path), rng),
+        FaultKind::BitRot | FaultKind::LostWrite | FaultKind::MisdirectedWrite => {
+            let may_damage = is_in_budget && is_bound(world) || !is_bounded;
+            // One small file of a few: it would be hit most of the time, and nothing else be seen.
+            let with_identity = Chance::percent(10).happens(rng);
+            let allowed = |path: &Path| !is_spared(path) && (with_identity || !is_identity(path));
+            may_damage.then(|| sector(&allowed, rng)).flatten()
+        }
+        FaultKind::DiskLoss => {
+            // Beyond any budget, for blank founders that are a majority found a cluster anew and nobody can know better.
+            let is_lost = |node: &Address| world.disk(*node).counts().blanked > 0;
+            let lost = nodes.iter().filter(|node| is_lost(node)).count();
+            let may_lose = is_in_budget && (is_lost(&node) || lost < (nodes.len() - 1) / 2);
+            (may_lose && is_bound(world)).then_some(Target::Disk(node))
+        }
+        FaultKind::DiskSwap => {
+            let may_swap = node != other && is_bound(world) && has_identity(world.disk(node));
+            (may_swap && has_identity(world.disk(other))).then_some(Target::Disks(node, other))
+        }
+        _ => None,
+    }
+}
+
+/// Whether every node that runs, and that is a majority, knows a committed membership in which all stores are bound.
+fn is_bound<W: Workload>(world: &World<SimProcess<W>>) -> bool {
+    let rafts: Vec<_> = SimCluster::nodes(world).filter_map(|node| node.raft()).collect();
+    let bound = |membership: &crate::membership::Membership| membership.is_fully_bound();
+    rafts.iter().all(|raft| bound(raft.membership_at(raft.commit())))
+        && rafts.first().is_some_and(|raft| 2 * rafts.len() > raft.membership().members().count())
+}
+
+/// Whether the disk is one that has a name of its own: a blank one would become that of whoever gets it.
+fn has_identity(disk: &SimDisk) -> bool {
+    let files = disk.durable_files();
+    files.iter().any(|(path, _)| is_identity(path))
+}
+
+fn is_identity(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "identity")
+}
+
+/// Whether a node that ended itself for this reason has said clearly what its disk has done to it.
+pub(super) fn is_clear(reason: &str) -> bool {
+    ["damaged", "input/output error", "WrongStore", "belongs to"]
+        .iter()
+        .any(|text| reason.contains(text))
+}

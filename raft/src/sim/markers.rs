@@ -1,0 +1,107 @@
+//! What a campaign must have met sometimes, for a check of something that never happens checks nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lattice_sim::Marker;
+
+use crate::message::Message;
+use crate::trace::TraceEvent;
+use crate::types::{NodeId, Term};
+
+pub(super) const TORN_TAIL: &str = "torn tail found at start";
+pub(super) const DAMAGE: &str = "damage found at start";
+pub(super) const READ_ERROR: &str = "start failed: the disk cannot be read";
+pub(super) const OTHERS_DISK: &str = "another node's disk refused";
+pub(super) const LOST_DISK: &str = "node with a lost disk refused";
+pub(super) const DISK_FULL: &str = "write waited for space";
+pub(super) const SYNC_FAILED: &str = "sync failed";
+pub(super) const READ_FAILED: &str = "read given up";
+const QUORUM_LOST: &str = "leader deposed by check-quorum";
+const DISK_STALLED: &str = "leader gave way for its own slow disk";
+const CONFLICT: &str = "conflicting entries truncated";
+const COMPACTED: &str = "log compacted";
+const SNAPSHOT_NEEDED: &str = "follower needed a snapshot";
+const SNAPSHOT_INSTALLED: &str = "snapshot installed";
+const SNAPSHOT_IN_ELECTION: &str = "snapshot received during an election";
+const SPLIT_VOTE: &str = "several candidates in a term";
+const PRE_VOTE_REFUSED: &str = "pre-vote refused";
+const APPEND_REFUSED: &str = "append refused";
+
+/// What every campaign with all faults must meet, and within how many seeds.
+pub const MARKERS: &[Marker] = &[
+    Marker::new(TORN_TAIL, 2_000),
+    Marker::new(DAMAGE, 1_000),
+    Marker::new(READ_ERROR, 1_000),
+    Marker::new(OTHERS_DISK, 1_000),
+    Marker::new(LOST_DISK, 1_000),
+    Marker::new(DISK_FULL, 10_000),
+    Marker::new(SYNC_FAILED, 200),
+    Marker::new(READ_FAILED, 200),
+    Marker::new(QUORUM_LOST, 200),
+    Marker::new(DISK_STALLED, 2_000),
+    Marker::new(CONFLICT, 200),
+    Marker::new(COMPACTED, 200),
+    Marker::new(SNAPSHOT_NEEDED, 200),
+    Marker::new(SNAPSHOT_INSTALLED, 200),
+    Marker::new(SNAPSHOT_IN_ELECTION, 50_000),
+    Marker::new(SPLIT_VOTE, 200),
+    Marker::new(PRE_VOTE_REFUSED, 200),
+    Marker::new(APPEND_REFUSED, 200),
+];
+
+/// What is seen only by looking at all nodes at once.
+#[derive(Debug, Default)]
+pub(super) struct Elections {
+    candidates: BTreeMap<Term, BTreeSet<NodeId>>,
+    /// The latest term in which somebody campaigns and nobody has won.
+    open: Option<Term>,
+}
+
+impl Elections {
+    /// Which marker an event of a node is.
+    pub(super) fn marker_of(&mut self, node: NodeId, event: &TraceEvent) -> Option<&'static str> {
+        match event {
+            TraceEvent::ElectionStarted { term } => {
+                self.open = self.open.max(Some(*term));
+                let candidates = self.candidates.entry(*term).or_default();
+                (candidates.insert(node) && candidates.len() == 2).then_some(SPLIT_VOTE)
+            }
+            TraceEvent::ElectionWon { term } => {
+                self.open.take_if(|open| *open <= *term);
+                None
+            }
+            TraceEvent::QuorumLost { .. } => Some(QUORUM_LOST),
+            TraceEvent::DiskStalled { .. } => Some(DISK_STALLED),
+            TraceEvent::Truncated { .. } => Some(CONFLICT),
+            TraceEvent::Compacted { .. } => Some(COMPACTED),
+            TraceEvent::SnapshotNeeded { .. } => Some(SNAPSHOT_NEEDED),
+            TraceEvent::SnapshotInstalled { .. } => Some(SNAPSHOT_INSTALLED),
+            _ => None,
+        }
+    }
+
+    /// A piece of a snapshot arrives.
+    pub(super) fn snapshot(&self) -> Option<&'static str> {
+        self.open.map(|_| SNAPSHOT_IN_ELECTION)
+    }
+}
+
+/// Which marker a message is.
+pub(super) fn marker_of(message: &Message) -> Option<&'static str> {
+    match message {
+        Message::PreVoteReply { granted: false, .. } => Some(PRE_VOTE_REFUSED),
+        Message::AppendRejected { .. } => Some(APPEND_REFUSED),
+        _ => None,
+    }
+}
+
+/// Which marker the reason is for which a node could not start.
+pub(super) fn marker_of_stop(reason: &str) -> Option<&'static str> {
+    let texts = [
+        ("belongs to", OTHERS_DISK),
+        ("WrongStore", LOST_DISK),
+        ("input/output error", READ_ERROR),
+        ("damaged", DAMAGE),
+    ];
+    texts.iter().find(|(text, _)| reason.contains(text)).map(|(_, marker)| *marker)
+}
