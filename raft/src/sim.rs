@@ -11,6 +11,8 @@ mod check;
 mod client;
 mod cluster;
 pub mod exhaustive;
+#[cfg(test)]
+mod grey;
 mod judge;
 mod markers;
 mod message;
@@ -25,7 +27,7 @@ pub use check::Oracle;
 pub use client::SimClient;
 pub use cluster::{SimCluster, SimProcess};
 pub use judge::ClientHistory;
-pub use markers::MARKERS;
+pub use markers::{LEASE_MARKERS, MARKERS};
 pub use message::{Outcome, SimMessage};
 pub use node::SimNode;
 pub use shape::Tuning;

@@ -238,14 +238,6 @@ impl<W: Workload> Scenario for SimCluster<W> {
                 client.fall_silent();
             }
         }
-        // A leader that cannot read what a follower lacks goes on with the others, and keeps that one behind. When it is started again it
-        // sees that its log is damaged, and another leads.
-        for address in self.shape.addresses() {
-            if world.is_up(address) && atlas::is_spent(world.disk(address)) {
-                world.kill(address);
-                world.restart(address);
-            }
-        }
     }
 
     fn target(

@@ -27,6 +27,15 @@ const SPLIT_VOTE: &str = "several candidates in a term";
 const PRE_VOTE_REFUSED: &str = "pre-vote refused";
 const APPEND_REFUSED: &str = "append refused";
 
+const ENTRIES_DAMAGED: &str = "entries found damaged";
+const REPAIR_SERVED: &str = "repair served";
+const REPAIRED: &str = "damaged entries repaired";
+const DAMAGE_COVERED: &str = "damage covered by a snapshot";
+const JOINT: &str = "joint consensus entered";
+const HANDED_OVER: &str = "leadership handed over";
+const LEASE_OVER: &str = "lease refused";
+const COMMIT_DEFERRED: &str = "commit waited for an earlier lease";
+
 /// What every campaign with all faults must meet, and within how many seeds.
 pub const MARKERS: &[Marker] = &[
     Marker::new(TORN_TAIL, 2_000),
@@ -47,6 +56,16 @@ pub const MARKERS: &[Marker] = &[
     Marker::new(SPLIT_VOTE, 200),
     Marker::new(PRE_VOTE_REFUSED, 200),
     Marker::new(APPEND_REFUSED, 200),
+    Marker::new(ENTRIES_DAMAGED, 5_000),
+    Marker::new(REPAIR_SERVED, 5_000),
+    Marker::new(REPAIRED, 5_000),
+];
+
+/// What a campaign with the tuning `leases` must meet besides.
+pub const LEASE_MARKERS: &[Marker] = &[
+    Marker::new(LEASE_OVER, 200),
+    Marker::new(COMMIT_DEFERRED, 200),
+    Marker::new(HANDED_OVER, 200),
 ];
 
 /// What is seen only by looking at all nodes at once.
@@ -76,6 +95,14 @@ impl Elections {
             TraceEvent::Compacted { .. } => Some(COMPACTED),
             TraceEvent::SnapshotNeeded { .. } => Some(SNAPSHOT_NEEDED),
             TraceEvent::SnapshotInstalled { .. } => Some(SNAPSHOT_INSTALLED),
+            TraceEvent::DamageFound { .. } => Some(ENTRIES_DAMAGED),
+            TraceEvent::RepairServed { .. } => Some(REPAIR_SERVED),
+            TraceEvent::Repaired { .. } => Some(REPAIRED),
+            TraceEvent::DamageCovered { .. } => Some(DAMAGE_COVERED),
+            TraceEvent::MembershipProposed { is_joint: true, .. } => Some(JOINT),
+            TraceEvent::TimeoutNowSent { .. } => Some(HANDED_OVER),
+            TraceEvent::LeaseOver { .. } => Some(LEASE_OVER),
+            TraceEvent::CommitDeferred { .. } => Some(COMMIT_DEFERRED),
             _ => None,
         }
     }
