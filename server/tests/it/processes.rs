@@ -4,6 +4,7 @@
 //! against the rules ([`history`]): nothing acknowledged is missing, no read goes back in time, nothing is there that
 //! nobody wrote. Every wait is for a condition and has a bound; where a fault has a duration, the test waits it out.
 
+mod damage;
 mod directory;
 mod disk;
 mod history;
