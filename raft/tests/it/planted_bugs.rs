@@ -46,9 +46,9 @@ fn every_planted_bug_is_found() {
         (Bug::ApplyBeforeCommit, 10),
         (Bug::ForgottenTermOnRestart, 100),
         (Bug::LeaseFromArrival, 100),
-        (Bug::LeaseIgnoresDrift, 300),
+        (Bug::LeaseIgnoresDrift, 600),
         (Bug::NewLeaderDoesNotWait, 20),
-        (Bug::AnyReplyConfirmsRead, 300),
+        (Bug::AnyReplyConfirmsRead, 1_000),
         (Bug::ClockBeforeQueue, 50),
         (Bug::LeaseKeptAfterTransfer, 100),
     ] {
