@@ -68,7 +68,10 @@ LastConfig(log, i) ==
     IF i = 0 THEN 0 ELSE IF log[i].c # Unchanged THEN i ELSE LastConfig(log, i - 1)
 ConfigIndex(n) == LastConfig(n.log, Len(n.log))
 ConfigAt(log, i) == IF i = 0 THEN Founding ELSE log[i].c
-ConfigOf(n) == ConfigAt(n.log, ConfigIndex(n))
+(* A node that is to be added knows nobody until it has the log. *)
+ConfigOf(n) ==
+    IF ConfigIndex(n) = 0 /\ n.id \notin Members(Founding) THEN Unchanged
+    ELSE ConfigAt(n.log, ConfigIndex(n))
 
 (* A name is used once: who was a member and is none is never one again.      *)
 EverMembers(log, i) == Members(Founding) \cup UNION {Members(log[j].c) : j \in 1..i}
@@ -179,7 +182,7 @@ LeaderOf(n) == IF n.role = "Leader" THEN n.id ELSE IF n.role = "Follower" THEN n
 (* may be missing here.  Founders know each other.  A leader that hands over   *)
 (* wants this election.                                                        *)
 Objects(n, candidate, last, transfer) ==
-    \/ ConfigIndex(n) = 0 /\ candidate \notin Members(Founding)
+    \/ ConfigIndex(n) = 0 /\ candidate \notin Members(ConfigOf(n))
     \/ LeaderOf(n) # candidate /\ IsInContact(n) /\ ~transfer
     \/ ~IsUpToDate(last, n.log)
 

@@ -20,7 +20,7 @@
 //! | `state` | what the node is now |
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(super) struct SpecTrace {
 #[derive(Debug, Default)]
 struct Lines {
     lines: Vec<String>,
+    /// Everybody who took part.
+    nodes: BTreeSet<NodeId>,
     /// The latest round that each node's heartbeats bore, and in which term.
     rounds: BTreeMap<NodeId, (Term, u64)>,
 }
@@ -75,7 +77,9 @@ impl SpecTrace {
         let mut text = String::from(
             "---- MODULE TraceData ----\n\\* Written by the simulator.\nEXTENDS TLC\n",
         );
-        let servers = set(founders.iter().copied());
+        let mut nodes = self.shared.borrow().nodes.clone();
+        nodes.extend(founders);
+        let servers = set(nodes.into_iter());
         let _ = writeln!(text, "TraceServer == {servers}\nTraceFounding == {}", config(&founding));
         let _ = writeln!(text, "U == [in |-> {{}}, out |-> {{}}, learners |-> {{}}]\nTrace == <<");
         text.push_str(&self.shared.borrow().lines.join(",\n"));
@@ -97,6 +101,7 @@ impl SpecTrace {
         );
         let mut lines = self.shared.borrow_mut();
         lines.rounds.remove(&node.id());
+        lines.nodes.insert(node.id());
         lines.lines.push(line);
     }
 
@@ -160,7 +165,7 @@ impl SpecTrace {
         let node = replica.node();
         let at = node.id().0;
         let mut shared = self.shared.borrow_mut();
-        let Lines { lines, rounds } = &mut *shared;
+        let Lines { lines, nodes, rounds } = &mut *shared;
         let (role, term) = (node.role(), node.term());
         lines.extend(before.line);
         if let Some(token) = before.persisted {
@@ -214,6 +219,7 @@ impl SpecTrace {
             let index = snapshot(node);
             lines.push(format!("[e |-> \"snapshot\", n |-> {at}, index |-> {index}]"));
         }
+        nodes.extend(node.membership().members().map(|(node, _)| node));
         for envelope in sent {
             if let Message::Heartbeat { round, .. } = envelope.message {
                 let known = rounds.entry(node.id()).or_default();
