@@ -31,6 +31,8 @@ pub use self::limits::Limits;
 pub use self::memory::{MemoryIndex, MemoryPostings};
 
 mod checks;
+#[cfg(feature = "journal")]
+pub(crate) mod evaluation;
 mod index;
 mod limits;
 mod memory;

@@ -37,7 +37,8 @@ pub type Pending<T> = BoxFuture<'static, T>;
 ///   the order of the log, without gaps that close later.
 pub trait EventStore: Debug + Send + Sync + 'static {
     /// Records events, if the append's checks hold. Appends are carried out one at a time, those of one caller in the order of its
-    /// calls; none has to be waited for before the next.
+    /// calls; none has to be waited for before the next. One with a query that goes far back in the log may be overtaken by later
+    /// ones: whoever needs an order there waits for its answer.
     fn append(&self, append: Append) -> Pending<Result<Committed, AppendError>>;
 
     /// Reads a page.

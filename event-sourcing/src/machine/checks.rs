@@ -8,12 +8,16 @@ use crate::condition::{Check, Expected};
 use crate::error::InvalidAppend;
 use crate::event::{Position, Recorded, StreamName};
 use crate::filter::Filter;
-use crate::machine::Index;
-use crate::machine::scan::{Budget, Found, Scan};
+use crate::machine::scan::{Budget, Found, Scan, Visibility};
+use crate::machine::{Entry, Index};
 use crate::read::{Direction, ReadError, Source};
 use crate::record;
 
-/// Looks at all checks. Queries look at events after `evaluated_to` only.
+/// Terms and events that are looked at for the winners of an append that is refused already.
+const WINNERS_WORK: u64 = 1 << 14;
+
+/// Looks at all checks. Queries look at events after `evaluated_to` only. Once one does not hold, the work of finding more winners is
+/// bounded.
 pub(super) fn check<I: Index>(
     index: &I,
     append: &Append,
@@ -28,8 +32,13 @@ pub(super) fn check<I: Index>(
         }
     }
     let mut failed = Vec::new();
-    let mut winners = Winners { events: BTreeMap::new(), bytes: 0, complete: true };
-    for (place, check) in append.checks.iter().enumerate() {
+    let mut winners =
+        Winners { events: BTreeMap::new(), bytes: 0, complete: true, budget: Budget::unbounded() };
+    // A query that was found to match, when they were looked at before, does so right behind: it goes first.
+    let known = known_match(index, append, evaluated_to).map_err(AppendError::Read)?;
+    let others = (0..append.checks.len()).filter(|place| Some(*place) != known);
+    for place in known.into_iter().chain(others) {
+        let check = &append.checks[place];
         let failure = match check {
             Check::Stream { stream, expected } => {
                 check_stream(index, stream, *expected, &mut winners)
@@ -42,14 +51,42 @@ pub(super) fn check<I: Index>(
                 })
             }
         };
-        failed.extend(failure.map_err(AppendError::Read)?);
+        if let Some(failure) = failure.map_err(AppendError::Read)? {
+            winners.bound();
+            failed.push((place, failure));
+        }
     }
     if failed.is_empty() {
         return Ok(());
     }
+    failed.sort_by_key(|(place, _)| *place);
+    let failed = failed.into_iter().map(|(_, failure)| failure).collect();
     let Winners { events, complete, .. } = winners;
     let winners = events.into_values().collect();
     Err(AppendError::Conflict(Box::new(Conflict { failed, winners, complete, head })))
+}
+
+/// A check whose query matches the event right behind `evaluated_to`, if there is one.
+fn known_match<I: Index>(
+    index: &I,
+    append: &Append,
+    evaluated_to: Position,
+) -> Result<Option<usize>, ReadError> {
+    let next = evaluated_to.next();
+    if evaluated_to == Position::BEGINNING || next > index.head() {
+        return Ok(None);
+    }
+    let asks = |check: &Check| matches!(check, Check::NoMatch { after, .. } if *after < next);
+    if !append.checks.iter().any(asks) {
+        return Ok(None);
+    }
+    let Entry::Event(event) = index.event(next)? else { return Ok(None) };
+    let matches = |check: &Check| match check {
+        Check::NoMatch { query, .. } => asks(check) && query.matches(&event.stream, &event.event),
+        Check::Stream { .. } => false,
+    };
+    let Some(known) = append.checks.iter().position(matches) else { return Ok(None) };
+    Ok(Visibility::new(index)?.shows(&event)?.then_some(known))
 }
 
 fn check_stream<I: Index>(
@@ -83,6 +120,7 @@ fn check_stream<I: Index>(
     match from {
         Some((from, last)) if from <= last => {
             let start = index.position_of(stream, from)?.unwrap_or(index.head().next());
+            winners.bound();
             let (_, count) = winners.add_all(index, &Source::Stream(stream.clone()), start)?;
             // An event between those that is not visible any more may have been what counted; and what nothing visible explains
             // takes reading.
@@ -99,6 +137,8 @@ struct Winners {
     events: BTreeMap<Position, Arc<Recorded>>,
     bytes: usize,
     complete: bool,
+    /// How much may still be looked at.
+    budget: Budget,
 }
 
 impl Winners {
@@ -113,21 +153,27 @@ impl Winners {
         let filter = Filter::default();
         let mut scan = Scan::new(index, source, &filter, from, Direction::Forward)?;
         let (mut first, mut count, mut bytes) = (None, 0, 0);
-        let mut budget = Budget::unbounded();
         while count <= WINNERS_MAX && bytes <= WINNERS_BYTES_MAX {
-            match scan.next(&mut budget)? {
+            match scan.next(&mut self.budget)? {
                 Found::Here(recorded) => {
+                    self.bound();
                     first.get_or_insert(recorded.position);
                     count += 1;
                     bytes += record::size(&recorded.stream, &recorded.event);
                     self.carry(recorded);
                 }
                 Found::Nothing => return Ok((first, count)),
-                Found::NotBefore(_) => unreachable!("the budget has no bound"),
+                // The append is refused, whatever else there is.
+                Found::NotBefore(_) => break,
             }
         }
         self.complete = false;
         Ok((first, count))
+    }
+
+    /// Something does not hold: what is looked at from here on only says more about it.
+    fn bound(&mut self) {
+        self.budget.0 = self.budget.0.min(WINNERS_WORK);
     }
 
     /// Takes in an event, and lets go of the last ones if there are more than are carried.

@@ -32,6 +32,8 @@ macro_rules! bugs {
 bugs! {
     /// Queries of conditions are asked of the log as it was before the group.
     StaleCondition "stale-condition",
+    /// What was looked at ahead of an append's turn is taken for sound although a query matched.
+    EvaluatedPastMatch "evaluated-past-match",
     /// Readers see events before they are durable.
     HeadBeforeDurable "head-before-durable",
     /// Appends are acknowledged without a sync.

@@ -18,7 +18,8 @@
 //! stale, damaged, or of another history. So no promise rests on an index file. In memory stay its filter and its fences.
 //!
 //! [`JournalStore`] adds the threads. One writes: it takes all appends that wait, stages them, commits them, and answers all of them,
-//! refusals too, for an append may have been refused because of another one of its group. Some read, so that asynchronous
+//! refusals too, for an append may have been refused because of another one of its group. It looks at few events for a query: one
+//! that goes far back is looked at by those who read, before its append is put into the queue. Some read, so that asynchronous
 //! callers do not wait for the disk, unless too many reads wait already; what is in memory is answered at once. One writes
 //! index files, and one takes back space.
 //!
@@ -28,6 +29,7 @@
 //!   events.
 //! - Reading one event from the disk reads and checks its frame, which has some 16 KiB of appends, or a single longer one.
 //! - An id that is new in an old stream is looked for in the index of every segment that the stream is in.
+//! - An append with a query that takes long to look at may be overtaken by later ones.
 //! - Versions of the index file are not kept readable: a file of another format is made again.
 //!
 //! # Example
@@ -57,6 +59,7 @@ mod chain;
 mod cursor;
 mod directory;
 mod error;
+mod evaluating;
 mod event_log;
 mod filter;
 mod hashes;
@@ -99,6 +102,7 @@ use futures::future::ready;
 use lattice_journal::{Disk, RealDisk};
 
 use self::error::refusal;
+use self::evaluating::Evaluating;
 use self::reading::Readers;
 use self::scavenging::Scavenger;
 use self::threads::{Spawn, Threads};
@@ -258,9 +262,9 @@ impl JournalStore {
         self.ask_disk(move |log| log.verify_until(noted, &|| readers.is_closed()))
     }
 
-    /// Waits for the appends under way and closes the store. Later calls are refused. Waits in the caller's thread until everything has
-    /// ended and the directory is free, also if somebody else is closing it; only in a thread of the store itself, as in what is
-    /// done with an answer there, it does not wait.
+    /// Waits for the appends under way and closes the store. Later calls are refused, and appends whose queries are still being
+    /// looked at. Waits in the caller's thread until everything has ended and the directory is free, also if somebody else is
+    /// closing it; only in a thread of the store itself, as in what is done with an answer there, it does not wait.
     pub fn close(&self) {
         self.scavenger.close();
         self.queue.close();
@@ -315,7 +319,16 @@ impl EventStore for JournalStore {
             return ready(Err(error)).boxed();
         }
         let (answer, receiver) = oneshot::channel();
-        if let Err(error) = self.queue.put(Request::new(append, answer)) {
+        let taken = if evaluating::goes_back(&append, self.log.head()) {
+            let size = writing::size(&append);
+            self.queue.count(size).map(|()| {
+                let (queue, readers) = (&self.queue, &self.readers);
+                Evaluating::new(append, size, answer, queue, readers, &self.log).begin(INLINE_WORK);
+            })
+        } else {
+            self.queue.put(Request::new(append, answer))
+        };
+        if let Err(error) = taken {
             return ready(Err(error)).boxed();
         }
         let ended = || AppendError::Unknown(refusal("the writer of the store has ended"));

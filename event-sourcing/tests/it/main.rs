@@ -1,6 +1,7 @@
 //! The integration tests, one file a subject.
 #![cfg(test)]
 
+mod ahead;
 mod changes;
 mod conformance;
 mod domain;

@@ -201,10 +201,25 @@ impl EventLog {
     ///
     /// Why it is not carried out.
     pub fn stage(&mut self, append: Append, now: Timestamp) -> Result<Committed, AppendError> {
+        self.stage_evaluated(append, Position::BEGINNING, now)
+    }
+
+    /// As [`EventLog::stage`] for an append of which [`LogReader::evaluate`] has said that no event up to `evaluated_to` stands against
+    /// it: its queries look at the events behind that place only.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::stage`].
+    pub fn stage_evaluated(
+        &mut self,
+        append: Append,
+        evaluated_to: Position,
+        now: Timestamp,
+    ) -> Result<Committed, AppendError> {
         if let Some(failure) = &self.failed {
             return Err(AppendError::Failed(failure.clone()));
         }
-        let applied = self.machine.apply(append, Position::BEGINNING, now)?;
+        let applied = self.machine.apply(append, evaluated_to, now)?;
         let sizes = applied.recorded.iter().map(|event| record::size(&event.stream, &event.event));
         self.staged_bytes += sizes.map(|size| size + RECORD_OVERHEAD).sum::<usize>();
         Ok(applied.committed)

@@ -6,7 +6,9 @@ use super::chain::ChainHead;
 use super::part::Access;
 use super::verify::{Verification, verify};
 use super::view::{Shared, View};
+use crate::append::Append;
 use crate::event::{Position, Recorded, StreamName};
+use crate::machine::evaluation::Evaluation;
 use crate::machine::{Entry, Index};
 use crate::page;
 use crate::read::{Page, Read, ReadError};
@@ -52,6 +54,31 @@ impl LogReader {
             Entry::Event(recorded) => Ok(Some(recorded)),
             Entry::Scavenged(_) => Ok(None),
         }
+    }
+
+    /// Looks at the queries of an append ahead of its turn, and says up to where no durable event stands against it, and none ever
+    /// will: for [`EventLog::stage_evaluated`](super::EventLog::stage_evaluated).
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read.
+    pub fn evaluate(&self, append: &Append) -> Result<Position, ReadError> {
+        let mut evaluation = Evaluation::new(Position::BEGINNING, self.head());
+        loop {
+            if let Some(to) = self.evaluate_piece(&mut evaluation, append, page::WORK_MAX)? {
+                return Ok(to);
+            }
+        }
+    }
+
+    /// A piece of it.
+    pub(super) fn evaluate_piece(
+        &self,
+        evaluation: &mut Evaluation,
+        append: &Append,
+        work: u64,
+    ) -> Result<Option<Position>, ReadError> {
+        evaluation.go_on(&View::new(&self.shared, Access::Disk), append, work)
     }
 
     /// What is known of a stream.

@@ -39,6 +39,18 @@ impl Readers {
         Ok(())
     }
 
+    /// Hands over a read that has been one of them before, or is counted elsewhere: it waits behind the others, however many.
+    pub(super) fn resubmit(&self, job: Job) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return drop(job);
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.changed.notify_one();
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }

@@ -15,16 +15,19 @@ use super::upkeep::Upkeep;
 use crate::append::{Append, AppendError, Committed};
 use crate::clock::Clock;
 use crate::condition::Check;
+use crate::event::Position;
 use crate::record;
 use crate::store::signal::Signal;
 
-type Answer = Result<Committed, AppendError>;
+pub(super) type Answer = Result<Committed, AppendError>;
 
 /// What waits for the writer.
 pub(super) enum Request {
     /// An append.
     Append {
         append: Append,
+        /// No event up to here stands against it.
+        evaluated_to: Position,
         /// Bytes of memory, roughly.
         size: usize,
         answer: oneshot::Sender<Answer>,
@@ -38,7 +41,8 @@ pub(super) type Work = Box<dyn FnOnce(&mut EventLog) + Send>;
 
 impl Request {
     pub(super) fn new(append: Append, answer: oneshot::Sender<Answer>) -> Self {
-        Self::Append { size: size(&append), append, answer }
+        let (size, evaluated_to) = (size(&append), Position::BEGINNING);
+        Self::Append { append, evaluated_to, size, answer }
     }
 
     fn size(&self) -> usize {
@@ -56,7 +60,7 @@ impl fmt::Debug for Request {
 }
 
 /// Bytes that an append takes in memory, roughly.
-fn size(append: &Append) -> usize {
+pub(super) fn size(append: &Append) -> usize {
     const EACH: usize = 256;
     let events = append.events.iter().map(|(stream, event)| record::size(stream, event) + EACH);
     let checks = append.checks.iter().map(|check| match check {
@@ -86,6 +90,17 @@ struct QueueState {
     requests: VecDeque<Request>,
     bytes: usize,
     closed: bool,
+}
+
+impl QueueState {
+    /// Counts an append, however large it is if nothing else waits.
+    fn count(&mut self, size: usize, bytes_max: usize) -> Result<(), AppendError> {
+        if size > 0 && self.bytes > 0 && self.bytes + size > bytes_max {
+            return Err(AppendError::Busy { waiting: self.bytes });
+        }
+        self.bytes += size;
+        Ok(())
+    }
 }
 
 /// What the writer has to do next.
@@ -121,11 +136,7 @@ impl Queue {
         if state.closed {
             return Err(AppendError::Failed(refusal("the store is closed")));
         }
-        let size = request.size();
-        if size > 0 && state.bytes > 0 && state.bytes + size > self.bytes_max {
-            return Err(AppendError::Busy { waiting: state.bytes });
-        }
-        state.bytes += size;
+        state.count(request.size(), self.bytes_max)?;
         let was_empty = state.requests.is_empty();
         state.requests.push_back(request);
         drop(state);
@@ -133,6 +144,32 @@ impl Queue {
             self.changed.notify_one();
         }
         Ok(())
+    }
+
+    /// Counts the bytes of an append that is put in later, or refuses it as [`Queue::put`] would.
+    pub(super) fn count(&self, size: usize) -> Result<(), AppendError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(AppendError::Failed(refusal("the store is closed")));
+        }
+        state.count(size, self.bytes_max)
+    }
+
+    /// Puts in a request whose bytes are counted already.
+    pub(super) fn put_counted(&self, request: Request) {
+        let mut state = self.lock();
+        if state.closed {
+            state.bytes = state.bytes.saturating_sub(request.size());
+            drop(state);
+            if let Request::Append { answer, .. } = request {
+                // Whoever stopped waiting needs no answer.
+                let _ = answer.send(Err(AppendError::Failed(refusal("the store is closed"))));
+            }
+            return;
+        }
+        state.requests.push_back(request);
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Bytes that wait or are being written.
@@ -173,7 +210,7 @@ impl Queue {
     }
 
     /// So many bytes were answered.
-    fn done(&self, bytes: usize) {
+    pub(super) fn done(&self, bytes: usize) {
         let mut state = self.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
     }
@@ -261,15 +298,17 @@ impl Writer {
         let mut decided = Vec::with_capacity(requests.len());
         let mut bytes = 0;
         for request in requests {
-            let (append, size, answer) = match request {
-                Request::Append { append, size, answer } => (append, size, answer),
+            let (append, evaluated_to, size, answer) = match request {
+                Request::Append { append, evaluated_to, size, answer } => {
+                    (append, evaluated_to, size, answer)
+                }
                 Request::Work(work) => {
                     self.commit(std::mem::take(&mut decided), std::mem::take(&mut bytes));
                     work(&mut self.log);
                     continue;
                 }
             };
-            let result = self.log.stage(append, self.clock.now());
+            let result = self.log.stage_evaluated(append, evaluated_to, self.clock.now());
             decided.push((answer, result));
             bytes += size;
             if self.log.staged_bytes() >= self.group_size_max {
