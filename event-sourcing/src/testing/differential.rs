@@ -106,10 +106,19 @@ impl<S: Subject> Run<S> {
         );
     }
 
-    /// Appends, at times several that are under way together: they are carried out in order.
+    /// Appends, at times several that are under way together: they are carried out in order. One with a query, which those behind it
+    /// might overtake, is the last of them.
     fn append(&mut self) {
         let count = if self.random.chance(20) { 1 + self.random.below(6) } else { 1 };
-        let appends: Vec<Append> = (0..count).map(|_| self.an_append()).collect();
+        let mut appends: Vec<Append> = Vec::new();
+        for _ in 0..count {
+            let append = self.an_append();
+            let asks = append.checks.iter().any(|check| matches!(check, Check::NoMatch { .. }));
+            appends.push(append);
+            if asks {
+                break;
+            }
+        }
         let store = self.subject.store();
         let under_way: Vec<_> = appends.iter().map(|append| store.append(append.clone())).collect();
         let answers = block_on(join_all(under_way));
