@@ -6,6 +6,7 @@
 //! - `config`: who the node is, and its limits
 //! - `election`: pre-vote, votes, winning (Raft §5.2, §5.4.1; thesis §9.6)
 //! - `replication`: appending, rejecting, the commit rule (Raft §5.3, §5.4.2)
+//! - `own_disk`: a leader that is held up by its own disk gives way
 //! - `read`: linearizable reads through rounds of heartbeats (thesis §6.4)
 //! - `lease`: reads without a round, on a bound of the clocks' speed
 //! - `snapshot`: building, sending, installing, compacting (Raft §7)
@@ -48,6 +49,7 @@ mod digest;
 mod election;
 mod lease;
 mod membership;
+mod own_disk;
 mod read;
 mod repair;
 mod replication;
@@ -59,9 +61,10 @@ use election::Ballot;
 use lease::Lease;
 pub use lease::{ClockBound, LeaseGuard, ReadPolicy};
 use membership::MembershipHistory;
+use own_disk::OwnDisk;
 use read::ReadQueue;
 use repair::{Fetched, Repair};
-use replication::{OwnDisk, Uncommitted};
+use replication::Uncommitted;
 use snapshot::Compaction;
 use transfer::Transfer;
 

@@ -53,6 +53,13 @@ pub enum TraceEvent {
         /// Its term.
         term: Term,
     },
+    /// A leader hands over because its own disk holds the others up.
+    DiskSlow {
+        /// Its term.
+        term: Term,
+        /// Who is to lead.
+        to: NodeId,
+    },
     /// A leader gave up because its own disk has stood still for long while a majority went ahead.
     DiskStalled {
         /// Its term.

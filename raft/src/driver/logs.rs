@@ -52,6 +52,9 @@ impl Logs {
             TraceEvent::QuorumLost { term } => {
                 warn!(target: target!(), %node, "No majority heard from, giving up leadership of term {term}");
             }
+            TraceEvent::DiskSlow { term, to } => {
+                warn!(target: target!(), %node, "The log's disk holds the others up, handing leadership of term {term} over to {to}");
+            }
             TraceEvent::DiskStalled { term } => {
                 warn!(target: target!(), %node, "The log's disk stands still and the others go ahead, giving up leadership of term {term}");
             }

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::election::Ballot;
-use super::replication::OwnDisk;
+use super::own_disk::OwnDisk;
 use super::snapshot::Compaction;
 use super::{Leader, RaftNode, RoleState};
 use crate::progress::ProgressClock;
@@ -87,7 +87,7 @@ impl RaftNode {
                     uncommitted: _,
                     reads,
                     lease: _,
-                    own_disk: OwnDisk { durable, moved },
+                    own_disk: OwnDisk { owed, since },
                     unbound,
                     change,
                     leaving,
@@ -103,11 +103,11 @@ impl RaftNode {
                     progress.digest(clock, into);
                 }
                 heartbeat_due.saturating_sub(*now).hash(into);
-                (term_start, durable, unbound).hash(into);
+                (term_start, owed, unbound).hash(into);
                 (change, leaving, has_sent_timeout_now).hash(into);
                 let transfer = transfer.map(|transfer| transfer.digest(*now));
                 transfer.hash(into);
-                now.saturating_sub(*moved).min(4 * self.config.election_timeout.end).hash(into);
+                now.saturating_sub(*since).min(4 * self.config.election_timeout.end).hash(into);
                 reads.hash(into);
             }
         }

@@ -11,7 +11,6 @@
 //! those of earlier terms are committed with them (§5.4.2, Figure 8).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use crate::effects::{Effect, ProposalId, Rejection};
 use crate::membership::Membership;
@@ -21,6 +20,7 @@ use crate::trace::TraceEvent;
 use crate::types::{Entry, EntryId, LogIndex, NodeId, Payload, StoreId, Term};
 
 use super::lease::Lease;
+use super::own_disk::OwnDisk;
 use super::read::ReadQueue;
 use super::{Leader, Proposal, RaftNode, RoleState};
 
@@ -46,16 +46,6 @@ impl Uncommitted {
     }
 }
 
-/// When a leader's own disk last kept up with what the others have made committed, or at least moved.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OwnDisk {
-    pub(super) durable: LogIndex,
-    pub(super) moved: Duration,
-}
-
-/// A leader's disk may stand still for this many longest election timeouts.
-const DISK_PATIENCE: u32 = 4;
-
 impl RaftNode {
     // The leader's side.
 
@@ -71,7 +61,7 @@ impl RaftNode {
             uncommitted: Uncommitted::default(),
             reads: ReadQueue::default(),
             lease,
-            own_disk: OwnDisk { durable: self.log.durable(), moved: self.now },
+            own_disk: OwnDisk { owed: self.log.durable(), since: self.now },
             unbound: BTreeMap::new(),
             change: None,
             leaving: Vec::new(),
@@ -383,19 +373,6 @@ impl RaftNode {
         for peer in self.peers() {
             self.send_heartbeat(peer);
         }
-    }
-
-    /// Whether our disk, full or hung, has stood still for long while a majority of others went ahead. Nothing that they commit can
-    /// be applied here, so nobody gets an answer, while each of them could lead. (We cannot win the next election: our vote for
-    /// ourselves has to be durable first.)
-    fn is_held_up_by_own_disk(&mut self) -> bool {
-        let (now, durable) = (self.now, self.log.durable());
-        let is_ahead = self.commit > durable;
-        let RoleState::Leader(leader) = &mut self.role else { return false };
-        if !is_ahead || durable > leader.own_disk.durable {
-            leader.own_disk = OwnDisk { durable, moved: now };
-        }
-        now >= leader.own_disk.moved + DISK_PATIENCE * self.config.election_timeout.end
     }
 
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {

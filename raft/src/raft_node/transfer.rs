@@ -22,7 +22,8 @@ use super::{RaftNode, RoleState};
 /// A transfer under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer {
-    id: ProposalId,
+    /// Who waits for it, if an operator asked.
+    id: Option<ProposalId>,
     pub(super) to: NodeId,
     deadline: Duration,
     /// The other was told to campaign.
@@ -43,21 +44,24 @@ impl RaftNode {
         match self.transfer_to(to) {
             Err(error) => self.outbox.push(Effect::OrderFailed { id, error }),
             Ok(to) if to == self.config.id => self.outbox.push(Effect::OrderDone { id }),
-            Ok(to) => {
-                let deadline = self.now + self.config.election_timeout.end;
-                let RoleState::Leader(leader) = &mut self.role else {
-                    unreachable!("only a leader has something to hand over")
-                };
-                leader.transfer = Some(Transfer { id, to, deadline, is_sent: false });
-                self.trace(TraceEvent::TransferStarted { to });
-                self.send_appends(to);
-                self.tell_target_to_campaign();
-            }
+            Ok(to) => self.start_transfer(Some(id), to),
         }
     }
 
+    /// Begins to hand over to one who can take over.
+    pub(super) fn start_transfer(&mut self, id: Option<ProposalId>, to: NodeId) {
+        let deadline = self.now + self.config.election_timeout.end;
+        let RoleState::Leader(leader) = &mut self.role else {
+            unreachable!("only a leader has something to hand over")
+        };
+        leader.transfer = Some(Transfer { id, to, deadline, is_sent: false });
+        self.trace(TraceEvent::TransferStarted { to });
+        self.send_appends(to);
+        self.tell_target_to_campaign();
+    }
+
     /// Who is to lead, if that can be.
-    fn transfer_to(&self, to: Option<NodeId>) -> Result<NodeId, OrderError> {
+    pub(super) fn transfer_to(&self, to: Option<NodeId>) -> Result<NodeId, OrderError> {
         if self.term_start().is_none() {
             return Err(OrderError::NotLeader { leader: self.leader() });
         }
@@ -115,13 +119,15 @@ impl RaftNode {
             leader.transfer.take_if(|transfer| transfer.deadline <= now)
         {
             self.trace(TraceEvent::TransferTimedOut { to });
-            self.outbox.push(Effect::OrderFailed { id, error: OrderError::TransferTimedOut });
+            if let Some(id) = id {
+                self.outbox.push(Effect::OrderFailed { id, error: OrderError::TransferTimedOut });
+            }
         }
     }
 
     /// We lead no more.
     pub(super) fn transfer_ended(&mut self, transfer: Transfer) {
-        let id = transfer.id;
+        let Some(id) = transfer.id else { return };
         self.outbox.push(if transfer.is_sent {
             Effect::OrderDone { id }
         } else {

@@ -711,6 +711,7 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
         | TraceEvent::Became { .. }
         | TraceEvent::QuorumLost { .. }
         | TraceEvent::CommitDeferred { .. }
+        | TraceEvent::DiskSlow { .. }
         | TraceEvent::DiskStalled { .. } => kind::ROLE,
         TraceEvent::Appended { .. } => kind::APPENDED,
         TraceEvent::Truncated { .. } => kind::TRUNCATED,

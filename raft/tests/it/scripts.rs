@@ -87,6 +87,7 @@ scripts! {
         resumes_after_a_lost_piece;
     transfer:
         leader_chooses_the_most_complete
+        leader_held_up_by_its_disk_hands_over
         leader_leads_on_if_nobody_takes_over
         only_a_voter_that_keeps_up
         target_gets_the_whole_log_first

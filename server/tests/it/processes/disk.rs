@@ -23,14 +23,24 @@ fn failing_fsync() -> u32 {
     std::env::var("LATTICE_FAILING_FSYNC").map_or(50, |number| number.parse().expect("a number"))
 }
 
-/// Lets a coming fsync of a running process fail. Ends with the process.
-struct FailingFsync(Child);
+/// Meddles with the fsyncs of a running process, until it is dropped or the process ends.
+struct Meddler(Child);
 
-impl FailingFsync {
-    fn attach(node: &Served) -> Self {
+impl Meddler {
+    /// A coming fsync fails.
+    fn fail(node: &Served) -> Self {
+        Self::attach(node, &format!("error=EIO:when={}", failing_fsync()))
+    }
+
+    /// Each fsync takes so much longer.
+    fn delay(node: &Served, by: Duration) -> Self {
+        Self::attach(node, &format!("delay_enter={}", by.as_micros()))
+    }
+
+    fn attach(node: &Served, what: &str) -> Self {
         let mut strace = Command::new("strace")
             .args(["-f", "-e", "trace=fdatasync", "-e"])
-            .arg(format!("inject=fdatasync:error=EIO:when={}", failing_fsync()))
+            .arg(format!("inject=fdatasync:{what}"))
             .args(["-p", &node.pid().as_raw_nonzero().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -45,7 +55,7 @@ impl FailingFsync {
     }
 }
 
-impl Drop for FailingFsync {
+impl Drop for Meddler {
     fn drop(&mut self) {
         let _ended_with_the_process =
             kill_process(rustix::process::Pid::from_child(&self.0), Signal::TERM);
@@ -65,7 +75,7 @@ async fn a_failed_fsync_stops_the_node_and_loses_nothing() {
         let leader = cluster.leader().await;
         let victim = if on_the_leader { leader } else { (leader + 1) % 3 };
         let role = if on_the_leader { "leader" } else { "follower" };
-        let strace = FailingFsync::attach(&cluster.nodes[victim]);
+        let strace = Meddler::fail(&cluster.nodes[victim]);
         let status = cluster.nodes[victim].ended().await;
         let gap = load.acknowledges_after(Instant::now()).await;
         drop(strace);
@@ -78,6 +88,30 @@ async fn a_failed_fsync_stops_the_node_and_loses_nothing() {
     }
     let summary = load.stop().await.check_at_the_end(&cluster).await;
     println!("{summary}");
+}
+
+/// Three seconds for each fsync: more than two election timeouts, while heartbeats go out as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_slow_hands_over() {
+    if !can_run("strace", &["-f", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let cluster = Processes::start(3).await;
+    let load = Load::start(&cluster, 6, 4);
+    load.acknowledges_more(50).await;
+    let leader = cluster.leader().await;
+    let start = Instant::now();
+    let slow = Meddler::delay(&cluster.nodes[leader], Duration::from_secs(3));
+    cluster.nodes[leader].says("holds the others up").await;
+    let next = cluster.leader_other_than(leader).await;
+    let gap = load.acknowledges_after(Instant::now()).await;
+    let took = start.elapsed();
+    drop(slow);
+    cluster.caught_up(leader).await;
+    let summary = load.stop().await.check_at_the_end(&cluster).await;
+    println!(
+        "n{leader} handed over to n{next}, which wrote {took:.2?} after the disk became slow, and {gap:.2?} after it led; {summary}"
+    );
 }
 
 /// A file system in memory of a node's own, nearly filled by one file.
