@@ -32,4 +32,4 @@ pub use message::{Outcome, SimMessage};
 pub use node::SimNode;
 pub use shape::Tuning;
 pub use simulation::{FAULTS, Simulation};
-pub use workload::{Operation, Registers, Swaps, Workload};
+pub use workload::{Operation, Registers, Retried, Swaps, Workload};

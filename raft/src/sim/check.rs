@@ -223,6 +223,11 @@ impl<W: Workload> Checker<W> {
                 format!("{} was said to have no effect", name(operation)),
             );
         }
+        if self.workload.retries() {
+            // It takes effect at the first of its places.
+            self.places.entry(operation).or_insert(entry.id.index);
+            return Ok(());
+        }
         match self.places.insert(operation, entry.id.index) {
             Some(before) => {
                 let detail = format!("{} is at {before} and at {}", name(operation), entry.id);
@@ -302,6 +307,8 @@ impl<W: Workload> Checker<W> {
         reply: &Result<Bytes, String>,
     ) -> Checked {
         let Open { wanted, floor, .. } = self.open.remove(&operation).expect("what ends has begun");
+        let place = self.places.get(&operation).filter(|_| self.workload.retries());
+        let index = place.copied().unwrap_or(index);
         self.done += 1;
         self.floor = self.floor.max(index);
         if self.oracle == Oracle::Search {

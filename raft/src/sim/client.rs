@@ -39,6 +39,9 @@ pub(super) enum Note {
     Unknown { operation: u64 },
 }
 
+/// How often a write is sent again at most, so that a client goes on when nobody leads for long.
+const RETRIES_MAX: u32 = 10;
+
 /// A client. Part of a [`super::SimProcess`].
 #[derive(Debug)]
 pub struct SimClient<W> {
@@ -54,6 +57,8 @@ pub struct SimClient<W> {
     operations: u64,
     state: State,
     is_quiet: bool,
+    /// How often the operation's outcome was unknown; it is sent again so many times at most.
+    unknown: u32,
     acknowledged: u64,
     /// What was noted during the event that is being handled.
     notes: Vec<Note>,
@@ -89,6 +94,7 @@ impl<W: Workload> SimClient<W> {
             operations: 0,
             state: State::Thinking { until: now },
             is_quiet: false,
+            unknown: 0,
             acknowledged: 0,
             notes: Vec::new(),
         }
@@ -146,6 +152,9 @@ impl<W: Workload> SimClient<W> {
             State::Thinking { until } if *until <= now && !self.is_quiet => self.invoke(context),
             // The attempt that is out may still take effect.
             State::Waiting { wanted: Operation::Write(_), give_up } if *give_up <= now => {
+                self.outcome_is_unknown(context);
+            }
+            State::Pausing { give_up, .. } if *give_up <= now && self.unknown > 0 => {
                 self.end(Note::Unknown { operation: self.operations }, context);
             }
             State::Waiting { give_up, .. } | State::Pausing { give_up, .. } if *give_up <= now => {
@@ -161,6 +170,7 @@ impl<W: Workload> SimClient<W> {
 
     fn invoke(&mut self, context: &mut Context<'_, SimMessage>) {
         self.operations += 1;
+        self.unknown = 0;
         let wanted = self.workload.operation(self.number, context.rng());
         let operation = self.operations;
         if let Some(kept) = self.kept.as_ref().filter(|kept| !kept.contains(&operation)) {
@@ -211,12 +221,30 @@ impl<W: Workload> SimClient<W> {
                 let until = context.now() + self.patience.pause.draw(context.rng());
                 self.state = State::Pausing { wanted, until, give_up };
             }
+            // The attempt before may yet take effect.
+            Outcome::Refused if self.unknown > 0 => self.outcome_is_unknown(context),
             Outcome::Refused => self.end(Note::Failed { operation }, context),
             Outcome::Unknown if matches!(wanted, Operation::Read(_)) => {
                 self.end(Note::Failed { operation }, context);
             }
-            Outcome::Unknown => self.end(Note::Unknown { operation }, context),
+            Outcome::Unknown => self.outcome_is_unknown(context),
         }
+    }
+
+    /// Nobody knows what became of a write: it is sent again after a while, if the machine knows it when it sees it.
+    fn outcome_is_unknown(&mut self, context: &mut Context<'_, SimMessage>) {
+        let (State::Waiting { wanted, .. } | State::Pausing { wanted, .. }) = &self.state else {
+            return;
+        };
+        self.unknown += 1;
+        if !self.workload.retries() || self.unknown > RETRIES_MAX {
+            return self.end(Note::Unknown { operation: self.operations }, context);
+        }
+        let wanted = wanted.clone();
+        self.leader = (self.leader + 1) % self.nodes.len();
+        let until = context.now() + self.patience.pause.draw(context.rng());
+        let give_up = until + self.patience.timeout.draw(context.rng());
+        self.state = State::Pausing { wanted, until, give_up };
     }
 
     fn end(&mut self, note: Note, context: &mut Context<'_, SimMessage>) {

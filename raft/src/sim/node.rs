@@ -612,6 +612,7 @@ impl<W: Workload> Running<W> {
                     let id = ProposalId(self.last_request);
                     self.proposals.insert(id, (client, attempt));
                     let session = Some(SessionId { session: client.0, sequence });
+                    let command = self.workload.wrap(sequence, command);
                     let proposal = Proposal { id, session, command };
                     writes.push(Request { proposal, reclaims_space: false });
                 }

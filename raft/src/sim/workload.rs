@@ -9,7 +9,10 @@ use lattice_sim::check::{Judgement, Story};
 use lattice_sim::random::{Rng, below};
 
 use super::judge::{self, ClientHistory};
-use crate::state_machine::{BoxError, DurableStateMachine, Simple, SimpleReader, StateMachine};
+use crate::state_machine::sessions::SessionCommand;
+use crate::state_machine::{
+    BoxError, DurableStateMachine, Sessions, Simple, SimpleReader, StateMachine,
+};
 
 /// One request of a client, in the user's own encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +62,17 @@ pub trait Workload: Clone + fmt::Debug + Send + Sync + 'static {
     fn judge(&self, history: &ClientHistory) -> Judgement {
         let _ = history;
         Judgement::default()
+    }
+
+    /// Whether clients send a write again, as the same operation, until they know its outcome. The machine has to apply it once.
+    fn retries(&self) -> bool {
+        false
+    }
+
+    /// What the log holds for a write of a client; the entry bears the client's address and the operation's number as its session.
+    fn wrap(&self, operation: u64, command: Bytes) -> Bytes {
+        let _ = operation;
+        command
     }
 
     /// What the clients were about when something broke that they had not seen yet, for the page of the violation.
@@ -117,6 +131,56 @@ impl Workload for Swaps {
     fn read(&self, machine: &SimpleReader<Registers>, query: &[u8]) -> Vec<u8> {
         let register = u64::from_le_bytes(query.try_into().expect("queries are made above"));
         machine.with(|registers| registers.get(register).to_le_bytes().to_vec())
+    }
+
+    fn judge(&self, history: &ClientHistory) -> Judgement {
+        judge::judge(history)
+    }
+
+    fn story(&self, history: &ClientHistory) -> Option<Story> {
+        judge::story(history)
+    }
+}
+
+/// The same, by clients with sessions, who send again what got no answer.
+#[derive(Clone, Debug, Default)]
+pub struct Retried {
+    swaps: Swaps,
+    /// With a planted bug: snapshots leave the sessions out.
+    forgets: bool,
+}
+
+impl Retried {
+    /// The workload; with a planted bug, by which snapshots leave out what sessions remember, if it `forgets`.
+    #[must_use]
+    pub fn new(forgets: bool) -> Self {
+        Self { swaps: Swaps::default(), forgets }
+    }
+}
+
+impl Workload for Retried {
+    type Machine = Sessions<Simple<Registers>>;
+
+    fn machine(&self) -> Self::Machine {
+        Sessions::opened(self.swaps.machine(), 101..=110, self.forgets)
+    }
+
+    fn operation(&mut self, client: u64, rng: &mut ChaCha8Rng) -> Operation {
+        self.swaps.operation(client, rng)
+    }
+
+    fn read(&self, machine: &SimpleReader<Registers>, query: &[u8]) -> Vec<u8> {
+        self.swaps.read(machine, query)
+    }
+
+    fn retries(&self) -> bool {
+        true
+    }
+
+    fn wrap(&self, operation: u64, command: Bytes) -> Bytes {
+        // A client has one operation under way.
+        let acknowledged = operation - 1;
+        SessionCommand::Apply { time_ms: 0, acknowledged, command }.encode()
     }
 
     fn judge(&self, history: &ClientHistory) -> Judgement {

@@ -272,6 +272,9 @@ impl Table {
 pub struct Sessions<M> {
     machine: M,
     table: Table,
+    /// With a planted bug: snapshots leave the sessions out.
+    #[cfg(feature = "sim")]
+    forgets: bool,
 }
 
 impl<M: DurableStateMachine> Sessions<M> {
@@ -287,7 +290,38 @@ impl<M: DurableStateMachine> Sessions<M> {
             machine.applied() == EntryId::ZERO,
             "a machine that keeps itself keeps its sessions"
         );
-        Self { machine, table: Table::default() }
+        Self {
+            machine,
+            table: Table::default(),
+            #[cfg(feature = "sim")]
+            forgets: false,
+        }
+    }
+
+    /// Wraps a machine whose clients have these sessions from the start.
+    #[cfg(feature = "sim")]
+    pub(crate) fn opened(machine: M, ids: std::ops::RangeInclusive<u64>, forgets: bool) -> Self {
+        let mut sessions = Self::new(machine);
+        for index in ids.map(crate::types::LogIndex) {
+            let entry = EntryId::new(crate::types::Term::ZERO, index);
+            sessions.table.open(entry, u64::MAX).expect("they are few");
+        }
+        sessions.forgets = forgets;
+        sessions
+    }
+
+    /// The sessions as a snapshot has them.
+    fn table_in_snapshot(&self) -> Bytes {
+        #[cfg(feature = "sim")]
+        if self.forgets {
+            let mut table = self.table.clone();
+            for session in table.sessions.values_mut() {
+                session.outcomes.clear();
+                (session.acknowledged, session.bytes) = (0, 0);
+            }
+            return table.encode();
+        }
+        self.table.encode()
     }
 
     /// How many sessions are open.
@@ -346,7 +380,7 @@ impl<M: DurableStateMachine> DurableStateMachine for Sessions<M> {
 
     fn view(&self) -> Result<Option<Box<dyn SnapshotView>>, BoxError> {
         let Some(machine) = self.machine.view()? else { return Ok(None) };
-        let view = View { table: Some(self.table.encode()), parts: 0, machine };
+        let view = View { table: Some(self.table_in_snapshot()), parts: 0, machine };
         Ok(Some(Box::new(view)))
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lattice_sim::{Campaign, FaultKind, Phase, Plan, Report, fan_out};
-use raft_consensus::sim::{MARKERS, PlantedBug, Simulation, Swaps, Tuning};
+use raft_consensus::sim::{MARKERS, PlantedBug, Retried, Simulation, Swaps, Tuning};
 
 /// Threads of a campaign in a test.
 pub(crate) const THREADS: usize = 2;
@@ -125,4 +125,25 @@ fn the_same_seed_gives_the_same_run() {
         simulation().run_twice(seed).assert_ok();
         assert_ne!(simulation().run(seed).hash, simulation().run(seed + 1).hash);
     }
+}
+
+fn retried(forgets: bool) -> Simulation<Retried> {
+    Simulation::new(Retried::new(forgets))
+}
+
+/// Case 51, under all faults: what has two places in the log has one effect, and one reply.
+#[test]
+fn what_clients_with_sessions_send_again_takes_effect_once() {
+    let mut operations = 0;
+    for report in (0..100).map(|seed| retried(false).run(seed)) {
+        report.assert_ok();
+        operations += report.operations;
+    }
+    assert!(operations > 5_000, "too little gets done: {operations}");
+}
+
+/// And that can fail: replies that a snapshot leaves out are missed.
+#[test]
+fn sessions_that_a_snapshot_leaves_out_are_missed() {
+    assert!((0..300).any(|seed| !retried(true).run(seed).is_ok()));
 }
