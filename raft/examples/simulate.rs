@@ -136,7 +136,6 @@ fn shrink(simulation: &Simulation<Swaps>, seed: u64) {
 }
 
 fn replay(simulation: &Simulation<Swaps>, path: &Path) -> ExitCode {
-    #[expect(clippy::disallowed_methods, reason = "a plan for people is a real file")]
     let text = std::fs::read_to_string(path);
     let plan = text.map_err(|error| error.to_string()).and_then(|text| text.parse());
     match plan.and_then(|plan| simulation.replay(&plan)) {
