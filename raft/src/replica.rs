@@ -302,6 +302,8 @@ pub enum Output {
     Trace(TraceEvent),
     /// Role, term, leader or members changed.
     StatusChanged,
+    /// The members changed: as [`Self::StatusChanged`], and to be told before anything that comes later.
+    MembersChanged,
     /// Stop the node. Everybody who still waits gets *outcome unknown*.
     Stop(FatalError),
 }
@@ -526,7 +528,7 @@ impl Replica {
                 self.ask_again_at(now);
                 out.push(Output::StatusChanged);
             }
-            Effect::MembershipChanged(_) => out.push(Output::StatusChanged),
+            Effect::MembershipChanged(_) => out.push(Output::MembersChanged),
             Effect::Trace(event) => {
                 if event == TraceEvent::Removed {
                     out.push(Output::StatusChanged);

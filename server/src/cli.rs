@@ -50,7 +50,7 @@ enum Command {
     /// Use and inspect the directory of an event store
     #[command(subcommand)]
     Events(events::Events),
-    /// Look at the cluster
+    /// Look at the cluster, and change its members
     #[command(subcommand)]
     Cluster(cluster::Cluster),
     /// Measure a server
@@ -151,6 +151,22 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     };
     if error.chain().any(is_usage) {
         return Exit::Usage;
+    }
+    let has_no_place = |cause: &(dyn std::error::Error + 'static)| {
+        use lattice::StartError::{NotListed, OtherCluster, RanBefore, Removed};
+        let start: Option<&lattice::StartError> = cause.downcast_ref();
+        start.is_some_and(|error| {
+            matches!(
+                error,
+                NotListed { .. } | OtherCluster { .. } | RanBefore { .. } | Removed { .. }
+            )
+        })
+    };
+    if error.chain().any(has_no_place) {
+        return Exit::Precondition;
+    }
+    if error.chain().any(|cause| cause.is::<cluster::NoSuchMember>()) {
+        return Exit::NotFound;
     }
     if error.chain().any(|cause| cause.is::<events::NoStore>()) {
         return Exit::NotFound;

@@ -13,7 +13,9 @@ use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::{
-    DeleteRangeRequest, DeleteRangeResponse, MemberListRequest, MemberListResponse, PutRequest,
+    DeleteRangeRequest, DeleteRangeResponse, MemberAddRequest, MemberAddResponse,
+    MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberPromoteResponse,
+    MemberRemoveRequest, MemberRemoveResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
 };
 use crate::url::Url;
@@ -113,6 +115,35 @@ impl Client {
     pub async fn members(&self) -> Result<MemberListResponse, ClientError> {
         let mut client = ClusterClient::new(self.channel.clone());
         self.bounded(client.member_list(MemberListRequest { linearizable: false })).await
+    }
+
+    /// Makes the node with these peer URLs a member.
+    pub async fn add_member(
+        &self,
+        peer_urls: &[Url],
+        is_learner: bool,
+    ) -> Result<MemberAddResponse, ClientError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let peer_ur_ls = peer_urls.iter().map(ToString::to_string).collect();
+        self.bounded(client.member_add(MemberAddRequest { peer_ur_ls, is_learner })).await
+    }
+
+    /// Removes a member for good.
+    pub async fn remove_member(&self, id: u64) -> Result<MemberRemoveResponse, ClientError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        self.bounded(client.member_remove(MemberRemoveRequest { id })).await
+    }
+
+    /// Gives a learner a vote.
+    pub async fn promote_member(&self, id: u64) -> Result<MemberPromoteResponse, ClientError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        self.bounded(client.member_promote(MemberPromoteRequest { id })).await
+    }
+
+    /// Hands leadership over, if the member that the client is connected to leads.
+    pub async fn move_leader(&self, target_id: u64) -> Result<MoveLeaderResponse, ClientError> {
+        let mut client = MaintenanceClient::new(self.channel.clone());
+        self.bounded(client.move_leader(MoveLeaderRequest { target_id })).await
     }
 
     async fn bounded<T>(

@@ -70,7 +70,7 @@ pub struct Settings {
     )]
     pub initial_advertise_peer_urls: Option<Vec<String>>,
 
-    /// All founding members, the same on every node [default: this node alone]
+    /// All founding members, the same on every node; for a node that joins, the members [default: this node alone]
     #[serde(default, deserialize_with = "list")]
     #[cfg_attr(
         feature = "cli",
@@ -83,7 +83,7 @@ pub struct Settings {
     )]
     pub initial_cluster: Option<Vec<String>>,
 
-    /// Whether this node founds a new cluster, or must find its data directory as it left it [default: new]
+    /// Whether an empty data directory is that of a founder, or of a node that joins a cluster that exists [default: new]
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_INITIAL_CLUSTER_STATE", value_enum))]
     pub initial_cluster_state: Option<ClusterState>,
 
@@ -162,7 +162,7 @@ pub enum ClusterState {
     /// An empty data directory is a founder's.
     #[default]
     New,
-    /// An empty data directory is a mistake.
+    /// An empty data directory is that of a node that joins; any other says itself which member it is.
     Existing,
 }
 

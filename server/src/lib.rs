@@ -19,9 +19,7 @@
 //!
 //! # What is missing
 //!
-//! Transactions, leases, watches, compaction, authentication, TLS, and changes of membership: these methods answer
-//! `UNIMPLEMENTED`. Everything binds loopback unless `--insecure-no-auth` is given. A node that stops does not hand
-//! its leadership over yet: the others elect a new leader after their election timeout. The caches of several nodes do not
+//! Transactions, leases, watches, compaction, authentication and TLS: these methods answer `UNIMPLEMENTED`. Everything binds loopback unless `--insecure-no-auth` is given. The caches of several nodes do not
 //! know each other.
 
 mod accept;
@@ -31,6 +29,8 @@ mod cache;
 pub mod client;
 pub mod config;
 pub mod founders;
+mod join;
+mod members;
 mod metrics;
 mod node;
 pub mod proto;

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,11 +32,12 @@ use crate::accept::{Accepted, connections, connections_max};
 use crate::api::admin;
 use crate::api::etcd::{self, DECODE_MAX, EtcdApi, RangeReads};
 use crate::cache;
-use crate::config::{ClusterState, Config, ConfigError, guard};
-use crate::founders::Founders;
+use crate::config::{Config, ConfigError, guard};
+use crate::join::{self, Place};
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::proto::DESCRIPTOR;
-use crate::relay::{Leader, Relay};
+use crate::relay::{Coordinator, Leader, Relay};
 use crate::runtime::RuntimeThread;
 use crate::url::Url;
 
@@ -103,13 +104,15 @@ pub struct Node {
 pub(crate) struct Shared {
     pub(crate) id: NodeId,
     pub(crate) cluster: ClusterId,
-    pub(crate) founders: Founders,
+    pub(crate) members: Members,
     pub(crate) raft: Raft<KvReader>,
     pub(crate) relay: Relay,
     pub(crate) metrics: Metrics,
     pub(crate) range_reads: RangeReads,
     /// See [`Config::request_timeout`].
     pub(crate) request_timeout: Duration,
+    /// Without a leader for so long, something is wrong.
+    election_patience: Duration,
     pub(crate) peer_runtime: Handle,
     draining: AtomicBool,
 }
@@ -131,14 +134,59 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The data directory of an existing member is empty.
+    /// No member says who the members are.
     #[error(
-        "--initial-cluster-state is `existing`, but {path} holds no data: a member that lost its disk must not come back as \
-         itself, for it forgot its promises"
+        "--initial-cluster-state is `existing` and the data directory is empty, so this node joins a cluster, but no listed member \
+         says who is in it ({reason})"
     )]
-    NoData {
-        /// The directory.
-        path: PathBuf,
+    NobodyToJoin {
+        /// Who was asked, and what came of it.
+        reason: String,
+    },
+    /// The cluster does not know this node.
+    #[error(
+        "{urls} is not among the members' peer URLs: add this node first (`lattice cluster add {name} {urls}`), or correct \
+         --initial-advertise-peer-urls"
+    )]
+    NotListed {
+        /// This node's name.
+        name: String,
+        /// Its peer URLs.
+        urls: String,
+    },
+    /// The member with this node's peer URLs has a data directory, and this one is empty.
+    #[error(
+        "member {:x}, which has the peer URLs {urls}, ran with another data directory: a member that lost its directory must not \
+         come back as itself, for it forgot its promises; put the directory back, or give the member's place to a new one \
+         (`lattice cluster replace {:x} {name} {urls}`) and start this node again", .node.0, .node.0
+    )]
+    RanBefore {
+        /// That member.
+        node: NodeId,
+        /// This node's name.
+        name: String,
+        /// The URLs of both.
+        urls: String,
+    },
+    /// The listed members are another cluster's.
+    #[error(
+        "the data directory belongs to cluster {own}, the listed members are cluster {found}: correct --initial-cluster, or start with \
+         the directory of a member of that cluster"
+    )]
+    OtherCluster {
+        /// The members' cluster.
+        found: ClusterId,
+        /// The directory's.
+        own: ClusterId,
+    },
+    /// The node is no member any more.
+    #[error(
+        "member {:x} was removed from the cluster for good: to come back, this machine needs an empty data directory and a new \
+         member (`lattice cluster add`)", .node.0
+    )]
+    Removed {
+        /// The node.
+        node: NodeId,
     },
     /// A thread or a socket could not be set up.
     #[error("cannot start the node's threads")]
@@ -254,9 +302,6 @@ impl Node {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        if config.state == ClusterState::Existing {
-            require_data(config.data_dir.as_deref())?;
-        }
         let client_urls = listeners.client_urls()?;
         let peer_urls = listeners.peer_urls()?;
         let admin_url = listeners.admin_url()?;
@@ -269,21 +314,21 @@ impl Node {
 
         let peer_thread = RuntimeThread::start("lattice-peer")?;
         let limits = Limits::default();
-        let (raft, transport) = peer_thread
-            .handle()
-            .spawn(start_raft(config.clone(), listeners.peer, limits))
-            .await
-            .map_err(io::Error::other)??;
+        let place = join::find(&config).await?;
+        let (id, cluster) = (place.node, place.cluster);
+        let starting = start_raft(config.clone(), place, listeners.peer, limits);
+        let RunningRaft { raft, transport, members, coordinator } =
+            peer_thread.handle().spawn(starting).await.map_err(io::Error::other)??;
 
-        let id = config.me().id;
         let shared = Arc::new(Shared {
             id,
-            cluster: config.founders.cluster(),
-            founders: config.founders.clone(),
-            relay: Relay::new(id, config.founders.clone(), limits, raft.clone()),
+            cluster,
+            relay: Relay::new(id, cluster, members.clone(), coordinator, limits, raft.clone()),
+            members,
             metrics: Metrics::new(raft.clone(), cache_engine),
             range_reads: RangeReads::new(),
             request_timeout: config.request_timeout(),
+            election_patience: 3 * config.election_timeout,
             peer_runtime: peer_thread.handle().clone(),
             draining: AtomicBool::new(false),
             raft,
@@ -307,7 +352,7 @@ impl Node {
         };
         client_thread
             .handle()
-            .spawn(publish(Arc::clone(&shared), attributes(&config, &advertised)));
+            .spawn(publish(Arc::clone(&shared), attributes(id, &config, &advertised)));
         let cache = cache.map(distributed_cache::net::Server::start).transpose()?;
         let cache_address = cache.as_ref().and_then(RunningServer::local_addr);
         tracing::info!(
@@ -382,6 +427,13 @@ impl Node {
         self.shared.raft.stopped().await
     }
 
+    /// Waits until the node has learnt that it is a member no more, and then says so. It takes no part in the cluster then, and may be
+    /// [shut down](Self::shutdown).
+    pub async fn removed(&self) -> StartError {
+        join::removed(&self.shared, self.shared.election_patience).await;
+        StartError::Removed { node: self.shared.id }
+    }
+
     /// Stops the node: it hands leadership over if it leads, clients' requests under way may end, the log goes to disk. Takes at most
     /// twelve seconds.
     pub async fn shutdown(self) {
@@ -427,32 +479,31 @@ async fn drain(mut tasks: JoinSet<()>, timeout: Duration) {
     }
 }
 
-fn require_data(data_dir: Option<&Path>) -> Result<(), StartError> {
-    let path = data_dir.unwrap_or(Path::new("")).to_path_buf();
-    let has_data = std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
-    if has_data { Ok(()) } else { Err(StartError::NoData { path }) }
+/// What runs on the peers' thread.
+struct RunningRaft {
+    raft: Raft<KvReader>,
+    transport: Arc<GrpcTransport>,
+    members: Members,
+    coordinator: Arc<Coordinator>,
 }
 
 /// Opens the data directory, connects to the peers and starts Raft, on the thread where all of it is to run.
 async fn start_raft(
     config: Config,
+    place: Place,
     listeners: Vec<TcpListener>,
     limits: Limits,
-) -> Result<(Raft<KvReader>, Arc<GrpcTransport>), StartError> {
-    let me = config.me().id;
-    let cluster = config.founders.cluster();
-    let directory = open_directory(&config)?;
+) -> Result<RunningRaft, StartError> {
+    let (me, cluster) = (place.node, place.cluster);
+    let directory = open_directory(&config, &place)?;
     let store = directory.identity().store;
     let mut transport = GrpcOptions::new(Identity { cluster, node: me, store });
     transport.listeners = listeners;
     transport.limits.connections = connections_max(PEER_CONNECTIONS_MAX, FILES_FOR_EACH_OTHER);
     transport.limits.streams = PEER_STREAMS_MAX;
-    transport.peers = config
-        .founders
-        .iter()
-        .filter(|founder| founder.id != me)
-        .map(|founder| (founder.id, founder.peer_urls.iter().map(Url::to_string).collect()))
-        .collect();
+    let others = place.seeds.iter().filter(|(id, _)| **id != me);
+    transport.peers =
+        others.map(|(id, urls)| (*id, urls.iter().map(Url::to_string).collect())).collect();
     let transport = GrpcTransport::bind(transport)?;
 
     let mut options = NodeOptions::new(directory);
@@ -460,20 +511,20 @@ async fn start_raft(
     options.timing.heartbeat = config.heartbeat;
     options.timing.election_timeout = config.election_timeout..config.election_timeout * 3 / 2;
     let raft = Raft::start(options, KvMachine::new(limits), transport.clone())?;
-    let services =
-        Routes::new(transport.service()).add_service(Leader::service(cluster, raft.clone()));
-    transport.serve_with(services)?;
-    Ok((raft, transport))
+    let members = Members::new(raft.clone(), place.seeds);
+    tokio::spawn(members.clone().follow(me, Arc::clone(&transport)));
+    let coordinator = Arc::new(Coordinator::new(members.clone(), raft.clone()));
+    let leader = Leader::service(cluster, members.clone(), Arc::clone(&coordinator), raft.clone());
+    transport.serve_with(Routes::new(transport.service()).add_service(leader))?;
+    Ok(RunningRaft { raft, transport, members, coordinator })
 }
 
-fn open_directory(config: &Config) -> Result<DataDirectory, IdentityError> {
+fn open_directory(config: &Config, place: &Place) -> Result<DataDirectory, IdentityError> {
     let (disk, path): (Arc<dyn Disk>, &Path) = match &config.data_dir {
         Some(path) => (Arc::new(RealDisk), path),
         None => (Arc::new(MemoryDisk::new()), Path::new("/node")),
     };
-    let founders: Vec<NodeId> = config.founders.iter().map(|founder| founder.id).collect();
-    let cluster = config.founders.cluster();
-    DataDirectory::open(disk, path, cluster, config.me().id, &founders, random_bits())
+    DataDirectory::open(disk, path, place.cluster, place.node, &place.founders, random_bits())
 }
 
 /// Random bits from the operating system, by way of the keys that the standard library draws for its hash maps.
@@ -482,11 +533,11 @@ fn random_bits() -> u128 {
     half() << 64 | half()
 }
 
-fn attributes(config: &Config, client_urls: &[Url]) -> MemberAttributes {
+fn attributes(id: NodeId, config: &Config, client_urls: &[Url]) -> MemberAttributes {
     let strings = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
     let me = config.me();
     MemberAttributes {
-        id: me.id,
+        id,
         name: me.name.clone(),
         peer_urls: strings(&me.peer_urls),
         client_urls: strings(client_urls),

@@ -9,11 +9,12 @@
 //! office), the outcome is unknown, and the client is told so; only it can know whether to write once more.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use lattice_kv::{Command, KvError, KvReader, Limits, Operation, Outcome};
-use raft_consensus::driver::{ProposeError, ProposeOptions, Raft};
+use raft_consensus::driver::{Consistency, ProposeError, ProposeOptions, Raft};
 use raft_consensus::transport::grpc::Connection;
 use raft_consensus::types::{ClusterId, GroupId, NodeId};
 use tokio::sync::Mutex;
@@ -22,12 +23,19 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::client::builder;
-use crate::founders::Founders;
+use crate::members::{MemberView, Members};
 use crate::proto::forward::forward_client::ForwardClient;
 use crate::proto::forward::forward_server::{Forward, ForwardServer};
 use crate::proto::forward::not_applied::Reason;
 use crate::proto::forward::propose_response::Outcome as Answer;
-use crate::proto::forward::{NotApplied, ProposeRequest, ProposeResponse, Refused, Unknown};
+use crate::proto::forward::{
+    ChangeRequest, ChangeResponse, MemberInfo, MembersRequest, MembersResponse, NotApplied,
+    ProposeRequest, ProposeResponse, Refused, Unknown,
+};
+
+pub(crate) mod change;
+
+pub(crate) use change::{Change, Coordinator};
 
 /// The Raft group of keys and values: the first of a node, and the one that its log was made for.
 pub(crate) const KV_GROUP: GroupId = GroupId(0);
@@ -51,7 +59,9 @@ const LATE_ANSWER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Relay {
     me: NodeId,
-    founders: Founders,
+    cluster: ClusterId,
+    members: Members,
+    coordinator: Arc<Coordinator>,
     limits: Limits,
     raft: Raft<KvReader>,
     /// The connection to whoever led last. Requests share it; the lock is held only to make or to clone it.
@@ -106,11 +116,13 @@ enum Verdict {
 impl Relay {
     pub(crate) fn new(
         me: NodeId,
-        founders: Founders,
+        cluster: ClusterId,
+        members: Members,
+        coordinator: Arc<Coordinator>,
         limits: Limits,
         raft: Raft<KvReader>,
     ) -> Self {
-        Self { me, founders, limits, raft, leader: Mutex::new(None) }
+        Self { me, cluster, members, coordinator, limits, raft, leader: Mutex::new(None) }
     }
 
     /// Writes, and returns what the write did.
@@ -172,7 +184,7 @@ impl Relay {
             return not_applied(Reason::NotLeader);
         };
         let mut request = Request::new(ProposeRequest {
-            cluster: self.founders.cluster().0,
+            cluster: self.cluster.0,
             group: KV_GROUP.0,
             from: self.me.0,
             command,
@@ -207,7 +219,7 @@ impl Relay {
         {
             return Some(client.clone());
         }
-        for url in &self.founders.by_id(leader)?.peer_urls {
+        for url in &self.members.peer_urls(leader) {
             if let Ok(channel) = builder(url, CONNECT_TIMEOUT).connect().await {
                 let client = ForwardClient::new(channel)
                     .max_decoding_message_size(ANSWER_MAX)
@@ -331,17 +343,24 @@ impl From<KvError> for WriteError {
     }
 }
 
-/// The leader's end: proposes what other members relay.
+/// A member's end: proposes what other members relay, if it leads, and tells who the members are.
 #[derive(Debug)]
 pub(crate) struct Leader {
     cluster: ClusterId,
+    members: Members,
+    coordinator: Arc<Coordinator>,
     raft: Raft<KvReader>,
 }
 
 impl Leader {
     /// The service for the peer port.
-    pub(crate) fn service(cluster: ClusterId, raft: Raft<KvReader>) -> ForwardServer<Self> {
-        ForwardServer::new(Self { cluster, raft })
+    pub(crate) fn service(
+        cluster: ClusterId,
+        members: Members,
+        coordinator: Arc<Coordinator>,
+        raft: Raft<KvReader>,
+    ) -> ForwardServer<Self> {
+        ForwardServer::new(Self { cluster, members, coordinator, raft })
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(ANSWER_MAX)
     }
@@ -355,14 +374,7 @@ impl Forward for Leader {
     ) -> Result<Response<ProposeResponse>, Status> {
         let connection = request.extensions().get::<Connection>().cloned();
         let request = request.into_inner();
-        if ClusterId(request.cluster) != self.cluster || GroupId(request.group) != KV_GROUP {
-            return Err(Status::failed_precondition(format!(
-                "this is cluster {} and its group {KV_GROUP}, the command is for cluster {} and group {}",
-                self.cluster,
-                ClusterId(request.cluster),
-                request.group
-            )));
-        }
+        self.check(request.cluster, GroupId(request.group))?;
         if let Some(connection) = connection {
             connection.admit();
         }
@@ -374,6 +386,58 @@ impl Forward for Leader {
         let options = propose_options(&command);
         let result = self.raft.propose_with(command.encode(), options).await;
         Ok(Response::new(verdict(result.map(|applied| applied.reply)).into()))
+    }
+
+    async fn change(
+        &self,
+        request: Request<ChangeRequest>,
+    ) -> Result<Response<ChangeResponse>, Status> {
+        let connection = request.extensions().get::<Connection>().cloned();
+        let request = request.into_inner();
+        self.check(request.cluster, KV_GROUP)?;
+        if let Some(connection) = connection {
+            connection.admit();
+        }
+        let changed = match Change::from_wire(request.change) {
+            Some(change) => self.coordinator.change(&change).await,
+            None => return Err(Status::failed_precondition("not a change that this member knows")),
+        };
+        Ok(Response::new(changed.into()))
+    }
+
+    /// Who asks need not be a member. Its connection is not admitted: it has a few seconds.
+    async fn members(
+        &self,
+        _request: Request<MembersRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        let read = self.raft.read(Consistency::Linearizable).await;
+        let reader = read.map_err(|error| Status::unavailable(error.to_string()))?;
+        let membership = self.members.membership();
+        if membership.is_joint() {
+            return Err(Status::unavailable("the members are just changing"));
+        }
+        let info = |member: MemberView| MemberInfo {
+            id: member.id.0,
+            name: member.name,
+            peer_urls: member.peer_urls.iter().map(ToString::to_string).collect(),
+            is_bound: member.is_bound,
+        };
+        let members = self.members.list(&membership, &reader).into_iter().map(info).collect();
+        let last_id = membership.last_id().0;
+        Ok(Response::new(MembersResponse { cluster: self.cluster.0, last_id, members }))
+    }
+}
+
+impl Leader {
+    fn check(&self, cluster: u64, group: GroupId) -> Result<(), Status> {
+        if ClusterId(cluster) == self.cluster && group == KV_GROUP {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "this is cluster {} and its group {KV_GROUP}, the command is for cluster {} and group {group}",
+            self.cluster,
+            ClusterId(cluster),
+        )))
     }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// `http://host:port`: a host name or an address, and a port; no path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Url {
     host: String,
     port: u16,

@@ -86,7 +86,7 @@ pub(super) struct Queues {
 
 /// Commands or messages taken at a time, so that a flood of one does not delay the rest.
 const TAKEN_AT_A_TIME: usize = 1024;
-/// The status is published this often while things move, and at once when role, term or leader change.
+/// The status is published this often while things move, and at once when role, term, leader or members change.
 const STATUS_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the threads may take to end.
 const THREADS_MAX: Duration = Duration::from_secs(3);
@@ -354,6 +354,8 @@ impl Task {
             Output::Answer { id, result } => self.answer(id, result),
             Output::OrderDone { id, result } => {
                 if let Some(reply) = self.orders.remove(&id) {
+                    // Who asked for it finds it in the status.
+                    self.publish(clock::now());
                     tell(reply, result);
                 }
             }
@@ -366,6 +368,7 @@ impl Task {
             }
             Output::Trace(event) => self.trace(&event),
             Output::StatusChanged => self.is_changed = true,
+            Output::MembersChanged => self.is_role_changed = true,
             Output::Stop(error) => self.stopping = Some(Some(error)),
         }
     }
@@ -458,6 +461,10 @@ impl Task {
 
     fn answer_read(&mut self, request: RequestId, answer: Result<(), ReadError>) {
         if let Some(reply) = self.reads.remove(&request) {
+            // Who reads may go on to the members: they are as new as the state.
+            if self.is_role_changed {
+                self.publish(clock::now());
+            }
             tell(reply, answer);
         }
     }

@@ -544,7 +544,7 @@ impl<W: Workload> Running<W> {
                 self.fall_if_elected(&event, context);
                 self.hand_over_at_times(&event, context);
             }
-            Output::StatusChanged => {}
+            Output::StatusChanged | Output::MembersChanged => {}
             Output::Stop(error) => {
                 let reason = format!("{error:?}");
                 if let Some(marker) = markers::marker_of_stop(&reason) {

@@ -192,6 +192,18 @@ impl DataDirectory {
         Ok(Self { disk, directory: directory.to_path_buf(), identity, is_new, _lock: lock })
     }
 
+    /// What a directory says of itself, without opening it; `None` if it is blank or does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`], but for the lock and the directory's owner.
+    pub fn look(disk: &dyn Disk, directory: &Path) -> Result<Option<Identity>, IdentityError> {
+        match disk.list(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            _ => read(disk, directory),
+        }
+    }
+
     /// What the directory says of itself.
     #[must_use]
     pub fn identity(&self) -> &Identity {

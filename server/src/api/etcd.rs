@@ -7,6 +7,7 @@
 
 mod answer;
 mod convert;
+mod members;
 mod range;
 
 use std::sync::Arc;
@@ -14,18 +15,18 @@ use std::time::Duration;
 
 use lattice_kv::{Operation, Outcome, Response as KvResponse};
 use raft_consensus::driver::{Consistency, ReadError};
+use raft_consensus::types::NodeId;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Response, Status};
 
 use crate::metrics::Operation as Measured;
 use crate::node::Shared;
-use crate::proto::etcdserverpb::cluster_server::{Cluster, ClusterServer};
+use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::{Kv, KvServer};
 use crate::proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use crate::proto::etcdserverpb::{
-    DeleteRangeRequest, DeleteRangeResponse, Member, MemberListRequest, MemberListResponse,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, StatusRequest,
-    StatusResponse,
+    DeleteRangeRequest, DeleteRangeResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, ResponseHeader, StatusRequest, StatusResponse,
 };
 use crate::relay::{Lost, WriteError};
 
@@ -204,42 +205,6 @@ impl Kv for EtcdApi {
 }
 
 #[tonic::async_trait]
-impl Cluster for EtcdApi {
-    async fn member_list(
-        &self,
-        request: Request<MemberListRequest>,
-    ) -> Result<Response<MemberListResponse>, Status> {
-        let deadline = self.deadline(&request);
-        let serializable = !request.into_inner().linearizable;
-        let reader = self.reader(serializable, deadline).await?;
-        let membership = self.node.raft.status().membership;
-        let members = membership
-            .members()
-            .map(|(id, _)| {
-                // Until a member has told its own, there is what it was founded with.
-                let told = reader.member(id);
-                let founder = self.node.founders.by_id(id);
-                let peer_urls = told.as_ref().map_or_else(
-                    || founder.map_or_else(Vec::new, |founder| strings(&founder.peer_urls)),
-                    |told| told.peer_urls.clone(),
-                );
-                let (name, client_urls) =
-                    told.map_or_else(Default::default, |told| (told.name, told.client_urls));
-                Member {
-                    id: id.0,
-                    name,
-                    peer_ur_ls: peer_urls,
-                    client_ur_ls: client_urls,
-                    is_learner: !membership.is_voter(id),
-                }
-            })
-            .collect();
-        // Members have no part in revisions: etcd leaves this one out.
-        Ok(Response::new(MemberListResponse { header: self.header(0), members }))
-    }
-}
-
-#[tonic::async_trait]
 impl Maintenance for EtcdApi {
     async fn status(
         &self,
@@ -267,10 +232,19 @@ impl Maintenance for EtcdApi {
             raft_applied_index: applied.0,
             errors,
             db_size_in_use: size,
-            is_learner: false,
+            is_learner: !status.membership.is_voter(self.node.id),
             storage_version: ETCD_VERSION.into(),
             db_size_quota: 0,
         }))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        let deadline = self.deadline(&request);
+        self.hand_over_to(NodeId(request.into_inner().target_id), deadline).await?;
+        Ok(Response::new(MoveLeaderResponse { header: self.header(0) }))
     }
 }
 
@@ -310,10 +284,6 @@ fn malformed() -> Status {
     Status::internal(
         "the write was applied, but its result is in a form that this member does not know",
     )
-}
-
-fn strings(urls: &[crate::url::Url]) -> Vec<String> {
-    urls.iter().map(ToString::to_string).collect()
 }
 
 /// The time that a client gives for its answer, if it gives one.

@@ -1,5 +1,7 @@
 //! `lattice cluster`: who the members are and how they are.
 
+mod change;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,12 +12,24 @@ use serde_json::{Value, json};
 
 use super::{Connection, Exit, Format, Output};
 
+pub(crate) use change::NoSuchMember;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
     /// Ask every member how it is, and tell how many more failures the cluster tolerates
     Status(Common),
     /// List the members
     Members(Common),
+    /// Make a node a member, and say how to start it
+    Add(change::Add),
+    /// Remove a member for good
+    Remove(change::Which),
+    /// Give a learner its vote
+    Promote(change::Which),
+    /// Put a new member in the place of one whose machine or data directory is lost
+    Replace(change::Replace),
+    /// Hand leadership over
+    Transfer(change::Transfer),
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +61,11 @@ impl Cluster {
         match self {
             Self::Status(common) => status(common).await,
             Self::Members(common) => members(common).await,
+            Self::Add(add) => add.run().await,
+            Self::Remove(which) => which.remove().await,
+            Self::Promote(which) => which.promote().await,
+            Self::Replace(replace) => replace.run().await,
+            Self::Transfer(transfer) => transfer.run().await,
         }
     }
 }
@@ -103,9 +122,9 @@ async fn members(common: Common) -> anyhow::Result<Exit> {
             })
         })
         .collect();
-    let headers = ["ID", "NAME", "PEER URLS", "CLIENT URLS"];
+    let headers = ["ID", "NAME", "PEER URLS", "CLIENT URLS", "LEARNER"];
     Output::new(common.output).list(&headers, json!({}), "members", &items, |item| {
-        ["id", "name", "peer_urls", "client_urls"].map(|field| cell(&item[field])).into()
+        ["id", "name", "peer_urls", "client_urls", "learner"].map(|field| cell(&item[field])).into()
     })?;
     Ok(Exit::Done)
 }
@@ -136,7 +155,8 @@ fn is_leader(answer: &StatusResponse) -> bool {
 }
 
 fn health(asked: &[Asked]) -> Health {
-    let answers = || asked.iter().filter_map(|asked| asked.answer.as_ref().ok());
+    let voters = || asked.iter().filter(|asked| !asked.member.is_learner);
+    let answers = || voters().filter_map(|asked| asked.answer.as_ref().ok());
     let Some(leader) = answers().filter(|answer| is_leader(answer)).max_by_key(|a| a.raft_term)
     else {
         return Health::NoQuorum;
@@ -144,9 +164,10 @@ fn health(asked: &[Asked]) -> Health {
     let following = answers()
         .filter(|answer| answer.leader == leader.leader && answer.raft_term == leader.raft_term)
         .count();
-    let majority = asked.len() / 2 + 1;
+    let majority = voters().count() / 2 + 1;
+    let all_up = following == voters().count() && asked.iter().all(|asked| asked.answer.is_ok());
     match following.checked_sub(majority) {
-        Some(margin) => Health::Working { margin, all_up: following == asked.len() },
+        Some(margin) => Health::Working { margin, all_up },
         None => Health::NoQuorum,
     }
 }
@@ -169,7 +190,12 @@ fn describe(asked: &Asked, leader_index: Option<u64>) -> Value {
     });
     match answer {
         Ok(answer) => {
-            item["role"] = if is_leader(answer) { "leader" } else { "follower" }.into();
+            item["role"] = match () {
+                () if is_leader(answer) => "leader",
+                () if member.is_learner => "learner",
+                () => "follower",
+            }
+            .into();
             item["term"] = answer.raft_term.into();
             item["commit"] = answer.raft_index.into();
             item["applied"] = answer.raft_applied_index.into();

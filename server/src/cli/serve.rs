@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use lattice::config::LogFormat;
 use lattice::{Config, Node, Settings};
+use raft_consensus::effects::FatalError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -58,8 +59,16 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
                 _ = signals.next() => Ok(Exit::Interrupted),
             }
         }
+        removed = node.removed() => {
+            tracing::info!("stopping: no member of the cluster any more");
+            node.shutdown().await;
+            Err(removed.into())
+        }
         reason = node.stopped() => {
             let error = match reason {
+                Some(reason @ FatalError::WrongStore { .. }) => anyhow::anyhow!(
+                    "{reason} (`lattice cluster replace`, then start with an empty directory and --initial-cluster-state=existing)"
+                ),
                 Some(reason) => anyhow::anyhow!("{reason}"),
                 None => anyhow::anyhow!("Raft ended without a reason"),
             };

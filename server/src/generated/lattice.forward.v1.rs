@@ -127,6 +127,112 @@ pub mod not_applied {
 /// The outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Unknown {}
+/// A change of the members.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeRequest {
+    /// The sender's cluster: another cluster's request is refused.
+    #[prost(uint64, tag = "1")]
+    pub cluster: u64,
+    /// The member that relays.
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    #[prost(oneof = "change_request::Change", tags = "3, 4, 5, 6")]
+    pub change: ::core::option::Option<change_request::Change>,
+}
+/// Nested message and enum types in `ChangeRequest`.
+pub mod change_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        /// A node becomes a member; the leader gives it its id.
+        #[prost(message, tag = "3")]
+        Add(super::AddMember),
+        /// The member with this id leaves for good.
+        #[prost(uint64, tag = "4")]
+        Remove(u64),
+        /// The learner with this id becomes a voter.
+        #[prost(uint64, tag = "5")]
+        Promote(u64),
+        /// A member has other addresses.
+        #[prost(message, tag = "6")]
+        Update(super::UpdateMember),
+    }
+}
+/// A node that is to be a member.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddMember {
+    /// Where the other members will reach it.
+    #[prost(string, repeated, tag = "1")]
+    pub peer_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// It stays without a vote until it is promoted; else it gets one as soon as it has caught up.
+    #[prost(bool, tag = "2")]
+    pub is_learner: bool,
+}
+/// A member's new addresses.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateMember {
+    /// Which member.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Where the other members reach it from now on.
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What became of a change.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeResponse {
+    #[prost(oneof = "change_response::Outcome", tags = "1, 2, 3, 4")]
+    pub outcome: ::core::option::Option<change_response::Outcome>,
+}
+/// Nested message and enum types in `ChangeResponse`.
+pub mod change_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        /// It is made. The member that it was about.
+        #[prost(uint64, tag = "1")]
+        Done(u64),
+        /// It is not made, and this is why.
+        #[prost(message, tag = "2")]
+        Refused(super::Refused),
+        /// It is not made here, and will not be.
+        #[prost(message, tag = "3")]
+        NotApplied(super::NotApplied),
+        /// It may or may not be made.
+        #[prost(message, tag = "4")]
+        Unknown(super::Unknown),
+    }
+}
+/// Who the members are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembersRequest {}
+/// The members, confirmed by a majority after the request came.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MembersResponse {
+    /// The cluster's id.
+    #[prost(uint64, tag = "1")]
+    pub cluster: u64,
+    /// The greatest id that a member ever had: who has no greater one and is not in the list has been removed.
+    #[prost(uint64, tag = "2")]
+    pub last_id: u64,
+    /// All members.
+    #[prost(message, repeated, tag = "3")]
+    pub members: ::prost::alloc::vec::Vec<MemberInfo>,
+}
+/// One member.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemberInfo {
+    /// Its id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Its name; empty until it has started.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Where the other members reach it.
+    #[prost(string, repeated, tag = "3")]
+    pub peer_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A data directory is bound to it: nobody else can become this member.
+    #[prost(bool, tag = "4")]
+    pub is_bound: bool,
+}
 /// Generated client implementations.
 pub mod forward_client {
     #![allow(
@@ -138,7 +244,7 @@ pub mod forward_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Writes on behalf of another member's client.
+    /// Requests on behalf of another member's client, and the question of a node that joins.
     #[derive(Debug, Clone)]
     pub struct ForwardClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -233,6 +339,53 @@ pub mod forward_client {
                 .insert(GrpcMethod::new("lattice.forward.v1.Forward", "Propose"));
             self.inner.unary(req, path, codec).await
         }
+        /// Changes the members if this member leads, and answers when that is done.
+        pub async fn change(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ChangeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ChangeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/lattice.forward.v1.Forward/Change",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("lattice.forward.v1.Forward", "Change"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who the members are: as of now, or not at all. Anybody may ask.
+        pub async fn members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/lattice.forward.v1.Forward/Members",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("lattice.forward.v1.Forward", "Members"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -253,8 +406,18 @@ pub mod forward_server {
             &self,
             request: tonic::Request<super::ProposeRequest>,
         ) -> std::result::Result<tonic::Response<super::ProposeResponse>, tonic::Status>;
+        /// Changes the members if this member leads, and answers when that is done.
+        async fn change(
+            &self,
+            request: tonic::Request<super::ChangeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ChangeResponse>, tonic::Status>;
+        /// Who the members are: as of now, or not at all. Anybody may ask.
+        async fn members(
+            &self,
+            request: tonic::Request<super::MembersRequest>,
+        ) -> std::result::Result<tonic::Response<super::MembersResponse>, tonic::Status>;
     }
-    /// Writes on behalf of another member's client.
+    /// Requests on behalf of another member's client, and the question of a node that joins.
     #[derive(Debug)]
     pub struct ForwardServer<T> {
         inner: Arc<T>,
@@ -359,6 +522,92 @@ pub mod forward_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ProposeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/lattice.forward.v1.Forward/Change" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChangeSvc<T: Forward>(pub Arc<T>);
+                    impl<T: Forward> tonic::server::UnaryService<super::ChangeRequest>
+                    for ChangeSvc<T> {
+                        type Response = super::ChangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ChangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Forward>::change(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/lattice.forward.v1.Forward/Members" => {
+                    #[allow(non_camel_case_types)]
+                    struct MembersSvc<T: Forward>(pub Arc<T>);
+                    impl<T: Forward> tonic::server::UnaryService<super::MembersRequest>
+                    for MembersSvc<T> {
+                        type Response = super::MembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Forward>::members(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MembersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

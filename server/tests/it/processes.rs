@@ -11,6 +11,7 @@ mod history;
 mod intruder;
 mod kill;
 mod load;
+mod members;
 mod nodes;
 mod pause;
 mod terminate;

@@ -69,7 +69,7 @@ async fn an_existing_member_without_its_data_is_refused() {
         config
     };
     let error = start(existing()).await.unwrap_err();
-    assert!(error.contains("holds no data"), "{error}");
+    assert!(error.contains("no listed member says who is in it"), "{error}");
     made(directory.path()).await;
     start(existing()).await.unwrap().shutdown().await;
 }

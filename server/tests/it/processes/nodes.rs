@@ -28,6 +28,7 @@ const LOG_SHOWN: usize = 40;
 #[derive(Debug)]
 pub(super) struct Processes {
     pub(super) nodes: Vec<Served>,
+    address: Ipv4Addr,
     directory: TempDir,
 }
 
@@ -52,23 +53,46 @@ impl Processes {
         let peers: Vec<Url> = (0..count).map(|_| Url::of(free_port(address))).collect();
         let list = peers.iter().enumerate().map(|(index, peer)| format!("n{index}={peer}"));
         let list = list.collect::<Vec<_>>().join(",");
-        let served = |(index, peer): (usize, Url)| {
-            let data_dir = directory.path().join(format!("n{index}"));
-            let client = Url::of(free_port(address));
-            let args = vec![
-                format!("--name=n{index}"),
-                format!("--data-dir={}", data_dir.display()),
-                format!("--listen-client-urls={client}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-cluster={list}"),
-                "--admin-listen=none".into(),
-                "--cache-listen=none".into(),
-            ];
-            let log = Arc::default();
-            Served { data_dir, client, peer, wrapper: Vec::new(), args, child: None, log }
-        };
-        let nodes = peers.into_iter().enumerate().map(served).collect();
-        Self { nodes, directory }
+        let mut cluster = Self { nodes: Vec::new(), address, directory };
+        for peer in peers {
+            cluster.push(peer, &list);
+        }
+        cluster
+    }
+
+    fn push(&mut self, peer: Url, list: &str) {
+        let index = self.nodes.len();
+        let data_dir = self.directory.path().join(format!("n{index}"));
+        let client = Url::of(free_port(self.address));
+        let args = vec![
+            format!("--name=n{index}"),
+            format!("--data-dir={}", data_dir.display()),
+            format!("--listen-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-cluster={list}"),
+            "--admin-listen=none".into(),
+            "--cache-listen=none".into(),
+        ];
+        let log = Arc::default();
+        let wrapper = Vec::new();
+        self.nodes.push(Served { data_dir, client, peer, wrapper, args, child: None, log });
+    }
+
+    /// Prepares one more node, which is to join those that run; returns its index.
+    pub(super) fn prepare(&mut self) -> usize {
+        let index = self.nodes.len();
+        let peer = Url::of(free_port(self.address));
+        let own = format!("n{index}={peer}");
+        let others = self.members().map(|other| format!("n{other}={}", self.nodes[other].peer));
+        let list = others.chain([own]).collect::<Vec<_>>().join(",");
+        self.push(peer, &list);
+        self.nodes[index].args.push("--initial-cluster-state=existing".into());
+        index
+    }
+
+    /// The indices of the nodes that run.
+    pub(super) fn members(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|index| self.nodes[*index].is_running())
     }
 
     /// `count` members that have a leader, with the server's own timing.

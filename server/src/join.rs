@@ -1,0 +1,222 @@
+//! Which member of which cluster a node is, found before it starts.
+//!
+//! A node with an empty directory founds the cluster that its configuration lists, or, as `existing`, joins one: it asks the listed
+//! members who is in, finds itself by its peer URLs, and takes its id from there. A directory that was used decides by itself from then
+//! on, whatever the list says now; only a founder that starts as `new` must still agree with its list.
+//!
+//! A member that lost its directory must not come back as itself: it forgot its votes and what it acknowledged. Raft would refuse it by
+//! its store id; here the operator is told what to do instead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lattice_journal::RealDisk;
+use raft_consensus::storage::{DataDirectory, Identity};
+use raft_consensus::types::{ClusterId, NodeId};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::{builder, root_cause};
+use crate::config::{ClusterState, Config};
+use crate::founders::Founder;
+use crate::node::{Shared, StartError};
+use crate::proto::forward::forward_client::ForwardClient;
+use crate::proto::forward::{MembersRequest, MembersResponse};
+use crate::relay::change::parse_urls;
+use crate::url::Url;
+
+/// How long one member may take to say who the members are.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long a node that joins waits for members that are there but have no leader.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two rounds of questions.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A node that is told of another cluster, or of its removal, hears it at once; the rest it hears from Raft.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// More members than a cluster can have are not taken from an answer.
+const MEMBERS_MAX: usize = 1024;
+
+/// Which member of which cluster a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    /// The first voters, if the node is one.
+    pub(crate) founders: Vec<NodeId>,
+    /// Where to reach whom, until the log says more.
+    pub(crate) seeds: BTreeMap<NodeId, Vec<Url>>,
+}
+
+/// Why nobody said who the members are.
+enum NoAnswer {
+    /// Nobody is there.
+    Unreachable(String),
+    /// Somebody is, and does not know at present.
+    Later(String),
+}
+
+/// Finds out.
+pub(crate) async fn find(config: &Config) -> Result<Place, StartError> {
+    let identity = match &config.data_dir {
+        Some(path) => DataDirectory::look(&RealDisk, path)?,
+        None => None,
+    };
+    match (config.state, identity) {
+        (ClusterState::Existing, None) => join(config).await,
+        (ClusterState::New, None) => Ok(founder(config)),
+        // A founder's: the directory's own check says what differs.
+        (ClusterState::New, Some(identity)) if !identity.founders.is_empty() => Ok(founder(config)),
+        (_, Some(identity)) => come_back(config, identity).await,
+    }
+}
+
+fn founder(config: &Config) -> Place {
+    Place {
+        cluster: config.founders.cluster(),
+        node: config.me().id,
+        founders: config.founders.iter().map(|founder| founder.id).collect(),
+        seeds: by_id(config),
+    }
+}
+
+fn by_id(config: &Config) -> BTreeMap<NodeId, Vec<Url>> {
+    let urls = |founder: &Founder| (founder.id, founder.peer_urls.clone());
+    config.founders.iter().map(urls).collect()
+}
+
+/// The directory says who this is. Where the list cannot confirm that, the members are asked, if any answers at once.
+async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartError> {
+    let Identity { cluster, node, founders, .. } = identity;
+    if cluster == config.founders.cluster() {
+        return Ok(Place { cluster, node, founders, seeds: by_id(config) });
+    }
+    let mut seeds = BTreeMap::new();
+    if let Ok(Ok(answer)) = timeout(LOOK_MAX, ask_any(others(config))).await {
+        let found = ClusterId(answer.cluster);
+        if found != cluster {
+            return Err(StartError::OtherCluster { found, own: cluster });
+        }
+        if is_removed(&answer, node) {
+            return Err(StartError::Removed { node });
+        }
+        seeds = urls_of(&answer);
+    }
+    Ok(Place { cluster, node, founders, seeds })
+}
+
+/// Asks the members which of them this node is.
+async fn join(config: &Config) -> Result<Place, StartError> {
+    let deadline = Instant::now() + JOIN_PATIENCE;
+    let answer = loop {
+        match ask_any(others(config)).await {
+            Ok(answer) => break answer,
+            Err(NoAnswer::Later(_)) if Instant::now() < deadline => sleep(PAUSE).await,
+            Err(NoAnswer::Unreachable(reason) | NoAnswer::Later(reason)) => {
+                return Err(StartError::NobodyToJoin { reason });
+            }
+        }
+    };
+    let me = config.me();
+    let found = answer
+        .members
+        .iter()
+        .find(|member| parse_urls(&member.peer_urls).is_some_and(|urls| urls == me.peer_urls));
+    let urls = || me.peer_urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",");
+    let Some(found) = found else {
+        return Err(StartError::NotListed { name: config.name.clone(), urls: urls() });
+    };
+    let node = NodeId(found.id);
+    if found.is_bound {
+        return Err(StartError::RanBefore { node, name: config.name.clone(), urls: urls() });
+    }
+    tracing::info!(member = format_args!("{:x}", node.0), cluster = %ClusterId(answer.cluster), "joining");
+    Ok(Place {
+        cluster: ClusterId(answer.cluster),
+        node,
+        founders: Vec::new(),
+        seeds: urls_of(&answer),
+    })
+}
+
+/// Waits until it is certain that this node is a member no more.
+pub(crate) async fn removed(shared: &Shared, patience: Duration) {
+    let mut status = shared.raft.watch();
+    loop {
+        // While there is a leader, it tells.
+        let news = status.wait_for(|now| now.is_removed || now.leader.is_none()).await;
+        match news.map(|now| now.is_removed) {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(_stopped) => std::future::pending().await,
+        }
+        let led = status.wait_for(|now| now.is_removed || now.leader.is_some());
+        if timeout(patience, led).await.is_ok() {
+            continue;
+        }
+        let members = &shared.members;
+        let known = members.membership();
+        let others = known.members().map(|(id, _)| id).filter(|id| *id != shared.id);
+        let urls: Vec<Url> = others.flat_map(|id| members.peer_urls(id)).collect();
+        if let Ok(answer) = ask_any(urls).await
+            && ClusterId(answer.cluster) == shared.cluster
+            && is_removed(&answer, shared.id)
+        {
+            return;
+        }
+    }
+}
+
+fn is_removed(answer: &MembersResponse, node: NodeId) -> bool {
+    node.0 <= answer.last_id && answer.members.iter().all(|member| member.id != node.0)
+}
+
+fn urls_of(answer: &MembersResponse) -> BTreeMap<NodeId, Vec<Url>> {
+    let members = answer.members.iter().take(MEMBERS_MAX);
+    members.filter_map(|m| Some((NodeId(m.id), parse_urls(&m.peer_urls)?))).collect()
+}
+
+/// Where the other members of the list are.
+fn others(config: &Config) -> Vec<Url> {
+    let others = config.founders.iter().filter(|founder| founder.name != config.name);
+    others.flat_map(|founder| founder.peer_urls.clone()).collect()
+}
+
+/// The first answer of any of these.
+async fn ask_any(urls: Vec<Url>) -> Result<MembersResponse, NoAnswer> {
+    let mut reasons = Vec::new();
+    let mut is_anybody_there = false;
+    for url in urls {
+        let Ok(channel) = builder(&url, ANSWER_MAX).connect().await else {
+            reasons.push(format!("{url}: nobody is there"));
+            continue;
+        };
+        is_anybody_there = true;
+        let mut client = ForwardClient::new(channel);
+        match timeout(ANSWER_MAX, client.members(MembersRequest {})).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) if status.message().is_empty() => {
+                reasons.push(format!("{url}: {}", root_cause(&status)));
+            }
+            Ok(Err(status)) => reasons.push(format!("{url}: {}", status.message())),
+            Err(_elapsed) => reasons.push(format!("{url}: no answer within {ANSWER_MAX:?}")),
+        }
+    }
+    if reasons.is_empty() {
+        reasons.push("no other member is listed".into());
+    }
+    let reason = reasons.join("; ");
+    Err(if is_anybody_there { NoAnswer::Later(reason) } else { NoAnswer::Unreachable(reason) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::forward::MemberInfo;
+
+    #[test]
+    fn who_is_missing_was_removed_unless_it_is_to_come() {
+        let member = MemberInfo { id: 7, ..MemberInfo::default() };
+        let answer = MembersResponse { cluster: 1, last_id: 9, members: vec![member] };
+        assert!(is_removed(&answer, NodeId(9)) && is_removed(&answer, NodeId(3)));
+        assert!(!is_removed(&answer, NodeId(7)) && !is_removed(&answer, NodeId(10)));
+    }
+}

@@ -1,0 +1,129 @@
+//! Members come and go under load: what an operator does by command line, with processes.
+
+use std::process::Output;
+use std::time::Instant;
+
+use tokio::process::Command;
+
+use super::load::Load;
+use super::nodes::{LATTICE, Processes};
+use super::until;
+
+/// `LATTICE_MEMBER_ROUNDS` times the cluster grows and shrinks; once in CI.
+fn rounds() -> usize {
+    std::env::var("LATTICE_MEMBER_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// `lattice cluster …`, asked of a node; its output, whatever came of it.
+async fn cluster(cluster: &Processes, ask: usize, args: &[&str]) -> Output {
+    let endpoint = format!("--endpoints={}", cluster.nodes[ask].client);
+    let command = Command::new(LATTICE).arg("cluster").args(args).arg(endpoint).output();
+    command.await.unwrap()
+}
+
+/// As [`cluster`], until it is done: an election or another change may be under way.
+async fn done(processes: &Processes, ask: usize, args: &[&str]) -> String {
+    let what = format!("`lattice cluster {}` to succeed", args.join(" "));
+    let output = until(&what, async || {
+        let output = cluster(processes, ask, args).await;
+        if !output.status.success() {
+            println!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        output.status.success().then_some(output)
+    });
+    String::from_utf8(output.await.stdout).unwrap()
+}
+
+/// Waits until so many members vote, as the node with this index sees it.
+async fn voters(processes: &Processes, ask: usize, count: usize) {
+    until(&format!("{count} voters"), async || {
+        let output = cluster(processes, ask, &["members", "-o=json"]).await;
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        let members = list["members"].as_array()?;
+        let voters = members.iter().filter(|member| member["learner"] == false);
+        (voters.count() == count && members.len() == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_grows_to_five_and_shrinks_to_three_under_load() {
+    let mut processes = Processes::start(3).await;
+    let load = Load::start(&processes, 4, 3);
+    load.acknowledges_more(100).await;
+    for _ in 0..rounds() {
+        let (first, second) = (processes.prepare(), processes.prepare());
+        for new in [first, second] {
+            let (name, url) = (format!("n{new}"), processes.nodes[new].peer.to_string());
+            let told = done(&processes, 0, &["add", &name, &url]).await;
+            assert!(told.contains("--initial-cluster-state=existing"), "{told}");
+            processes.nodes[new].start();
+        }
+        voters(&processes, 0, 5).await;
+        load.acknowledges_after(Instant::now()).await;
+
+        // Two of the old ones go, the leader first if it is one of those.
+        let leader = processes.leader().await;
+        let other = processes.members().find(|index| *index != leader && *index != 0).unwrap();
+        for gone in [leader, other] {
+            let ask = processes.members().find(|index| *index != gone).unwrap();
+            let name = format!("n{gone}");
+            done(&processes, ask, &["remove", &name]).await;
+            let status = processes.nodes[gone].ended().await;
+            assert_eq!(status.code(), Some(6), "n{gone}");
+            load.acknowledges_after(Instant::now()).await;
+        }
+        let ask = processes.members().next().unwrap();
+        voters(&processes, ask, 3).await;
+        // A removed node says so again.
+        processes.nodes[other].start();
+        assert_eq!(processes.nodes[other].ended().await.code(), Some(6));
+        processes.nodes[other].says("was removed from the cluster for good").await;
+    }
+    let summary = load.stop().await.check_at_the_end(&processes).await;
+    println!("{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_is_refused_until_it_is_replaced() {
+    let mut processes = Processes::start(3).await;
+    let load = Load::start(&processes, 3, 2);
+    load.acknowledges_more(50).await;
+    voters(&processes, 0, 3).await;
+    let wiped = (processes.leader().await + 1) % 3;
+    let ask = (wiped + 1) % 3;
+    processes.nodes[wiped].kill();
+    std::fs::remove_dir_all(&processes.nodes[wiped].data_dir).unwrap();
+    processes.nodes[wiped].args.push("--initial-cluster-state=existing".into());
+    processes.nodes[wiped].start();
+    assert_eq!(processes.nodes[wiped].ended().await.code(), Some(6));
+    processes.nodes[wiped].says("lattice cluster replace").await;
+
+    let (name, url) = (format!("n{wiped}"), processes.nodes[wiped].peer.to_string());
+    // Its directory is gone, so no step can be left half done but the last: that one is then an addition.
+    let replaced = cluster(&processes, ask, &["replace", &name, &name, &url]).await;
+    if !replaced.status.success() {
+        println!("{}", String::from_utf8_lossy(&replaced.stderr));
+        done(&processes, ask, &["add", &name, &url]).await;
+    }
+    processes.nodes[wiped].start();
+    voters(&processes, ask, 3).await;
+    processes.caught_up(wiped).await;
+    let summary = load.stop().await.check_at_the_end(&processes).await;
+    println!("{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_under_load() {
+    let processes = Processes::start(3).await;
+    let load = Load::start(&processes, 4, 3);
+    load.acknowledges_more(50).await;
+    for _ in 0..3 {
+        let leader = processes.leader().await;
+        let to = format!("n{}", (leader + 1) % 3);
+        done(&processes, leader, &["transfer", &to]).await;
+        load.acknowledges_after(Instant::now()).await;
+    }
+    let summary = load.stop().await.check_at_the_end(&processes).await;
+    println!("{summary}");
+}
