@@ -15,13 +15,19 @@ use std::path::Path;
 use lattice_sim::random::index;
 use lattice_sim::{Address, ChaCha8Rng, Chance, FaultKind, SimDisk, Target, World, draw_sector};
 
-use super::cluster::{SimCluster, SimProcess};
+use super::cluster::SimProcess;
 use super::workload::Workload;
 
 /// Whether something on this disk was destroyed for good.
 pub(super) fn is_spent(disk: &SimDisk) -> bool {
     let counts = disk.counts();
     counts.damaged > 0 || counts.blanked > 0
+}
+
+/// Whether its node may take durable data for lost: because it is, or because a read went wrong, which is not tried again while the
+/// node runs.
+fn is_suspect(disk: &SimDisk) -> bool {
+    is_spent(disk) || disk.counts().bad_reads > 0
 }
 
 /// Whether another node has this disk now.
@@ -43,8 +49,11 @@ pub(super) fn target<W: Workload>(
         return None;
     }
     let disk = world.disk(node);
-    let spent = nodes.iter().filter(|node| is_spent(world.disk(**node))).count();
-    let is_in_budget = is_spent(disk) || spent < (nodes.len() - 1) / 2;
+    let others_that = |is: fn(&SimDisk) -> bool| {
+        nodes.iter().filter(|other| **other != node && is(world.disk(**other))).count()
+    };
+    let is_in_budget = others_that(is_suspect) < (nodes.len() - 1) / 2;
+    let may_misread = others_that(is_spent) < (nodes.len() - 1) / 2 || !is_bounded;
     let log = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
     let last = disk.durable_files().into_iter().map(|(path, _)| path).rfind(|path| log(path));
     let sector = |allowed: &dyn Fn(&Path) -> bool, rng: &mut ChaCha8Rng| {
@@ -53,10 +62,10 @@ pub(super) fn target<W: Workload>(
     };
     let is_spared = |path: &Path| Some(path) == last.as_deref();
     match kind {
-        FaultKind::ReadError => sector(&|_| true, rng),
-        FaultKind::MisdirectedRead => sector(&|path| !is_spared(path), rng),
+        FaultKind::ReadError if may_misread => sector(&|_| true, rng),
+        FaultKind::MisdirectedRead if may_misread => sector(&|path| !is_spared(path), rng),
         FaultKind::BitRot | FaultKind::LostWrite | FaultKind::MisdirectedWrite => {
-            let may_damage = is_in_budget && is_bound(world) || !is_bounded;
+            let may_damage = is_in_budget && is_bound(world, nodes) || !is_bounded;
             // One small file of a few: it would be hit most of the time, and nothing else be seen.
             let with_identity = Chance::percent(10).happens(rng);
             let allowed = |path: &Path| !is_spared(path) && (with_identity || !is_identity(path));
@@ -67,22 +76,27 @@ pub(super) fn target<W: Workload>(
             let is_lost = |node: &Address| world.disk(*node).counts().blanked > 0;
             let lost = nodes.iter().filter(|node| is_lost(node)).count();
             let may_lose = is_in_budget && (is_lost(&node) || lost < (nodes.len() - 1) / 2);
-            (may_lose && is_bound(world)).then_some(Target::Disk(node))
+            (may_lose && is_bound(world, nodes)).then_some(Target::Disk(node))
         }
         FaultKind::DiskSwap => {
-            let may_swap = node != other && is_bound(world) && has_identity(world.disk(node));
+            let may_swap =
+                node != other && is_bound(world, nodes) && has_identity(world.disk(node));
             (may_swap && has_identity(world.disk(other))).then_some(Target::Disks(node, other))
         }
         _ => None,
     }
 }
 
-/// Whether every node that runs, and that is a majority, knows a committed membership in which all stores are bound.
-fn is_bound<W: Workload>(world: &World<SimProcess<W>>) -> bool {
-    let rafts: Vec<_> = SimCluster::nodes(world).filter_map(|node| node.raft()).collect();
-    let bound = |membership: &crate::membership::Membership| membership.is_fully_bound();
-    rafts.iter().all(|raft| bound(raft.membership_at(raft.commit())))
-        && rafts.first().is_some_and(|raft| 2 * rafts.len() > raft.membership().members().count())
+/// Whether every node whose disk is intact runs, and has on its disk a committed membership in which all stores are bound. A founder that
+/// knows no bindings yet still takes the vote of a blank disk for a founder's.
+fn is_bound<W: Workload>(world: &World<SimProcess<W>>, nodes: &[Address]) -> bool {
+    let intact = nodes.iter().filter(|node| !is_spent(world.disk(**node)));
+    intact.map(|node| world.process(*node)).all(|process| {
+        let Some(SimProcess::Node(node)) = process else { return false };
+        node.raft().is_some_and(|raft| {
+            raft.membership_at(raft.commit().min(raft.log().durable())).is_fully_bound()
+        })
+    })
 }
 
 /// Whether the disk is one that has a name of its own: a blank one would become that of whoever gets it.

@@ -354,11 +354,12 @@ impl Shape {
         self.setup.election_timeout = shortest..2 * shortest;
     }
 
-    /// Ten of the longest election timeouts, time for clients to give up what they were waiting for, and for a disk that was
+    /// Ten of the longest election timeouts, time for clients to give up what they were waiting for from nodes that are gone for good,
+    /// and for a disk that was
     /// slow to the end to finish what it had begun then: a node may be starting on it, which takes a few syncs.
     pub(super) fn progress_within(&self) -> Duration {
         let elections = 10 * self.setup.election_timeout.end;
-        elections + Duration::from_secs(5) + 6 * SLOWDOWN_MAX * self.disk.sync.max
+        elections + Duration::from_secs(10) + 6 * SLOWDOWN_MAX * self.disk.sync.max
     }
 
     pub(super) fn addresses(&self) -> Vec<Address> {
