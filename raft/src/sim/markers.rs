@@ -47,7 +47,7 @@ pub const MARKERS: &[Marker] = &[
     Marker::new(SYNC_FAILED, 200),
     Marker::new(READ_FAILED, 200),
     Marker::new(QUORUM_LOST, 200),
-    Marker::new(DISK_STALLED, 2_000),
+    Marker::new(HANDED_OVER, 1_000),
     Marker::new(CONFLICT, 200),
     Marker::new(COMPACTED, 200),
     Marker::new(SNAPSHOT_NEEDED, 200),
