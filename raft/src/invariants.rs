@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::membership::Membership;
 use crate::raft_node::{RaftNode, Role};
 use crate::types::{EntryId, LogIndex, NodeId, Term};
 
@@ -44,6 +45,8 @@ pub struct SafetyChecker {
     committed: Vec<CommittedEntry>,
     /// The digest of the command applied at each index.
     applied: BTreeMap<LogIndex, (u64, NodeId)>,
+    /// Who the members are for a node whose log ends with this entry.
+    members: BTreeMap<EntryId, Membership>,
     seen: BTreeMap<NodeId, Seen>,
 }
 
@@ -78,7 +81,8 @@ impl SafetyChecker {
     #[cfg(feature = "sim")]
     pub(crate) fn digest(&self, into: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
-        let Self { leaders, committed, applied, seen: _ } = self;
+        // Members follow from logs, which are part of what is compared.
+        let Self { leaders, committed, applied, members: _, seen: _ } = self;
         leaders.hash(into);
         committed.len().hash(into);
         for CommittedEntry { term, by: _, seen_in } in committed {
@@ -112,6 +116,7 @@ impl SafetyChecker {
         self.check_monotonic(node)?;
         self.check_leader(node)?;
         self.check_committed(node)?;
+        self.check_members(node)?;
         let seen = Seen {
             boot: node.config().boot,
             term: node.term(),
@@ -230,6 +235,21 @@ impl SafetyChecker {
         let seen = self.seen.get(&node.id()).filter(|seen| seen.boot == node.config().boot);
         let from = seen.map_or(LogIndex::ZERO, |seen| seen.commit);
         self.check_committed_from(node, from)
+    }
+
+    /// Logs that end with the same entry are the same, and so are the members that they bring into force.
+    fn check_members(&mut self, node: &RaftNode) -> Result<(), Violation> {
+        let (last, members) = (node.log().last(), node.membership());
+        // A node that is to join begins with nobody, founders with each other.
+        if last == EntryId::ZERO {
+            return Ok(());
+        }
+        let known = self.members.entry(last).or_insert_with(|| members.clone());
+        if known == members {
+            return Ok(());
+        }
+        let detail = format!("{} has members {members:?} at {last}, others {known:?}", node.id());
+        violation(Property::LogMatching, detail)
     }
 
     /// Two nodes never take different entries for committed at the same place; and what is committed stays.

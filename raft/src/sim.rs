@@ -17,6 +17,7 @@ mod judge;
 mod markers;
 mod message;
 mod node;
+mod orders;
 mod shape;
 mod simulation;
 mod spec;

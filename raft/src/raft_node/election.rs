@@ -71,15 +71,22 @@ impl RaftNode {
         self.count_pre_votes();
     }
 
-    /// Whether our vote for ourselves would count, and we could give our followers what they need.
+    /// Whether we could give our followers what they need, and are a voter that the cluster knows, or were one until a change that we do not know
+    /// to be committed. In that case too: the log of who is about to leave may be the only one that is complete enough to win (thesis §4.2.2).
+    /// It needs the votes of those who stay, leads without counting itself, and leaves when the change is committed.
     pub(super) fn may_campaign(&self) -> bool {
+        let (id, store) = (self.config.id, self.config.store);
         !self.is_removed
             && !self.log.is_damaged()
-            && self.membership().counts(self.config.id, self.config.store)
+            && self.membership.any_since(self.commit, |members| members.counts(id, store))
     }
 
     fn other_voters(&self) -> Vec<NodeId> {
         let mut peers = self.peers();
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::VoteOfAnybodyCounted) {
+            return peers;
+        }
         peers.retain(|&peer| self.membership().is_voter(peer));
         peers
     }
@@ -104,7 +111,8 @@ impl RaftNode {
         term: Term,
         granted: bool,
     ) {
-        let counts = self.membership().counts(from, store) && term == self.term().next();
+        let counts = self.membership().counts(from, store) || self.counts_anybody();
+        let counts = counts && term == self.term().next();
         if let RoleState::PreCandidate(ballot) = &mut self.role
             && counts
         {
@@ -115,7 +123,7 @@ impl RaftNode {
 
     fn count_pre_votes(&mut self) {
         if let RoleState::PreCandidate(ballot) = &self.role
-            && ballot.tally(self.membership()) == Tally::Won
+            && self.tally(ballot) == Tally::Won
         {
             self.start_election(false);
         }
@@ -203,7 +211,7 @@ impl RaftNode {
     }
 
     pub(super) fn handle_vote_reply(&mut self, from: NodeId, store: StoreId, granted: bool) {
-        let counts = self.membership().counts(from, store);
+        let counts = self.membership().counts(from, store) || self.counts_anybody();
         if let RoleState::Candidate(ballot) = &mut self.role
             && counts
         {
@@ -214,7 +222,7 @@ impl RaftNode {
 
     fn count_votes(&mut self) {
         let RoleState::Candidate(ballot) = &self.role else { return };
-        match ballot.tally(self.membership()) {
+        match self.tally(ballot) {
             Tally::Won => {
                 let answers = &ballot.answers;
                 let stores = answers.iter().map(|(&node, &(store, _))| (node, store)).collect();
@@ -227,6 +235,28 @@ impl RaftNode {
             Tally::Lost => self.become_follower(self.term(), None),
             Tally::Open => {}
         }
+    }
+
+    /// Never, but for a planted bug.
+    fn counts_anybody(&self) -> bool {
+        #[cfg(feature = "sim")]
+        return self.has_bug(crate::sim::PlantedBug::VoteOfAnybodyCounted);
+        #[cfg(not(feature = "sim"))]
+        false
+    }
+
+    fn tally(&self, ballot: &Ballot) -> Tally {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::VoteOfAnybodyCounted) {
+            let yes = ballot.answers.values().filter(|&&(_, granted)| granted).count();
+            let needed = crate::quorum::majority(self.membership().incoming().count());
+            return if yes >= needed { Tally::Won } else { Tally::Open };
+        }
+        #[cfg(feature = "sim")]
+        if let Some(members) = self.wrong_members(self.membership()) {
+            return ballot.tally(&members);
+        }
+        ballot.tally(self.membership())
     }
 
     fn become_leader(&mut self, stores: BTreeMap<NodeId, StoreId>, lease: Lease) {

@@ -58,6 +58,12 @@ impl MembershipHistory {
         &self.changes[after.saturating_sub(1)].1
     }
 
+    /// Whether `holds` of the members at `index` or at any place behind it.
+    pub(super) fn any_since(&self, index: LogIndex, holds: impl Fn(&Membership) -> bool) -> bool {
+        let after = self.changes.partition_point(|&(at, _)| at <= index);
+        self.changes[after.saturating_sub(1)..].iter().any(|(_, members)| holds(members))
+    }
+
     pub(super) fn push(&mut self, index: LogIndex, membership: Membership) {
         debug_assert!(self.changes.last().is_some_and(|&(at, _)| at < index), "ascending");
         self.changes.push((index, membership));
@@ -69,6 +75,15 @@ impl MembershipHistory {
         self.changes.retain(|&(at, _)| at < from);
         assert!(!self.changes.is_empty(), "the base is never truncated");
         self.changes.len() < before
+    }
+
+    /// A planted bug: these stay in force though their entry is gone.
+    #[cfg(feature = "sim")]
+    pub(super) fn keep(&mut self, index: LogIndex, stale: Membership) {
+        match self.changes.last_mut() {
+            Some((at, members)) if *at >= index => *members = stale,
+            Some(_) | None => self.changes.push((index, stale)),
+        }
     }
 
     /// Nothing before `index` will be asked for.
@@ -204,6 +219,12 @@ impl RaftNode {
         if let Some(to) = self.transfer_target() {
             return Err(OrderError::Transferring { to });
         }
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::SingleStepChangeBeforeFirstCommit) {
+            let is_open = self.membership.last_change() > self.commit;
+            let next = self.membership().changed(changes)?.left();
+            return if is_open { Err(OrderError::ChangeInProgress) } else { Ok(next) };
+        }
         if self.term_start().is_some_and(|start| start > self.commit) {
             return Err(OrderError::TermNotCommitted);
         }
@@ -275,6 +296,16 @@ impl RaftNode {
     /// As leader: what is to be done about the members once the last change of them is committed. Each step appends at most one entry, and
     /// is tried again when that is committed; so nothing is proposed twice.
     pub(super) fn settle_membership(&mut self) {
+        #[cfg(feature = "sim")]
+        if self.membership().is_joint() && self.term_start().is_some() {
+            use crate::sim::PlantedBug;
+            if self.has_bug(PlantedBug::JointLeftBeforeCommit) {
+                return self.leave_joint();
+            }
+            if self.has_bug(PlantedBug::JointNeverLeft) {
+                return;
+            }
+        }
         if !self.is_settled() {
             return;
         }
@@ -332,6 +363,39 @@ impl RaftNode {
         if let Ok(next) = self.next_membership(&ready) {
             self.append_membership(next);
         }
+    }
+
+    // Planted bugs.
+
+    /// By whom majorities are counted wrongly instead.
+    #[cfg(feature = "sim")]
+    pub(super) fn wrong_members(&self, members: &Membership) -> Option<Membership> {
+        use crate::sim::PlantedBug;
+        match self.config.planted_bug {
+            Some(PlantedBug::JointCountedByNewVoters) => Some(members.left()),
+            Some(PlantedBug::MembershipInForceAtCommit) => {
+                Some(self.membership.at(self.commit).clone())
+            }
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn wrong_members_for_acknowledgements(
+        &self,
+        members: &Membership,
+    ) -> Option<Membership> {
+        if !self.has_bug(crate::sim::PlantedBug::LearnerCounted) {
+            return self.wrong_members(members);
+        }
+        let mut all = members.clone();
+        for (node, member) in members.members() {
+            if member.standing == Standing::Learner {
+                let standing = Standing::Voter;
+                all.insert(node, crate::membership::Member { standing, ..member.clone() });
+            }
+        }
+        Some(all)
     }
 
     // Removal.

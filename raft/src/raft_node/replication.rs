@@ -295,18 +295,12 @@ impl RaftNode {
         nothing: T,
         value: impl Fn(&Progress) -> T,
     ) -> Option<T> {
-        self.reached_by(self.membership(), own, nothing, value)
-    }
-
-    /// The same of other voters than those in force.
-    fn reached_by<T: Ord + Copy>(
-        &self,
-        membership: &Membership,
-        own: T,
-        nothing: T,
-        value: impl Fn(&Progress) -> T,
-    ) -> Option<T> {
         let RoleState::Leader(leader) = &self.role else { return None };
+        let membership = self.membership();
+        #[cfg(feature = "sim")]
+        let wrong = self.wrong_members_for_acknowledgements(membership);
+        #[cfg(feature = "sim")]
+        let membership = wrong.as_ref().unwrap_or(membership);
         membership.reached(|node| {
             if node == self.config.id {
                 own
@@ -384,9 +378,17 @@ impl RaftNode {
         self.send(peer, Message::Heartbeat { commit, round }, None);
     }
 
-    /// Check-quorum (thesis §6.2): whether a majority of these voters was heard from within the longest election timeout.
+    /// Check-quorum (thesis §6.2): whether a majority of these voters was heard from within the longest election timeout. One that is not
+    /// bound to its store yet does not count, however often it is heard from.
     pub(super) fn has_quorum_contact(&self, membership: &Membership) -> bool {
-        self.reached_by(membership, Some(self.now), None, |progress| Some(progress.contact))
+        let RoleState::Leader(leader) = &self.role else { return false };
+        let contact = |node| {
+            let heard = leader.progress.get(&node).map(|progress| progress.contact);
+            let heard = if node == self.config.id { Some(self.now) } else { heard };
+            heard.filter(|_| membership.store_of(node).is_some())
+        };
+        membership
+            .reached(contact)
             .flatten()
             .is_some_and(|contact| self.now < contact + self.config.election_timeout.end)
     }
@@ -535,7 +537,14 @@ impl RaftNode {
     pub(super) fn truncate(&mut self, from: LogIndex) {
         assert!(from > self.commit, "what is committed is never removed");
         self.log.truncate(from);
-        if self.membership.truncate(from) {
+        #[cfg(feature = "sim")]
+        let stale = self.membership().clone();
+        let is_changed = self.membership.truncate(from);
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::MembershipNotRolledBack) && is_changed {
+            self.membership.keep(from.previous(), stale);
+        }
+        if is_changed {
             let membership = self.membership().clone();
             self.outbox.push(Effect::MembershipChanged(membership));
         }

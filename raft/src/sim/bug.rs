@@ -40,11 +40,29 @@ pub enum PlantedBug {
     ClockBeforeQueue,
     /// A leader that has told another to campaign at once lives on its lease nonetheless (openraft #1747).
     LeaseKeptAfterTransfer,
+    /// In a joint membership the new voters alone decide (Raft §6).
+    JointCountedByNewVoters,
+    /// Voters change in one step, before the leader has committed anything in its term (the bug of 2015; hydro #3192).
+    SingleStepChangeBeforeFirstCommit,
+    /// Members stay in force when their entry is truncated (ScyllaDB #31257).
+    MembershipNotRolledBack,
+    /// Members count from the commit of their entry on, not from its place in the log (etcd #7625).
+    MembershipInForceAtCommit,
+    /// A joint membership is left before it is committed.
+    JointLeftBeforeCommit,
+    /// A joint membership is never left (openraft #1871).
+    JointNeverLeft,
+    /// A learner's acknowledgement counts (async-raft a10d9906).
+    LearnerCounted,
+    /// A candidate asks all members, and counts whoever says yes (openraft #1805).
+    VoteOfAnybodyCounted,
+    /// A leader hands over to one that does not have its whole log (hashicorp/raft #398).
+    TimeoutNowToLaggingTarget,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 23] = [
         Self::VoteNotPersistedBeforeReply,
         Self::CommitOfEarlierTermByCounting,
         Self::TruncateOnAnyConflictMessage,
@@ -59,6 +77,15 @@ impl PlantedBug {
         Self::AnyReplyConfirmsRead,
         Self::ClockBeforeQueue,
         Self::LeaseKeptAfterTransfer,
+        Self::JointCountedByNewVoters,
+        Self::SingleStepChangeBeforeFirstCommit,
+        Self::MembershipNotRolledBack,
+        Self::MembershipInForceAtCommit,
+        Self::JointLeftBeforeCommit,
+        Self::JointNeverLeft,
+        Self::LearnerCounted,
+        Self::VoteOfAnybodyCounted,
+        Self::TimeoutNowToLaggingTarget,
     ];
 
     /// Its name on the command line.
@@ -79,6 +106,15 @@ impl PlantedBug {
             Self::AnyReplyConfirmsRead => "any-reply-confirms-read",
             Self::ClockBeforeQueue => "clock-before-queue",
             Self::LeaseKeptAfterTransfer => "lease-kept-after-transfer",
+            Self::JointCountedByNewVoters => "joint-counted-by-new-voters",
+            Self::SingleStepChangeBeforeFirstCommit => "single-step-change-before-first-commit",
+            Self::MembershipNotRolledBack => "membership-not-rolled-back",
+            Self::MembershipInForceAtCommit => "membership-in-force-at-commit",
+            Self::JointLeftBeforeCommit => "joint-left-before-commit",
+            Self::JointNeverLeft => "joint-never-left",
+            Self::LearnerCounted => "learner-counted",
+            Self::VoteOfAnybodyCounted => "vote-of-anybody-counted",
+            Self::TimeoutNowToLaggingTarget => "timeout-now-to-lagging-target",
         }
     }
 }

@@ -4,6 +4,7 @@
 //!   full every thousand events and in the end.
 //! - **Promises.** What a node has told others binds it over crashes: its term never falls, and its vote in a term goes to one
 //!   candidate.
+//! - **Quorums.** What a majority is said to have done, it has done: `check/quorum.rs`.
 //! - **One log.** Every machine applies the same entries in the same order, none before it is committed, and is in the same
 //!   state after the same entry, however it came there.
 //! - **Linearizability**, in linear time. Every operation that ended well names its place in the log: a write its entry, a read the last
@@ -23,6 +24,8 @@ use lattice_sim::Address;
 use lattice_sim::check::{History, Searched, Story};
 use std::time::Duration;
 
+use quorum::Quorums;
+
 use super::client::Note;
 use super::judge::ClientHistory;
 use super::node::Doings;
@@ -31,6 +34,8 @@ use crate::invariants::{self, SafetyChecker};
 use crate::raft_node::RaftNode;
 use crate::state_machine::{Committed, DurableStateMachine, Reply};
 use crate::types::{EntryId, LogIndex, NodeId, SessionId, Term};
+
+mod quorum;
 
 type Checked = Result<(), lattice_sim::Violation>;
 type OperationId = (Address, u64);
@@ -65,6 +70,7 @@ pub(super) struct Checker<W: Workload> {
     workload: W,
     safety: SafetyChecker,
     told: BTreeMap<NodeId, (Term, Option<NodeId>)>,
+    quorums: Quorums,
     /// The log, as machines applied it, and the replies of one that never failed.
     log: Vec<Committed>,
     replies: Vec<Option<Result<Bytes, String>>>,
@@ -101,6 +107,7 @@ impl<W: Workload> Checker<W> {
             workload,
             safety: SafetyChecker::new(),
             told: BTreeMap::new(),
+            quorums: Quorums::default(),
             log: Vec::new(),
             replies: Vec::new(),
             states: BTreeMap::new(),
@@ -137,8 +144,16 @@ impl<W: Workload> Checker<W> {
     pub(super) fn node(&mut self, node: &RaftNode, doings: &Doings) -> Checked {
         for &(term, vote) in &doings.told {
             self.promise(node.id(), term, vote)?;
+            if let Some(candidate) = vote {
+                self.quorums.voted(node.id(), term, candidate);
+            }
         }
         self.safety.check(node).map_err(violation_of)?;
+        let quorums = |detail| lattice_sim::Violation::new("quorums", detail);
+        for &(to, last) in &doings.asked_to_lead {
+            self.quorums.asked_to_lead(to, last).map_err(quorums)?;
+        }
+        self.quorums.check(node).map_err(quorums)?;
         for committed in &doings.applied {
             self.applied(node.id(), committed)?;
         }

@@ -128,18 +128,29 @@ impl<W: Workload> SimCluster<W> {
     fn check_agreement(&self, world: &World<SimProcess<W>>) -> Result<(), Violation> {
         let disagree = |detail: String| Err(Violation::new("convergence", detail));
         let (last, state) = self.checker.model_state();
-        let (mut running, mut leaders) = (0, 0);
+        let (mut running, mut leaders) = (0_usize, 0);
+        let rafts = Self::nodes(world).filter_map(SimNode::raft);
+        let Some(leader) = rafts.into_iter().find(|raft| raft.role() == Role::Leader) else {
+            return disagree("nobody leads".to_owned());
+        };
+        let members = leader.membership();
+        if members.is_joint() {
+            return disagree(format!("the members are still {members:?}"));
+        }
         // Whose disk was destroyed need not come back; who comes back with what is left must agree.
-        let spent = |address: &&Address| atlas::is_spent(world.disk(**address));
-        let addresses = self.shape.addresses();
-        let spared = addresses.iter().filter(spent).count();
+        let is_spent = |node: NodeId| atlas::is_spent(world.disk(Address(node.0)));
+        let needed = members.members().filter(|&(node, _)| !is_spent(node)).count();
         for node in Self::nodes(world) {
+            let is_member = node.raft().is_some_and(|raft| members.contains(raft.id()));
+            if !is_member {
+                continue;
+            }
             let (Some(raft), Some(machine)) = (node.raft(), node.machine()) else { continue };
             let disk = world.disk(Address(raft.id().0));
             if disk.counts().blanked > 0 {
                 continue;
             }
-            running += u64::from(!atlas::is_spent(disk));
+            running += usize::from(!atlas::is_spent(disk));
             leaders += u64::from(raft.role() == Role::Leader);
             let (id, applied) = (raft.id(), machine.applied());
             if applied != last {
@@ -152,7 +163,7 @@ impl<W: Workload> SimCluster<W> {
                 return disagree(format!("{id} is in another state at {last}"));
             }
         }
-        if running + u64::try_from(spared).expect("few") < self.shape.nodes || leaders != 1 {
+        if running < needed || leaders != 1 {
             return disagree(format!("{running} nodes run, {leaders} lead"));
         }
         if last.index < self.checker.acknowledged() {
@@ -171,7 +182,11 @@ impl<W: Workload> Scenario for SimCluster<W> {
     fn build(&mut self, world: &mut World<SimProcess<W>>) {
         let addresses = self.shape.addresses();
         for &address in &addresses {
-            let setup = Rc::new(NodeSetup { id: NodeId(address.0), ..self.shape.setup.clone() });
+            let mut setup = NodeSetup { id: NodeId(address.0), ..self.shape.setup.clone() };
+            if address.0 > self.shape.nodes {
+                setup.founders.clear();
+            }
+            let setup = Rc::new(setup);
             let workload = self.workload.clone();
             let delivered: Delivered = Rc::new(RefCell::new(BTreeMap::new()));
             world.add(address, move |_, boot| {

@@ -21,6 +21,7 @@ use lattice_trace::kind;
 use super::PlantedBug;
 use super::markers::{self, Elections};
 use super::message::{Outcome, SimMessage};
+use super::orders::{self, Order};
 use super::spec::SpecTrace;
 use super::workload::{Operation, Workload};
 use crate::effects::{ProposalId, Rejection};
@@ -88,6 +89,10 @@ pub(super) struct NodeSetup {
     pub(super) transfer: Span,
     /// Where the run is written down for the specification, if it is.
     pub(super) spec: Option<SpecTrace>,
+    /// Between two orders of operators to a leader; never if `None`.
+    pub(super) orders: Option<Span>,
+    /// The last node that exists.
+    pub(super) last_node: NodeId,
 }
 
 /// Attempts that each client's connection has delivered; outlives the process.
@@ -102,6 +107,8 @@ pub(super) struct Doings {
     pub(super) states: Vec<(EntryId, u64)>,
     /// The terms that it revealed to others, and the candidate it told that it has its vote.
     pub(super) told: Vec<(Term, Option<NodeId>)>,
+    /// Whom it asked to lead, with the last entry of its log.
+    pub(super) asked_to_lead: Vec<(NodeId, EntryId)>,
 }
 
 /// A node. Part of a [`super::SimProcess`].
@@ -184,6 +191,8 @@ enum Pending {
     Inbox,
     /// Nobody hears the node any more.
     Fall,
+    /// An operator has an idea.
+    Order,
     /// The node is killed.
     Kill,
 }
@@ -236,6 +245,7 @@ impl<W: Workload> SimNode<W> {
         self.doings.applied.clear();
         self.doings.states.clear();
         self.doings.told.clear();
+        self.doings.asked_to_lead.clear();
         let Some(running) = &mut self.running else { return self.start(&event, context) };
         match event {
             Event::Start => {}
@@ -406,6 +416,7 @@ impl<W: Workload> Running<W> {
         let now = context.now();
         self.timer_at = now;
         self.writer.retry(now);
+        self.look_for_space(context);
         if self.replica.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.inputs.push_back(Input::Timeout);
         }
@@ -453,6 +464,7 @@ impl<W: Workload> Running<W> {
                 self.later(delay, Pending::Kill, context);
             }
             Pending::Kill => context.stop(KILLED),
+            Pending::Order => self.take_order(context),
         }
     }
 
@@ -520,7 +532,9 @@ impl<W: Workload> Running<W> {
                 let (client, attempt) = self.proposals.remove(&id).expect("answered once");
                 context.send(client, SimMessage::Response { attempt, outcome });
             }
-            Output::OrderDone { .. } => {}
+            Output::OrderDone { result, .. } => {
+                context.trace(kind::MEMBERSHIP, format_args!("order ended: {result:?}"));
+            }
             Output::ReadReady(request) => {
                 let (client, attempt, query) = self.reads.remove(&request).expect("answered once");
                 let (Operation::Read(query) | Operation::Write(query)) = query;
@@ -541,6 +555,10 @@ impl<W: Workload> Running<W> {
                     context.mark(marker);
                 }
                 trace(&event, context);
+                self.order_later(&event, context);
+                if let TraceEvent::TimeoutNowSent { to, last } = event {
+                    doings.asked_to_lead.push((to, last));
+                }
                 self.fall_if_elected(&event, context);
                 self.hand_over_at_times(&event, context);
             }
@@ -584,6 +602,35 @@ impl<W: Workload> Running<W> {
             return self.later(delay, Pending::Input(Input::Receive(envelope)), context);
         }
         self.inputs.push_back(Input::Receive(envelope));
+    }
+
+    // Operators.
+
+    /// Who wins an election will be given orders.
+    fn order_later(&mut self, event: &TraceEvent, context: &mut Host<'_>) {
+        if let (TraceEvent::ElectionWon { .. }, Some(orders)) = (event, self.setup.orders) {
+            let delay = orders.draw(context.rng());
+            self.later(delay, Pending::Order, context);
+        }
+    }
+
+    fn take_order(&mut self, context: &mut Host<'_>) {
+        let raft = self.replica.node();
+        let (Role::Leader, Some(orders), false) =
+            (raft.role(), self.setup.orders, self.setup.is_calm.get())
+        else {
+            return;
+        };
+        let order = orders::draw(raft, self.setup.last_node, context.rng());
+        context.trace(kind::MEMBERSHIP, format_args!("ordered: {order:?}"));
+        self.last_request += 1;
+        let id = ProposalId(self.last_request);
+        self.inputs.push_back(match order {
+            Order::Change(change) => Input::ChangeMembership(id, change),
+            Order::Transfer(to) => Input::TransferLeader(id, to),
+        });
+        let delay = orders.draw(context.rng());
+        self.later(delay, Pending::Order, context);
     }
 
     // Clients.

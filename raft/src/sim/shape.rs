@@ -32,11 +32,14 @@ pub enum Tuning {
     /// What goes wrong with reads between one leader and the next: leases, clocks that run fast and slow within their bound, processes
     /// that stand still, answers that are late.
     Leases,
+    /// Members that come and go, and leadership that is handed over, under all faults.
+    Members,
 }
 
 impl Tuning {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::General, Self::LostLeaders, Self::SlowDisks, Self::Leases];
+    pub const ALL: [Self; 5] =
+        [Self::General, Self::LostLeaders, Self::SlowDisks, Self::Leases, Self::Members];
 
     /// Its name on the command line.
     #[must_use]
@@ -46,6 +49,7 @@ impl Tuning {
             Self::LostLeaders => "lost-leaders",
             Self::SlowDisks => "slow-disks",
             Self::Leases => "leases",
+            Self::Members => "members",
         }
     }
 
@@ -67,6 +71,15 @@ impl Tuning {
             | PlantedBug::FsyncErrorIgnored
             | PlantedBug::ApplyBeforeCommit
             | PlantedBug::ForgottenTermOnRestart => Self::General,
+            PlantedBug::JointCountedByNewVoters
+            | PlantedBug::SingleStepChangeBeforeFirstCommit
+            | PlantedBug::MembershipNotRolledBack
+            | PlantedBug::MembershipInForceAtCommit
+            | PlantedBug::JointLeftBeforeCommit
+            | PlantedBug::JointNeverLeft
+            | PlantedBug::LearnerCounted
+            | PlantedBug::VoteOfAnybodyCounted
+            | PlantedBug::TimeoutNowToLaggingTarget => Self::Members,
         }
     }
 
@@ -75,6 +88,11 @@ impl Tuning {
         let rng = &mut stream(seed, "swarm", 0);
         match self {
             Self::General => general_faults(rng, allowed),
+            Self::Members => {
+                // What can be done without is counted by founders: damage for good belongs elsewhere.
+                let passing = allowed.iter().copied().filter(|kind| !kind.asks());
+                general_faults(rng, &passing.collect::<Vec<_>>())
+            }
             Self::LostLeaders => {
                 drawn(rng, &[FaultKind::Kill, FaultKind::PartitionMinority], 4_000)
             }
@@ -90,7 +108,7 @@ impl Tuning {
     /// What faults are like.
     pub(super) fn nemesis(self, targets: Vec<Address>) -> NemesisOptions {
         let mut options = NemesisOptions::new(targets);
-        if self != Self::General {
+        if !matches!(self, Self::General | Self::Members) {
             options.restart = Span::millis(1, 300);
             options.lasts = Span::millis(20, 500);
         }
@@ -184,7 +202,10 @@ const NEAR: Duration = Duration::from_micros(100);
 /// The shape of a cluster, drawn from the seed: how many nodes and clients there are, and how they are configured.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
+    /// Founders.
     pub(super) nodes: u64,
+    /// Nodes that may be added.
+    pub(super) spares: u64,
     pub(super) clients: u64,
     pub(super) patience: Patience,
     pub(super) setup: NodeSetup,
@@ -210,6 +231,7 @@ impl Shape {
                 shape.leases(rng, clocks_drift(seed), bug);
                 return shape;
             }
+            Tuning::Members => shape.change_members(rng),
         }
         shape.leave_time_for_elections();
         shape
@@ -254,6 +276,8 @@ impl Shape {
             elections: Rc::default(),
             transfer: Span::micros(20, 2_000),
             spec: None,
+            orders: None,
+            last_node: NodeId(nodes),
         };
         let think = one_of(rng, &[5, 30, 100, 300]);
         let patience = Patience {
@@ -272,7 +296,7 @@ impl Shape {
         };
         let (is_beyond_budget, kept) = (false, None);
         let mut shape =
-            Self { nodes, clients, patience, setup, link, disk, is_beyond_budget, kept };
+            Self { nodes, spares: 0, clients, patience, setup, link, disk, is_beyond_budget, kept };
         shape.leave_time_for_elections();
         shape
     }
@@ -346,6 +370,17 @@ impl Shape {
         };
     }
 
+    fn change_members(&mut self, rng: &mut ChaCha8Rng) {
+        self.nodes = one_of(rng, &[1, 3, 3, 3, 4]);
+        self.spares = between(rng, 2, 5);
+        self.setup.founders = (1..=self.nodes).map(NodeId).collect();
+        self.setup.last_node = NodeId(self.nodes + self.spares);
+        self.setup.orders = Some(Span::millis(1, one_of(rng, &[50, 300, 1_000])));
+        self.setup.falls = Chance::percent(one_of(rng, &[0, 0, 30]));
+        self.setup.falls_after = Span::millis(0, one_of(rng, &[20, 300, 1_000]));
+        self.setup.killed_after = Span::millis(0, 100);
+    }
+
     /// Elections come to an end only if messages and syncs take far less time than election timeouts (Raft §5.6).
     fn leave_time_for_elections(&mut self) {
         // Two rounds and the writes of both sides, each of which may wait for another.
@@ -363,6 +398,6 @@ impl Shape {
     }
 
     pub(super) fn addresses(&self) -> Vec<Address> {
-        (1..=self.nodes).map(Address).collect()
+        (1..=self.nodes + self.spares).map(Address).collect()
     }
 }

@@ -164,6 +164,7 @@ fn a_learner_does_not_count() {
     let mut members = founded(3);
     members.insert(ME, Member::learner(store(1)));
     let mut learner = Subject::recovered(3, recovered_with(members));
+    learner.receive(2, 1, Message::Heartbeat { commit: LogIndex(2), round: 0 });
     let effects = learner.timeout();
     assert!(sent(&effects).is_empty());
     assert_eq!(learner.node.role(), Role::Follower);
@@ -286,6 +287,7 @@ fn only_the_leader_of_the_term_makes_another_campaign() {
     let mut members = founded(3);
     members.insert(ME, Member::learner(store(1)));
     let mut learner = Subject::recovered(3, recovered_with(members));
+    learner.receive(2, 1, Message::Heartbeat { commit: LogIndex(2), round: 0 });
     learner.receive(2, 1, Message::TimeoutNow);
     assert_eq!(learner.node.role(), Role::Follower);
 }

@@ -39,6 +39,7 @@ scripts! {
         lagging_voter_votes_for_whom_it_does_not_know
         late_founder_is_bound_later
         learner_is_promoted
+        leaving_node_wins_to_finish_the_change
         lost_node_is_replaced
         one_change_at_a_time
         operator_takes_a_change_back

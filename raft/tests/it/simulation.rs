@@ -119,6 +119,13 @@ fn clusters_keep_every_promise_when_leaders_fall_and_disks_are_slow_and_reads_ha
     }
 }
 
+/// Members come and go, and leadership is handed over, all the time.
+#[test]
+fn clusters_keep_every_promise_while_their_members_change() {
+    let campaign = campaign(Tuning::Members, 200);
+    assert!(campaign.operations > 4_000, "too little gets done to show anything:\n{campaign}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..12 {

@@ -15,6 +15,9 @@ const SPACE_RETRY: Duration = Duration::from_millis(50);
 /// The thread calls itself idle after this time without a batch.
 const IDLE_AFTER: Duration = Duration::from_millis(20);
 
+/// While there is little space it looks again after this time.
+const LOW_SPACE_LOOK: Duration = Duration::from_secs(1);
+
 /// The log's thread.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -28,6 +31,8 @@ pub(super) struct Writer {
     retry_at: Option<Duration>,
     /// What the replica was told last.
     is_low: bool,
+    /// When it last looked for space.
+    looked: Duration,
 }
 
 impl Writer {
@@ -40,6 +45,7 @@ impl Writer {
             is_idle: true,
             retry_at: None,
             is_low: false,
+            looked: Duration::ZERO,
         }
     }
 
@@ -93,6 +99,30 @@ impl Writer {
 }
 
 impl<W: Workload> Running<W> {
+    /// Where commands are refused for want of space, no write would ever tell that there is some again: so the log's thread looks now and
+    /// then.
+    pub(super) fn look_for_space(&mut self, context: &mut Host<'_>) {
+        let (writer, now) = (&mut self.writer, context.now());
+        let has_work = writer.writing.is_some() || !writer.queue.is_empty();
+        if !writer.is_low || has_work || now < writer.looked + LOW_SPACE_LOOK {
+            return;
+        }
+        writer.looked = now;
+        match writer.log.idle() {
+            Ok(()) | Err(StorageError::NoSpace(_)) => self.report_space(),
+            Err(error) => self.after_disk(Pending::Failure(reason(&error)), context),
+        }
+    }
+
+    fn report_space(&mut self) {
+        let writer = &mut self.writer;
+        let is_low = writer.retry_at.is_some() || writer.log.is_low_on_space();
+        if is_low != writer.is_low {
+            writer.is_low = is_low;
+            self.inputs.push_back(Input::LowSpace(is_low));
+        }
+    }
+
     /// Begins the next write, if none is under way and something is queued.
     pub(super) fn write(&mut self, context: &mut Host<'_>) {
         let writer = &mut self.writer;
@@ -103,11 +133,7 @@ impl<W: Workload> Running<W> {
         if writer.retry_at.is_some() {
             context.mark(markers::DISK_FULL);
         }
-        let is_low = writer.retry_at.is_some() || writer.log.is_low_on_space();
-        if is_low != writer.is_low {
-            writer.is_low = is_low;
-            self.inputs.push_back(Input::LowSpace(is_low));
-        }
+        self.report_space();
         if self.writer.writing.is_some() {
             self.writer.is_idle = false;
             self.after_disk(Pending::Write, context);
