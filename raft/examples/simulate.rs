@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lattice_sim::{Campaign, FaultKind, Report, fan_out};
 use raft_consensus::sim::{
-    FAULTS, LEASE_MARKERS, MARKERS, Oracle, PlantedBug, Simulation, Swaps, Tuning,
+    FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug, Simulation, Swaps, Tuning,
 };
 
 const HELP: &str = "\
@@ -177,7 +177,12 @@ fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> (Campaign,
     let markers = match options.tuning {
         Tuning::General if is_whole => MARKERS,
         Tuning::Leases if is_whole => LEASE_MARKERS,
-        Tuning::General | Tuning::Leases | Tuning::LostLeaders | Tuning::SlowDisks => &[],
+        Tuning::Members if is_whole => MEMBER_MARKERS,
+        Tuning::General
+        | Tuning::Leases
+        | Tuning::Members
+        | Tuning::LostLeaders
+        | Tuning::SlowDisks => &[],
     };
     for missed in campaign.missed(markers) {
         println!("never met: {} ({} seeds must meet it)", missed.name, missed.within);

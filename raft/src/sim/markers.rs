@@ -36,6 +36,10 @@ const HANDED_OVER: &str = "leadership handed over";
 const LEASE_OVER: &str = "lease refused";
 const COMMIT_DEFERRED: &str = "commit waited for an earlier lease";
 
+const TAKEN_BACK: &str = "change of voters taken back";
+const TRANSFER_TIMED_OUT: &str = "transfer given up";
+const REMOVED: &str = "removed node knows it";
+
 /// What every campaign with all faults must meet, and within how many seeds.
 pub const MARKERS: &[Marker] = &[
     Marker::new(TORN_TAIL, 2_000),
@@ -68,6 +72,15 @@ pub const LEASE_MARKERS: &[Marker] = &[
     Marker::new(HANDED_OVER, 200),
 ];
 
+/// What every campaign in which members change must meet, and within how many seeds.
+pub const MEMBER_MARKERS: &[Marker] = &[
+    Marker::new(JOINT, 100),
+    Marker::new(TAKEN_BACK, 1_000),
+    Marker::new(HANDED_OVER, 100),
+    Marker::new(TRANSFER_TIMED_OUT, 500),
+    Marker::new(REMOVED, 200),
+];
+
 /// What is seen only by looking at all nodes at once.
 #[derive(Debug, Default)]
 pub(super) struct Elections {
@@ -93,6 +106,9 @@ impl Elections {
             TraceEvent::DiskStalled { .. } => Some(DISK_STALLED),
             TraceEvent::Truncated { .. } => Some(CONFLICT),
             TraceEvent::Compacted { .. } => Some(COMPACTED),
+            TraceEvent::ChangeTakenBack { .. } => Some(TAKEN_BACK),
+            TraceEvent::TransferTimedOut { .. } => Some(TRANSFER_TIMED_OUT),
+            TraceEvent::Removed => Some(REMOVED),
             TraceEvent::SnapshotNeeded { .. } => Some(SNAPSHOT_NEEDED),
             TraceEvent::SnapshotInstalled { .. } => Some(SNAPSHOT_INSTALLED),
             TraceEvent::DamageFound { .. } => Some(ENTRIES_DAMAGED),
