@@ -258,7 +258,9 @@ fn trace(me: &str, event: &TraceEvent) -> Option<Line> {
             format!("{me} refuses {} a vote for term {term}: {reason}", node(*to))
         }
         TraceEvent::QuorumLost { term } => format!("{me} has lost its quorum in term {term}"),
-        TraceEvent::DiskSlow { term, to } => format!("{me} offers term {term} to {to}, whose disk is faster"),
+        TraceEvent::DiskSlow { term, to } => {
+            format!("{me} offers term {term} to {to}, whose disk is faster")
+        }
         TraceEvent::DiskStalled { term } => format!("{me} gives up term {term} to faster disks"),
         TraceEvent::Truncated { from } => format!("{me} removes {from} and what follows"),
         TraceEvent::Committed { index } => format!("{me} commits {index}"),
