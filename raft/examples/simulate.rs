@@ -25,7 +25,7 @@ Options:
   --from S       the first of them (default 0)
   --seed S       run this seed only, and tell all about it
   --bug NAME     plant a bug in every node; the campaign must find it
-  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks
+  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks, leases, members
   --oracle NAME  which checks of linearizability are made: both (default), places, search
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
