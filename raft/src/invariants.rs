@@ -81,9 +81,8 @@ impl SafetyChecker {
     #[cfg(feature = "sim")]
     pub(crate) fn digest(&self, into: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
-        // Members follow from logs, which are part of what is compared.
-        let Self { leaders, committed, applied, members: _, seen: _ } = self;
-        leaders.hash(into);
+        let Self { leaders, committed, applied, members, seen: _ } = self;
+        (leaders, members).hash(into);
         committed.len().hash(into);
         for CommittedEntry { term, by: _, seen_in } in committed {
             (term, seen_in).hash(into);
@@ -240,8 +239,9 @@ impl SafetyChecker {
     /// Logs that end with the same entry are the same, and so are the members that they bring into force.
     fn check_members(&mut self, node: &RaftNode) -> Result<(), Violation> {
         let (last, members) = (node.log().last(), node.membership());
-        // A node that is to join begins with nobody, founders with each other.
-        if last == EntryId::ZERO {
+        // A node that is to join begins with nobody, founders with each other. And who lacks entries may lack those that
+        // say who the members are: until it is repaired it does not campaign, and so counts nobody.
+        if last == EntryId::ZERO || node.log().is_damaged() {
             return Ok(());
         }
         let known = self.members.entry(last).or_insert_with(|| members.clone());
