@@ -175,9 +175,11 @@ impl Journal {
     }
 }
 
-/// Whether the journal may be written to. Where it ends must be known: nothing can be put behind an end that is lost.
+/// Whether the journal may be written to. Where it ends must be known: nothing can be put behind an end that is lost. And so must
+/// its state: the next mark would bring back the one before as if it were the latest, and a vote would be given twice.
 fn is_writable(recovery: &Recovery, options: &JournalOptions) -> bool {
-    let sound = recovery.damaged.is_empty() || (options.repairs && !recovery.end_lost);
+    let repairable = options.repairs && !recovery.end_lost && !recovery.state_damaged;
+    let sound = recovery.damaged.is_empty() || repairable;
     sound && !options.read_only
 }
 

@@ -152,3 +152,26 @@ fn a_damaged_journal_takes_batches_if_its_owner_repairs_and_none_otherwise() {
     );
     assert_eq!(recovery.positions.end, whole.next + 1);
 }
+
+/// What a mark puts into the log once more is the latest state, or nothing: a vote that rotted must not give way to the one before it.
+#[test]
+fn a_journal_whose_latest_state_is_lost_stays_as_it_is() {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open_to_repair(&disk).unwrap();
+    journal.append(&with_state(items(1, &["one"]), "voted for A")).unwrap();
+    journal.sync().unwrap();
+    journal.append(&with_state(items(2, &["two"]), "voted for B")).unwrap();
+    journal.sync().unwrap();
+    // Nothing vouches for this one: the next opening wants to put a mark behind it.
+    journal.append(&items(3, &["three"])).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    disk.crash();
+    spoil(&disk, "voted for B");
+    for attempt in 1..=3 {
+        let (journal, recovery) = open_to_repair(&disk).unwrap();
+        assert!(recovery.state_damaged, "attempt {attempt} takes {:?} for it", recovery.state);
+        drop(journal);
+        disk.crash();
+    }
+}
