@@ -32,7 +32,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use thiserror::Error;
 
-use crate::effects::{Effect, Effects, FatalError, IoToken, PersistBatch, ProposalId};
+use crate::effects::{Effect, Effects, FatalError, IoToken, OrderError, PersistBatch, ProposalId};
 use crate::log::Log;
 use crate::membership::{ConfChange, Membership};
 use crate::message::{Envelope, Message, ReadId};
@@ -692,10 +692,11 @@ impl RaftNode {
     /// Follows `leader`, if it is known, in `term`.
     fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.term(), "terms never fall: {term} after {}", self.term());
-        let (mut unanswered, mut transfer) = (None, None);
+        let (mut unanswered, mut transfer, mut change) = (None, None, None);
         if let RoleState::Leader(state) = &mut self.role {
             unanswered = Some(std::mem::take(&mut state.reads));
             transfer = state.transfer.take();
+            change = state.change.take();
         }
         let was_leading_or_asking = self.role() != Role::Follower;
         let changed = term > self.term() || was_leading_or_asking || self.leader() != leader;
@@ -708,6 +709,10 @@ impl RaftNode {
         }
         if let Some(transfer) = transfer {
             self.transfer_ended(transfer);
+        }
+        // Whoever leads next finishes it, or takes it back.
+        if let Some(id) = change {
+            self.outbox.push(Effect::OrderFailed { id, error: OrderError::Unknown });
         }
         if was_leading_or_asking {
             self.reset_election_deadline();

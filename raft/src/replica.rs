@@ -709,6 +709,8 @@ impl Replica {
         self.to_apply = None;
         self.restoring = Some(meta.clone());
         self.given = meta.last;
+        // The machine may be further, and goes back to where the snapshot is: a read of what comes after it has to wait again.
+        self.applied = self.applied.min(meta.last);
         // A run under way ends first: the machine has one worker. Its completion is awaited no more.
         self.is_applying = false;
         self.answer_passed_over(meta.last.index, ProposalError::Unknown, out);

@@ -60,7 +60,9 @@ impl RaftNode {
         }
         let term = self.term().next();
         let mut ballot = Ballot::default();
-        ballot.answer(self.config.id, self.config.store, true);
+        if self.counts_itself() {
+            ballot.answer(self.config.id, self.config.store, true);
+        }
         self.role = RoleState::PreCandidate(ballot);
         self.role_changed();
         self.trace(TraceEvent::PreVoteStarted { term });
@@ -143,11 +145,18 @@ impl RaftNode {
         }
     }
 
+    /// Whether our own vote is worth anything: by the same rule as everybody else's. Another directory may have our name by now.
+    fn counts_itself(&self) -> bool {
+        self.membership().counts(self.config.id, self.config.store)
+    }
+
     /// Our vote for ourselves counts when it is durable.
     pub(super) fn count_own_vote(&mut self) {
         let is_durable = self.log.durable_token() >= self.hard_state_token;
+        let counts = self.counts_itself();
         if let RoleState::Candidate(ballot) = &mut self.role
             && is_durable
+            && counts
         {
             ballot.answer(self.config.id, self.config.store, true);
             self.count_votes();
@@ -197,7 +206,9 @@ impl RaftNode {
         last: EntryId,
         transfer: bool,
     ) -> Option<&'static str> {
-        let is_stranger = self.membership().is_blank() && !self.membership().contains(candidate);
+        // A log that is damaged from its beginning may leave us with the founders too, long after they have gone.
+        let is_blank = self.membership().is_blank() && self.log.last() == EntryId::ZERO;
+        let is_stranger = is_blank && !self.membership().contains(candidate);
         let is_led = self.leader() != Some(candidate) && self.is_leader_in_contact();
         if is_stranger {
             Some("not a founder")

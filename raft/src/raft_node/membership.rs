@@ -296,6 +296,10 @@ impl RaftNode {
     /// As leader: what is to be done about the members once the last change of them is committed. Each step appends at most one entry, and
     /// is tried again when that is committed; so nothing is proposed twice.
     pub(super) fn settle_membership(&mut self) {
+        // Whoever is to take over would no longer have everything. The next heartbeat tries again.
+        if self.transfer_target().is_some() {
+            return;
+        }
         #[cfg(feature = "sim")]
         if self.membership().is_joint() && self.term_start().is_some() {
             use crate::sim::PlantedBug;

@@ -166,6 +166,17 @@ impl RaftNode {
         self.seek_repair();
     }
 
+    /// There is a newer snapshot of our own: what is damaged before its end need not be repaired, and could not be, since the log
+    /// takes no entries there any more.
+    pub(super) fn cover_damage(&mut self) {
+        let covered = self.log.snapshot().map_or(LogIndex::ZERO, |meta| meta.last.index);
+        let lost = self.log.damaged().iter().rev().find(|damage| damage.first <= covered);
+        let Some(through) = lost.map(|damage| damage.last.min(covered)) else { return };
+        self.log.compact(through);
+        self.trace(TraceEvent::DamageCovered { through });
+        self.seek_repair();
+    }
+
     /// A leader that nobody could help for too long.
     pub(super) fn is_repair_overdue(&self) -> bool {
         let patience = PATIENCE * self.config.election_timeout.end;
@@ -276,6 +287,10 @@ impl RaftNode {
         let is_leader = matches!(self.role, RoleState::Leader(_));
         let bytes_max = self.config.append_bytes_max;
         let last = self.log.last().index;
+        if first == LogIndex::ZERO {
+            return self
+                .trace(TraceEvent::Dropped { from, reason: "asks for an entry before the first" });
+        }
         if is_leader && first <= self.log.base().index {
             self.start_snapshot_unless_sending(from);
         }
@@ -333,7 +348,12 @@ impl RaftNode {
     /// Entries came, or the news that there are none. `is_current` says that the sender is in our term.
     pub(super) fn handle_fetched(&mut self, from: NodeId, fetched: Fetched, is_current: bool) {
         let is_leader = is_current && self.leader() == Some(from);
-        let Some(fetch) = &mut self.repair.fetch else { return };
+        // A snapshot may have come first, or a compaction: then it is no longer what we lack.
+        let damage = self.log.damaged().last().copied();
+        let Some(fetch) = self.repair.fetch.as_mut().filter(|fetch| Some(fetch.damage) == damage)
+        else {
+            return self.seek_repair();
+        };
         if fetch.asked != Some((fetched.id, from)) {
             return;
         }
@@ -347,7 +367,8 @@ impl RaftNode {
         }
         match fetch.source {
             Source::Joint(joint) if fetched.holds_joint => self.take_by_joint(from, joint, fetched),
-            Source::Joint(_) if is_leader => {
+            // What is committed is not the leader's to decide any more: others have it, or its snapshot does.
+            Source::Joint(_) if is_leader && fetch.damage.last > self.commit => {
                 let damage = fetch.damage;
                 let source = self.by_word_of(from, damage.first);
                 self.repair.fetch = Some(Fetch::new(damage, source));

@@ -44,6 +44,7 @@ impl RaftNode {
         self.compaction = Some(Compaction { after: self.last_token, through });
         self.membership.compact(meta.last.index);
         self.log.set_snapshot(meta);
+        self.cover_damage();
     }
 
     /// The snapshot is recorded: what lies before it may go.
@@ -87,7 +88,7 @@ impl RaftNode {
 
     /// The follower needs what the log no longer has.
     pub(super) fn start_snapshot(&mut self, to: NodeId) {
-        let meta = self.log.snapshot().expect("a log is compacted behind a snapshot").clone();
+        let Some(meta) = self.log.snapshot().cloned() else { return };
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
         progress.snapshot(meta.clone(), self.now);
@@ -192,6 +193,10 @@ impl RaftNode {
     ) {
         if !self.follow(from) {
             return;
+        }
+        if meta.last.term > self.term() {
+            let reason = "a snapshot of a term to come";
+            return self.trace(TraceEvent::Dropped { from, reason });
         }
         if meta.last.index <= self.log.before_damage(self.commit) {
             let matched = self.log.before_damage(self.commit);

@@ -57,12 +57,14 @@ scripts! {
         no_read_before_the_first_commit_of_a_term
         step_down_fails_reads;
     repair:
+        answer_that_a_snapshot_has_overtaken_is_dropped
         damage_votes_and_does_not_campaign
         entries_that_nobody_else_had_go
         every_node_is_damaged_somewhere
         follower_gets_it_from_whoever_has_the_joint
         leader_that_finds_damage_is_helped_by_a_follower
         leaders_word_replaces_a_lost_end
+        own_snapshot_covers_damage
         what_was_compacted_comes_with_a_snapshot;
     replication:
         acknowledgement_waits_for_the_disk
