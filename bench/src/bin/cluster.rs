@@ -78,7 +78,7 @@ impl Cluster {
                 .map(|[client, _, admin]| if is_ours { *admin } else { *client })
                 .collect(),
             syncs: if is_ours {
-                "lattice_raft_wal_fsyncs_total"
+                "lattice_wal_fsyncs_total"
             } else {
                 "etcd_disk_wal_fsync_duration_seconds_count"
             },
