@@ -241,8 +241,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>,
                 options.is_single = true;
             }
             "--bug" => {
-                let bug = value()?.parse()?;
-                (options.bug, options.tuning) = (Some(bug), Tuning::for_bug(bug));
+                let bug: PlantedBug = value()?.parse()?;
+                (options.bug, options.tuning) = (Some(bug), bug.tuning());
             }
             "--tuning" => options.tuning = value()?.parse()?,
             "--oracle" => options.oracle = value()?.parse()?,

@@ -53,36 +53,6 @@ impl Tuning {
         }
     }
 
-    /// What finds this bug soonest.
-    #[must_use]
-    pub fn for_bug(bug: PlantedBug) -> Self {
-        match bug {
-            PlantedBug::CommitOfEarlierTermByCounting => Self::LostLeaders,
-            PlantedBug::LeaderCountsItselfBeforeDisk => Self::SlowDisks,
-            PlantedBug::LeaseFromArrival
-            | PlantedBug::LeaseIgnoresDrift
-            | PlantedBug::NewLeaderDoesNotWait
-            | PlantedBug::AnyReplyConfirmsRead
-            | PlantedBug::ClockBeforeQueue
-            | PlantedBug::LeaseKeptAfterTransfer => Self::Leases,
-            PlantedBug::VoteNotPersistedBeforeReply
-            | PlantedBug::TruncateOnAnyConflictMessage
-            | PlantedBug::ReadIndexBeforeFirstCommit
-            | PlantedBug::FsyncErrorIgnored
-            | PlantedBug::ApplyBeforeCommit
-            | PlantedBug::ForgottenTermOnRestart => Self::General,
-            PlantedBug::JointCountedByNewVoters
-            | PlantedBug::SingleStepChangeBeforeFirstCommit
-            | PlantedBug::MembershipNotRolledBack
-            | PlantedBug::MembershipInForceAtCommit
-            | PlantedBug::JointLeftBeforeCommit
-            | PlantedBug::JointNeverLeft
-            | PlantedBug::LearnerCounted
-            | PlantedBug::VoteOfAnybodyCounted
-            | PlantedBug::TimeoutNowToLaggingTarget => Self::Members,
-        }
-    }
-
     /// The faults of one run.
     pub(super) fn faults(self, seed: u64, allowed: &[FaultKind]) -> Swarm {
         let rng = &mut stream(seed, "swarm", 0);

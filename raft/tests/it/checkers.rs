@@ -10,7 +10,7 @@ use crate::simulation::{THREADS, simulation};
 /// The seeds with a violation, and the properties that were violated.
 fn found(bug: PlantedBug, oracle: Oracle, seeds: u64) -> (BTreeSet<u64>, BTreeSet<String>) {
     let mut simulation = simulation();
-    (simulation.bug, simulation.tuning) = (Some(bug), Tuning::for_bug(bug));
+    (simulation.bug, simulation.tuning) = (Some(bug), bug.tuning());
     simulation.oracle = oracle;
     let (mut found, mut properties) = (BTreeSet::new(), BTreeSet::new());
     let each = |report: Report| {
