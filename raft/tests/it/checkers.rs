@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lattice_sim::{Report, fan_out};
-use raft_consensus::sim::{Oracle, PlantedBug, Tuning};
+use raft_consensus::sim::{Oracle, PlantedBug};
 
 use crate::simulation::{THREADS, simulation};
 
