@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::entries::Entries;
 use crate::membership::{ChangeError, Membership};
 use crate::message::{Envelope, ReadId};
 use crate::raft_node::Role;
@@ -38,7 +39,7 @@ pub struct PersistBatch {
     /// Remove this entry and all behind it, before appending.
     pub truncate_from: Option<LogIndex>,
     /// Entries to append.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// A new latest snapshot.
     pub snapshot: Option<SnapshotMeta>,
     /// Forget the whole log: the next entry follows the snapshot (which came from the leader). Only with `snapshot`.

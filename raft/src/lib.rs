@@ -97,6 +97,7 @@
 #[cfg(feature = "driver")]
 pub mod driver;
 pub mod effects;
+pub mod entries;
 pub mod invariants;
 pub mod log;
 pub mod membership;

@@ -9,8 +9,10 @@
 //! of an entry that was replaced meanwhile never counts for its replacement (the ABA race of etcd's async storage writes).
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::effects::IoToken;
+use crate::entries::{Entries, Runs};
 use crate::storage::{DamagedEntries, RecoveredState, TermRuns};
 use crate::types::{Entry, EntryId, LogIndex, SnapshotMeta, Term};
 
@@ -28,6 +30,7 @@ pub struct Log {
     snapshot: Option<SnapshotMeta>,
     /// Durable entries that cannot be read, ascending and apart.
     damaged: Vec<DamagedEntries>,
+    runs: Runs,
 }
 
 impl Log {
@@ -44,6 +47,7 @@ impl Log {
             durable_token: IoToken(0),
             snapshot: state.snapshot,
             damaged: state.damaged,
+            runs: Runs::default(),
         };
         log.evict();
         log
@@ -144,6 +148,7 @@ impl Log {
 
     /// Removes the entries from `from` on.
     pub fn truncate(&mut self, from: LogIndex) {
+        self.runs.clear();
         self.terms.truncate(from);
         while self.tail.back().is_some_and(|entry| entry.id.index >= from) {
             let entry = self.tail.pop_back().expect("just looked at");
@@ -164,6 +169,7 @@ impl Log {
     pub fn restart(&mut self, snapshot: SnapshotMeta) {
         self.terms = TermRuns::after(snapshot.last);
         self.tail.clear();
+        self.runs.clear();
         self.tail_bytes = 0;
         self.damaged.clear();
         // What was durable of the old log says nothing about the new one: it counts from its base, which is the snapshot's
@@ -236,24 +242,53 @@ impl Log {
     /// no longer in memory.
     #[must_use]
     pub fn entries(
-        &self,
+        &mut self,
         from: LogIndex,
         through: LogIndex,
         bytes_max: usize,
-    ) -> Option<Vec<Entry>> {
+    ) -> Option<Entries> {
+        let run = self.run(from, through, bytes_max)?;
+        let last = self.tail[run.end - 1].id.index;
+        Some(self.runs.find(from, last).unwrap_or_else(|| self.runs.give(self.tail.range(run))))
+    }
+
+    /// As [`Self::entries`], to look at.
+    pub fn peek(
+        &self,
+        from: LogIndex,
+        through: LogIndex,
+    ) -> Option<impl Iterator<Item = &Entry> + use<'_>> {
+        self.run(from, through, usize::MAX).map(|run| self.tail.range(run))
+    }
+
+    /// Where in the tail those entries are; never nowhere.
+    fn run(&self, from: LogIndex, through: LogIndex, bytes_max: usize) -> Option<Range<usize>> {
         let first = self.tail.front()?.id.index;
-        let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
+        let start = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
+        let wanted = usize::try_from(through.next().since(from)).unwrap_or(usize::MAX);
+        let count = wanted.min(self.tail.len().saturating_sub(start));
+        if count == 0 {
+            return None;
+        }
         let mut bytes = 0;
-        let run = self.tail.iter().skip(skip).take_while(|entry| entry.id.index <= through);
-        let run: Vec<Entry> = run
-            .enumerate()
-            .take_while(|(place, entry)| {
-                bytes += entry.size();
-                *place == 0 || bytes <= bytes_max
-            })
-            .map(|(_, entry)| entry.clone())
-            .collect();
-        (!run.is_empty()).then_some(run)
+        let fits = |entry: &Entry| {
+            bytes += entry.size();
+            bytes <= bytes_max
+        };
+        let fitting = match bytes_max {
+            usize::MAX => count,
+            _ => self.tail.range(start..start + count).map(fits).take_while(|fits| *fits).count(),
+        };
+        Some(start..start + fitting.max(1))
+    }
+
+    /// The newest entries came in this run.
+    pub fn came_in(&mut self, entries: &Entries) {
+        debug_assert_eq!(
+            entries.last().map(|entry| entry.id),
+            self.tail.back().map(|entry| entry.id)
+        );
+        self.runs.adopt(entries);
     }
 
     /// A write of everything up to the current last entry is under way.
@@ -301,6 +336,7 @@ impl Log {
             durable_token,
             snapshot,
             damaged,
+            runs: _,
         } = self;
         (terms, tail, durable, damaged).hash(into);
         for (token, promised) in unsynced {
@@ -311,11 +347,16 @@ impl Log {
 
     /// Forgets the oldest entries in memory, as far as they can be read back.
     fn evict(&mut self) {
+        let mut evicted = None;
         while self.tail_bytes > self.tail_bytes_max
             && self.tail.front().is_some_and(|entry| entry.id.index <= self.durable)
         {
             let entry = self.tail.pop_front().expect("just looked at");
             self.tail_bytes -= entry.size();
+            evicted = Some(entry.id.index);
+        }
+        if let Some(through) = evicted {
+            self.runs.evict(through);
         }
     }
 }
@@ -394,8 +435,8 @@ mod tests {
 
     #[test]
     fn a_run_of_entries_is_bounded_by_bytes_but_never_empty() {
-        let log = log(&[1, 1, 1, 1]);
-        let run =
+        let mut log = log(&[1, 1, 1, 1]);
+        let mut run =
             |from: u64, bytes| log.entries(LogIndex(from), LogIndex(4), bytes).map(|run| run.len());
         assert_eq!(run(1, 0), Some(1));
         assert_eq!(run(1, 264), Some(2));

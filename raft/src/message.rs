@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use lattice_trace::Cause;
 
+use crate::entries::Entries;
 use crate::types::{
     ClusterId, Entry, EntryId, GroupId, LogIndex, NodeId, SnapshotMeta, StoreId, Term,
 };
@@ -83,7 +84,7 @@ pub enum Message {
         /// The entry that precedes `entries`.
         previous: EntryId,
         /// Entries to append, in order; empty for a probe.
-        entries: Vec<Entry>,
+        entries: Entries,
         /// The leader's commit index.
         commit: LogIndex,
     },

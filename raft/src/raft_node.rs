@@ -33,6 +33,7 @@ use rand_core::{Rng, SeedableRng};
 use thiserror::Error;
 
 use crate::effects::{Effect, Effects, FatalError, IoToken, OrderError, PersistBatch, ProposalId};
+use crate::entries::Entries;
 use crate::log::Log;
 use crate::membership::{ConfChange, Membership};
 use crate::message::{Envelope, Message, ReadId};
@@ -241,6 +242,8 @@ pub struct RaftNode {
     last_token: IoToken,
     /// The write that this step gathers.
     batch: Option<PersistBatch>,
+    /// The first entry that this step has appended; the write gets all from there on.
+    appended_from: Option<LogIndex>,
     /// What this step gives out after its write.
     outbox: Vec<Effect>,
     /// A snapshot that waits for its write, to be restored.
@@ -299,6 +302,7 @@ impl RaftNode {
             last_append: now,
             last_token: IoToken(0),
             batch: None,
+            appended_from: None,
             outbox: Vec::new(),
             restoring: None,
             compaction: None,
@@ -398,6 +402,16 @@ impl RaftNode {
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// See [`Log::entries`]: to be applied.
+    pub(crate) fn entries(
+        &mut self,
+        from: LogIndex,
+        through: LogIndex,
+        bytes_max: usize,
+    ) -> Option<Entries> {
+        self.log.entries(from, through, bytes_max)
     }
 
     /// The members as of the last entry.
@@ -790,9 +804,10 @@ impl RaftNode {
             self.membership.push(entry.id.index, membership.clone());
             self.outbox.push(Effect::MembershipChanged(membership.clone()));
         }
-        self.log.append(entry.clone());
+        self.appended_from.get_or_insert(entry.id.index);
+        self.log.append(entry);
         self.last_append = self.now;
-        self.batch().entries.push(entry);
+        self.batch();
     }
 
     /// Sends `message`, not before `after` and not before our term is durable, which every message reveals.
@@ -817,9 +832,20 @@ impl RaftNode {
     }
 
     /// The other members, learners included.
-    fn peers(&self) -> Vec<NodeId> {
+    fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         let members = self.membership().members().map(|(node, _)| node);
-        members.filter(|&peer| peer != self.config.id).collect()
+        members.filter(|&peer| peer != self.config.id)
+    }
+
+    /// Does something for each of the other members.
+    fn for_each_peer(&mut self, mut act: impl FnMut(&mut Self, NodeId)) {
+        let mut done = None;
+        loop {
+            let next = self.peers().find(|&peer| Some(peer) > done);
+            let Some(peer) = next else { return };
+            act(self, peer);
+            done = next;
+        }
     }
 
     fn trace(&mut self, event: TraceEvent) {
@@ -854,7 +880,11 @@ impl RaftNode {
 
     /// Gives out what the step has gathered: the write, then everything else, then what may now be applied.
     fn finish(&mut self, effects: &mut Effects) {
-        if let Some(batch) = self.batch.take() {
+        if let Some(mut batch) = self.batch.take() {
+            if let Some(from) = self.appended_from.take() {
+                let entries = self.log.entries(from, self.log.last().index, usize::MAX);
+                batch.entries = entries.expect("what was appended just now is in memory");
+            }
             self.log.writing(batch.token);
             effects.push(Effect::Persist(batch));
         }

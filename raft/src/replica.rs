@@ -26,6 +26,7 @@ use bytes::Bytes;
 use crate::effects::{
     Effect, Effects, FatalError, IoToken, OrderError, PersistBatch, ProposalId, Rejection,
 };
+use crate::entries::Entries;
 use crate::membership::{ConfChange, Membership};
 use crate::message::Envelope;
 use crate::raft_node::{Event, Proposal, RaftNode, Role};
@@ -198,7 +199,7 @@ pub struct Run {
     /// The places.
     pub range: RangeInclusive<LogIndex>,
     /// The entries, if they are in memory; else they are to be read from the log, as many of them at a time as one likes.
-    pub entries: Option<Vec<Entry>>,
+    pub entries: Option<Entries>,
 }
 
 /// Why a proposal has no reply.
@@ -751,7 +752,7 @@ impl Replica {
             return;
         }
         let bytes_max = self.config.apply_bytes_max;
-        let entries = self.node.log().entries(first, through, bytes_max);
+        let entries = self.node.entries(first, through, bytes_max);
         let end = entries
             .as_ref()
             .and_then(|entries| entries.last())

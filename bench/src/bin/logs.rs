@@ -183,13 +183,12 @@ impl Lattice {
 impl Log for Lattice {
     fn append(&mut self, payloads: &[Bytes]) -> Outcome<()> {
         self.batch.token = IoToken(self.batch.token.0 + 1);
-        self.batch.entries.clear();
-        for payload in payloads {
+        let next = |payload: &Bytes| {
             self.last = self.last.next();
             let id = EntryId::new(Term(1), self.last);
-            let payload = Payload::Command(payload.clone());
-            self.batch.entries.push(Entry { id, session: None, payload });
-        }
+            Entry { id, session: None, payload: Payload::Command(payload.clone()) }
+        };
+        self.batch.entries = payloads.iter().map(next).collect();
         self.log.append(&self.batch)?;
         self.log.sync()?;
         Ok(())

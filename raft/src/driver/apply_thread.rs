@@ -102,7 +102,7 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
             let piece = match entries.take() {
                 Some(entries) => entries,
                 None => match self.log.entries(next..=through, READ_BYTES) {
-                    Ok(entries) => entries,
+                    Ok(entries) => entries.into(),
                     // The replica knows whether a snapshot from the leader took their place.
                     Err(error @ StorageError::OutOfRange { .. }) => {
                         return Ok(Input::RunUnreadable(error.to_string()));
@@ -117,7 +117,7 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
                 },
             };
             let last = piece.last().map(|entry| entry.id).ok_or("the log gave no entries")?;
-            self.apply_piece(piece, &mut replies)?;
+            self.apply_piece(&piece, &mut replies)?;
             next = last.index.next();
         }
         Ok(Input::Applied { last: self.machine.applied(), replies })
@@ -125,10 +125,10 @@ impl<M: DurableStateMachine, R: LogReader> Worker<M, R> {
 
     fn apply_piece(
         &mut self,
-        entries: Vec<Entry>,
+        entries: &[Entry],
         replies: &mut Vec<(EntryId, Reply)>,
     ) -> Result<(), BoxError> {
-        let committed: Vec<Committed> = entries.into_iter().map(committed).collect();
+        let committed: Vec<Committed> = entries.iter().map(committed).collect();
         let mut answers = Vec::with_capacity(committed.len());
         self.machine.apply(&committed, &mut answers)?;
         let commands = committed.iter().filter(|entry| entry.command.is_some());
@@ -220,9 +220,9 @@ pub(super) fn restore<M: DurableStateMachine>(
     }
 }
 
-fn committed(entry: Entry) -> Committed {
-    let command = match entry.payload {
-        Payload::Command(command) => Some(command),
+fn committed(entry: &Entry) -> Committed {
+    let command = match &entry.payload {
+        Payload::Command(command) => Some(command.clone()),
         Payload::Noop | Payload::Membership(_) => None,
     };
     Committed { id: entry.id, session: entry.session, command }

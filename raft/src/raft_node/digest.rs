@@ -50,6 +50,7 @@ impl RaftNode {
             last_append: _,
             last_token,
             batch,
+            appended_from: _,
             outbox,
             restoring,
             compaction,

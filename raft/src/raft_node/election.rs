@@ -84,7 +84,7 @@ impl RaftNode {
     }
 
     fn other_voters(&self) -> Vec<NodeId> {
-        let mut peers = self.peers();
+        let mut peers: Vec<NodeId> = self.peers().collect();
         #[cfg(feature = "sim")]
         if self.has_bug(crate::sim::PlantedBug::VoteOfAnybodyCounted) {
             return peers;

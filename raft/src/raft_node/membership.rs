@@ -171,7 +171,7 @@ impl RaftNode {
         let entry = self.append_as_leader(Payload::Membership(membership), None);
         self.trace(TraceEvent::MembershipProposed { entry, is_joint });
         let (last, now) = (self.log.last().index, self.now);
-        let peers = self.peers();
+        let peers: Vec<NodeId> = self.peers().collect();
         let members = self.membership.current();
         let RoleState::Leader(leader) = &mut self.role else {
             unreachable!("only a leader appends")

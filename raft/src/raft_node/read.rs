@@ -142,9 +142,7 @@ impl RaftNode {
     /// A round has been given its number: tell everybody. Alone in the cluster, we are a majority at once.
     fn begin_round(&mut self) {
         self.lease_round_begins();
-        for peer in self.peers() {
-            self.send_heartbeat(peer);
-        }
+        self.for_each_peer(Self::send_heartbeat);
         self.confirm_reads();
     }
 

@@ -222,7 +222,7 @@ impl RaftNode {
 
     fn ask(&mut self, leader: Option<NodeId>) {
         let Some(fetch) = &self.repair.fetch else { return };
-        let others = self.peers().into_iter().filter(|&peer| leader != Some(peer));
+        let others = self.peers().filter(|&peer| leader != Some(peer));
         let helpers: Vec<NodeId> = leader.into_iter().chain(others).collect();
         let (to, through, joint) = match fetch.source {
             Source::Joint(joint) => {
@@ -254,7 +254,7 @@ impl RaftNode {
     /// This one could not help: the next one, after a pause when all have been asked.
     fn ask_next(&mut self) {
         self.repair.turn += 1;
-        let is_round_over = self.repair.turn.checked_rem(self.peers().len()) == Some(0);
+        let is_round_over = self.repair.turn.checked_rem(self.peers().count()) == Some(0);
         if is_round_over {
             self.repair.ask_at = self.now + 2 * self.config.heartbeat;
         } else {
@@ -302,7 +302,7 @@ impl RaftNode {
         }
         let served = Served { id, first, holds_joint };
         if let Some(entries) = self.log.entries(first, through, bytes_max) {
-            return self.answer_fetch(from, served, entries);
+            return self.answer_fetch(from, served, entries.into_vec());
         }
         let is_reading = self.repair.serving.contains_key(&from);
         if is_reading || self.repair.serving.len() < SERVED_MAX {

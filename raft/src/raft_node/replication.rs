@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::effects::{Effect, ProposalId, Rejection};
+use crate::entries::Entries;
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::progress::{Progress, ProgressState};
@@ -52,8 +53,7 @@ impl RaftNode {
     /// Takes office: the first entry of the term goes out at once.
     pub(super) fn lead(&mut self, stores: &BTreeMap<NodeId, StoreId>, lease: Lease) {
         let last = self.log.last().index;
-        let progress =
-            self.peers().into_iter().map(|peer| (peer, Progress::new(last, self.now))).collect();
+        let progress = self.peers().map(|peer| (peer, Progress::new(last, self.now))).collect();
         self.role = RoleState::Leader(Box::new(Leader {
             progress,
             heartbeat_due: self.now,
@@ -137,9 +137,7 @@ impl RaftNode {
     }
 
     pub(super) fn send_appends_to_all(&mut self) {
-        for peer in self.peers() {
-            self.send_appends(peer);
-        }
+        self.for_each_peer(Self::send_appends);
     }
 
     /// Sends what the follower's window has room for.
@@ -173,7 +171,7 @@ impl RaftNode {
         }
         let bytes_max = self.config.append_bytes_max;
         let entries = if from > last {
-            Vec::new()
+            Entries::default()
         } else if let Some(entries) = self.log.entries(from, last, bytes_max) {
             entries
         } else {
@@ -185,7 +183,7 @@ impl RaftNode {
     }
 
     /// The append of `entries`, which begin at `from`, and the note that it is under way.
-    fn make_append(&mut self, peer: NodeId, from: LogIndex, entries: Vec<Entry>) -> Message {
+    fn make_append(&mut self, peer: NodeId, from: LogIndex, entries: Entries) -> Message {
         let index = from.previous();
         let term = self.log.term_at(index).expect("the caller looked it up");
         let RoleState::Leader(leader) = &mut self.role else {
@@ -213,7 +211,7 @@ impl RaftNode {
             && self.log.term_at(first.previous()).is_some()
             && entries.iter().all(|entry| self.log.contains(entry.id));
         if is_wanted {
-            let message = self.make_append(to, first, entries);
+            let message = self.make_append(to, first, entries.into());
             self.send(to, message, None);
         }
         self.send_appends(to);
@@ -331,13 +329,15 @@ impl RaftNode {
         self.start_waiting_reads();
         self.settle_membership();
         // Whoever has nothing under way would learn of it only with the next heartbeat.
-        for peer in self.peers() {
-            let RoleState::Leader(leader) = &mut self.role else { return };
-            let Some(progress) = leader.progress.get(&peer) else { continue };
-            let is_up_to_date = progress.state == ProgressState::Replicate && progress.is_idle();
-            if is_up_to_date && progress.told_commit < self.commit {
-                self.send_heartbeat(peer);
-            }
+        self.for_each_peer(Self::tell_commit_if_idle);
+    }
+
+    fn tell_commit_if_idle(&mut self, peer: NodeId) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get(&peer) else { return };
+        let is_up_to_date = progress.state == ProgressState::Replicate && progress.is_idle();
+        if is_up_to_date && progress.told_commit < self.commit {
+            self.send_heartbeat(peer);
         }
     }
 
@@ -364,9 +364,7 @@ impl RaftNode {
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_due = self.now + self.config.heartbeat;
         self.number_heartbeat();
-        for peer in self.peers() {
-            self.send_heartbeat(peer);
-        }
+        self.for_each_peer(Self::send_heartbeat);
     }
 
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
@@ -448,7 +446,7 @@ impl RaftNode {
         &mut self,
         from: NodeId,
         previous: EntryId,
-        entries: Vec<Entry>,
+        entries: Entries,
         leader_commit: LogIndex,
     ) {
         if !is_consistent(previous, &entries, self.term()) {
@@ -477,22 +475,17 @@ impl RaftNode {
     }
 
     /// What lies at or before our commit index is the same in every leader's log: the message is as good without it.
-    fn skip_committed(&self, previous: EntryId, mut entries: Vec<Entry>) -> (EntryId, Vec<Entry>) {
+    fn skip_committed(&self, previous: EntryId, entries: Entries) -> (EntryId, Entries) {
         if previous.index >= self.commit {
             return (previous, entries);
         }
         let term = self.log.term_at(self.commit).expect("what is committed is in the log");
-        entries.retain(|entry| entry.id.index > self.commit);
-        (EntryId::new(term, self.commit), entries)
+        let behind = entries.iter().filter(|entry| entry.id.index > self.commit).cloned().collect();
+        (EntryId::new(term, self.commit), behind)
     }
 
     /// Appends what is not there yet, after removing what contradicts it. `false` if that would remove what is committed.
-    fn append_missing(
-        &mut self,
-        from: NodeId,
-        previous: LogIndex,
-        mut entries: Vec<Entry>,
-    ) -> bool {
+    fn append_missing(&mut self, from: NodeId, previous: LogIndex, entries: Entries) -> bool {
         let there = self.count_of_present(&entries);
         let first_new = previous.plus(there as u64).next();
         if first_new <= self.log.last().index && self.is_conflict(&entries[there..]) {
@@ -506,8 +499,11 @@ impl RaftNode {
         }
         if there < entries.len() {
             let count = entries.len() - there;
-            for entry in entries.drain(there..) {
-                self.append_entry(entry);
+            for entry in &entries[there..] {
+                self.append_entry(entry.clone());
+            }
+            if there == 0 {
+                self.log.came_in(&entries);
             }
             let last = self.log.last();
             self.trace(TraceEvent::Appended { last, count });
@@ -549,16 +545,15 @@ impl RaftNode {
             self.outbox.push(Effect::MembershipChanged(membership));
         }
         let batch = self.batch();
-        debug_assert!(batch.entries.is_empty(), "a step truncates before it appends");
         batch.truncate_from = Some(from);
+        debug_assert!(self.appended_from.is_none(), "a step truncates before it appends");
         self.trace(TraceEvent::Truncated { from });
     }
 
     /// The write after which the entry at `index` is durable; this step's own, if it is in it.
     pub(super) fn token_for(&self, index: LogIndex) -> Option<crate::effects::IoToken> {
-        let in_this_step = self.batch.as_ref().filter(|batch| {
-            batch.entries.iter().any(|entry| entry.id.index <= index) || batch.restart_log
-        });
+        let is_appended = self.appended_from.is_some_and(|from| from <= index);
+        let in_this_step = self.batch.as_ref().filter(|batch| is_appended || batch.restart_log);
         let entry = match in_this_step {
             Some(batch) => Some(batch.token),
             None => self.log.token_for(index),

@@ -141,7 +141,7 @@ impl JournalLog {
             return Err(StorageError::Damaged { first, last: last.previous(), source });
         }
         let mut buffer = Vec::new();
-        let new = [batch.repaired.as_slice(), batch.entries.as_slice()].concat();
+        let new = [&batch.repaired[..], &batch.entries[..]].concat();
         let mut items = encode_entries(&new, &mut buffer);
         let appended = items.split_off(batch.repaired.len());
         items.extend(kept.iter().map(|item| item.bytes.as_slice()));

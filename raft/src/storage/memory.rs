@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn batch(entries: Vec<Entry>) -> PersistBatch {
-        PersistBatch { entries, ..PersistBatch::default() }
+        PersistBatch { entries: entries.into(), ..PersistBatch::default() }
     }
 
     fn snapshot(index: u64, term: u64) -> Option<SnapshotMeta> {

@@ -223,7 +223,7 @@ mod tests {
             (Some(99), &[(14, 5)], true),
         ] {
             let truncate_from = truncate_from.map(LogIndex);
-            let entries = entries(ids);
+            let entries = entries(ids).into();
             let batch = PersistBatch { truncate_from, entries, ..PersistBatch::default() };
             assert_eq!(outline().check(&batch).is_ok(), is_ok, "{batch:?}");
             if is_ok {

@@ -443,7 +443,7 @@ fn term_vote_truncation_and_entries_are_one_write() {
     assert_eq!(writes.len(), 1);
     assert_eq!(writes[0].hard_state, Some(HardState { term: Term(3), voted_for: None }));
     assert_eq!(writes[0].truncate_from, Some(LogIndex(2)));
-    assert_eq!(writes[0].entries, [entry(2, 3)]);
+    assert_eq!(*writes[0].entries, [entry(2, 3)]);
     assert!(matches!(effects[0], Effect::Persist(_)), "the write comes before what waits for it");
 }
 
@@ -637,7 +637,11 @@ fn a_snapshot_right_after_a_change_of_members_contains_it() {
     let mut change = entry(2, 1);
     change.payload = Payload::Membership(changed.clone());
     let previous = id(1, 1);
-    replica.receive(2, 1, Message::Append { previous, entries: vec![change], commit: LogIndex(2) });
+    replica.receive(
+        2,
+        1,
+        Message::Append { previous, entries: vec![change].into(), commit: LogIndex(2) },
+    );
     replica.persist(1);
     replica.apply(1, 1);
     replica.apply(2, 1);
@@ -864,7 +868,7 @@ fn led() -> Bench {
 fn a_proposal_whose_place_another_entry_took_is_superseded() {
     let mut replica = led();
     assert_eq!(answers(replica.propose(1)), []);
-    let entries = vec![entry(2, 3), entry(3, 3)];
+    let entries = vec![entry(2, 3), entry(3, 3)].into();
     replica.receive(3, 3, Message::Append { previous: id(1, 1), entries, commit: LogIndex(3) });
     replica.apply(1, 1);
     replica.persist(9);
@@ -907,7 +911,7 @@ fn a_proposal_that_was_removed_from_the_log_is_answered_at_once() {
     for number in 1..=3 {
         replica.propose(number);
     }
-    let entries = vec![entry(2, 3), entry(3, 3)];
+    let entries = vec![entry(2, 3), entry(3, 3)].into();
     let append = Message::Append { previous: id(1, 1), entries, commit: LogIndex(1) };
     let unknown = Err(ProposalError::Unknown);
     let expected = [(ProposalId(3), unknown), (ProposalId(2), unknown)];
@@ -962,8 +966,11 @@ fn a_confirmed_read_does_not_wait_for_the_machine_for_ever() {
 #[test]
 fn messages_held_for_a_write_that_does_not_end_are_bounded() {
     let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
-    let append =
-        || Message::Append { previous: id(1, 1), entries: vec![entry(2, 2)], commit: LogIndex(1) };
+    let append = || Message::Append {
+        previous: id(1, 1),
+        entries: vec![entry(2, 2)].into(),
+        commit: LogIndex(1),
+    };
     for _ in 0..30_000 {
         replica.receive(2, 2, append());
     }

@@ -1,6 +1,7 @@
 #![cfg(test)]
 //! The integration tests of the Raft library, in one binary.
 
+mod allocations;
 mod cases;
 mod checkers;
 #[cfg(feature = "driver")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_consensus::effects::Effect;
+use raft_consensus::entries::Entries;
 use raft_consensus::message::{Message, ReadId};
 use raft_consensus::raft_node::{Config, Event, RaftNode, RecoverError, Role};
 use raft_consensus::types::{HardState, LogIndex, NodeId, Payload, SnapshotMeta, Term};
@@ -482,7 +483,7 @@ fn a_term_begins_with_an_entry_without_content() {
     let mut subject = Subject::new(3, &[1, 1]);
     let effects = subject.lead();
     let entries: Vec<_> =
-        batches(&effects).into_iter().flat_map(|batch| batch.entries.clone()).collect();
+        batches(&effects).into_iter().flat_map(|batch| batch.entries.to_vec()).collect();
     assert_eq!(entries.len(), 1);
     assert_eq!((entries[0].id, &entries[0].payload), (id(3, 2), &Payload::Noop));
 }
@@ -509,8 +510,12 @@ fn a_read_waits_for_a_round_of_heartbeats_with_a_majority() {
 fn no_answer_leaves_before_what_it_reveals_is_durable() {
     let requests = [
         Message::Vote { last: id(2, 2), transfer: false },
-        Message::Append { previous: id(2, 2), entries: vec![entry(3, 3)], commit: LogIndex(0) },
-        Message::Append { previous: id(9, 3), entries: Vec::new(), commit: LogIndex(0) },
+        Message::Append {
+            previous: id(2, 2),
+            entries: vec![entry(3, 3)].into(),
+            commit: LogIndex(0),
+        },
+        Message::Append { previous: id(9, 3), entries: Entries::default(), commit: LogIndex(0) },
         heartbeat(),
         Message::PreVote { term: Term(4), last: id(2, 2) },
     ];

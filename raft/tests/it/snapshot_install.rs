@@ -70,7 +70,7 @@ impl Follower {
         let entry = Entry { id: id(index), session: None, payload: Payload::Noop };
         let previous = if index == 1 { EntryId::ZERO } else { id(index - 1) };
         let commit = LogIndex(index);
-        self.receive(Message::Append { previous, entries: vec![entry], commit });
+        self.receive(Message::Append { previous, entries: vec![entry].into(), commit });
         self.persisted()
     }
 

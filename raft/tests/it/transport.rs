@@ -136,7 +136,7 @@ fn heartbeat(from: u64, to: u64, round: u64) -> Envelope {
 fn append(from: u64, to: u64, index: u64, bytes: usize) -> Envelope {
     let command = (0..bytes).map(|place| u8::try_from(place % 253).unwrap()).collect();
     let id = EntryId::new(Term(3), LogIndex(index));
-    let entries = vec![Entry { id, session: None, payload: Payload::Command(command) }];
+    let entries = vec![Entry { id, session: None, payload: Payload::Command(command) }].into();
     let previous = EntryId::new(Term(3), LogIndex(index - 1));
     envelope(from, to, Message::Append { previous, entries, commit: LogIndex(1) })
 }

@@ -456,8 +456,7 @@ impl World {
         if through > ghosts.safety.committed() {
             return Err(format!("one log: {id} applies {through} before it is committed"));
         }
-        let entries = raft.log().entries(first, through, usize::MAX).unwrap_or_default();
-        for entry in entries {
+        for entry in raft.log().peek(first, through).into_iter().flatten() {
             let digest = u64::try_from(Digest::of(&entry) >> 64).expect("the upper half");
             let applied = ghosts.safety.applied(id, entry.id.index, digest);
             applied.map_err(|violation| violation.to_string())?;

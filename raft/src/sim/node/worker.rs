@@ -91,7 +91,7 @@ impl<W: Workload> Running<W> {
 
     fn apply(&mut self, run: Run, doings: &mut Doings) -> Result<Input, String> {
         let (first, through) = run.range.into_inner();
-        let mut entries = run.entries.unwrap_or_default();
+        let mut entries = run.entries.unwrap_or_default().into_vec();
         let mut damaged = None;
         while entries.last().map_or(first.previous(), |entry| entry.id.index) < through {
             let next = entries.last().map_or(first, |entry| entry.id.index.next());

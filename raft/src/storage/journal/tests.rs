@@ -46,7 +46,7 @@ fn meta(index: u64, term: u64) -> SnapshotMeta {
 }
 
 fn batch(hard_state: Option<HardState>, entries: Vec<Entry>) -> PersistBatch {
-    PersistBatch { hard_state, entries, ..PersistBatch::default() }
+    PersistBatch { hard_state, entries: entries.into(), ..PersistBatch::default() }
 }
 
 fn persist(log: &mut impl LogStore, batch: &PersistBatch) {

@@ -134,9 +134,8 @@ pub(super) fn lane_of(message: &Message) -> Lane {
 fn weight(message: &Message) -> usize {
     const OVERHEAD: usize = 128;
     let payload = match message {
-        Message::Append { entries, .. } | Message::FetchedEntries { entries, .. } => {
-            entries.iter().map(Entry::size).sum()
-        }
+        Message::Append { entries, .. } => entries.iter().map(Entry::size).sum(),
+        Message::FetchedEntries { entries, .. } => entries.iter().map(Entry::size).sum(),
         Message::SnapshotChunk { data, .. } => data.len(),
         Message::PreVote { .. }
         | Message::PreVoteReply { .. }
@@ -184,7 +183,7 @@ mod tests {
 
     fn append(bytes: usize) -> Envelope {
         let payload = Payload::Command(Bytes::from(vec![0; bytes]));
-        let entries = vec![Entry { id: EntryId::ZERO, session: None, payload }];
+        let entries = vec![Entry { id: EntryId::ZERO, session: None, payload }].into();
         envelope(Message::Append { previous: EntryId::ZERO, entries, commit: LogIndex(0) })
     }
 

@@ -50,10 +50,12 @@ pub enum WireError {
 
 /// The envelope as bytes. Fails only with [`WireError::TooManyEntries`].
 pub fn encode(envelope: &Envelope) -> Result<Bytes, WireError> {
-    if let Message::Append { entries, .. } | Message::FetchedEntries { entries, .. } =
-        &envelope.message
-        && entries.len() > ENTRIES_MAX
-    {
+    let entries = match &envelope.message {
+        Message::Append { entries, .. } => entries.len(),
+        Message::FetchedEntries { entries, .. } => entries.len(),
+        _ => 0,
+    };
+    if entries > ENTRIES_MAX {
         return Err(WireError::TooManyEntries);
     }
     let wire = pb::Envelope {
@@ -426,7 +428,11 @@ mod tests {
                     Message::FetchedEntries { id, previous, entries, holds_joint, last }
                 }),
             (ids(), proptest::collection::vec(entries(), 0..4), index()).prop_map(
-                |(previous, entries, commit)| Message::Append { previous, entries, commit }
+                |(previous, entries, commit)| Message::Append {
+                    previous,
+                    entries: entries.into(),
+                    commit
+                }
             ),
             index().prop_map(|matched| Message::AppendAccepted { matched }),
             (index(), ids())
@@ -473,7 +479,11 @@ mod tests {
             store: StoreId(3),
             term: Term(4),
             cause: Cause { node: 0, seq: 0 },
-            message: Message::Append { previous: EntryId::ZERO, entries, commit: LogIndex(0) },
+            message: Message::Append {
+                previous: EntryId::ZERO,
+                entries: entries.into(),
+                commit: LogIndex(0),
+            },
         }
     }
 

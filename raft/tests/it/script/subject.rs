@@ -145,7 +145,8 @@ impl Subject {
         entries: Vec<Entry>,
         commit: u64,
     ) -> Vec<Effect> {
-        self.receive(from, term, Message::Append { previous, entries, commit: LogIndex(commit) })
+        let (entries, commit) = (entries.into(), LogIndex(commit));
+        self.receive(from, term, Message::Append { previous, entries, commit })
     }
 
     /// The follower says that it has everything up to `matched`.

@@ -201,8 +201,8 @@ impl World {
         let one = |index| disk.entries(LogIndex(index)..=LogIndex(index), usize::MAX);
         let durable_entries = (first.0..=durable.0).filter_map(|index| one(index).ok());
         let mut entries: Vec<Entry> = durable_entries.flatten().collect();
-        entries
-            .extend(log.entries(durable.next().max(first), last, usize::MAX).unwrap_or_default());
+        let behind = log.peek(durable.next().max(first), last);
+        entries.extend(behind.into_iter().flatten().cloned());
         entries
     }
 
