@@ -74,6 +74,10 @@ pub trait DiskFile: Debug + Send + Sync {
 
     /// The file's length in bytes.
     fn length(&self) -> io::Result<u64>;
+
+    /// Asks that the next read of these bytes come from the disk itself, and not from a copy that the system keeps of an earlier
+    /// read, which may have gone wrong. A wish: where nothing is kept, or it cannot be dropped, nothing happens.
+    fn forget_cached(&self, _offset: u64, _length: u64) {}
 }
 
 /// Holds an exclusive lock; dropping it gives the lock back.

@@ -40,7 +40,7 @@ const QUEUED_MAX: usize = 1 << 20;
 const RESERVED: u64 = 4 * MARK_LENGTH;
 /// Of which idle marks leave this.
 const RESERVED_FOR_COMPACTION: u64 = 2 * MARK_LENGTH;
-/// The state and its copy are this many bytes apart, if the log grows: so that no disk's block holds both.
+/// The state and its copy have this many bytes between them, once the log has grown by as much: so that no disk's block holds both.
 const STATE_APART: u64 = 16 << 10;
 /// No frame is longer, so that checkpoints of any state of a batch have a length of 32 bits too.
 const FRAME_LENGTH_MAX: u64 = (1 << 32) - 4096;
@@ -145,11 +145,22 @@ pub struct Journal {
     /// The last frame of the active segment, written or not.
     last: LastFrame,
     state_sequence: u64,
-    /// Where in the active segment the frame stands that has the state last, and whether that is a copy.
-    state_at: u64,
-    state_is_copied: bool,
+    /// Where in the active segment the frame ends that set the state, or the checkpoint that repeats it.
+    state_end: u64,
+    /// Where the state stands once more.
+    state_copy: StateCopy,
     truncation_sequence: u64,
     truncated_to: u64,
+}
+
+/// Whether the state is in the active segment a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum StateCopy {
+    None,
+    /// It is, but perhaps in the same block of the disk: that helps against a flipped bit, not against a bad sector.
+    Near,
+    /// It is, [`STATE_APART`] or further on.
+    Apart,
 }
 
 /// What may still be done with the journal.
@@ -231,7 +242,7 @@ impl Journal {
             }
         }
         // Behind all of them, for room was made for them alone.
-        if self.active.end >= self.state_at + STATE_APART {
+        if self.active.end >= self.state_end + STATE_APART {
             self.copy_state_if_room();
         }
         Ok(())
@@ -266,7 +277,7 @@ impl Journal {
         if let Some(state) = &batch.state {
             self.state = Some(state.clone());
             self.state_sequence = sequence;
-            (self.state_at, self.state_is_copied) = (self.active.end, false);
+            (self.state_end, self.state_copy) = (self.active.end + length, StateCopy::None);
         }
         self.positions.end = first + u64::from(count);
         let segment = self.active.number;
@@ -289,16 +300,18 @@ impl Journal {
     /// items from elsewhere has nowhere to get its state from. The copy says which batch set it, like the checkpoint of a segment.
     fn copy_state_if_room(&mut self) {
         let Some(state) = self.state.as_ref().filter(|_| self.options.repairs) else { return };
+        let is_apart = self.active.end >= self.state_end + STATE_APART;
+        let copy = if is_apart { StateCopy::Apart } else { StateCopy::Near };
         let batch = Batch::<&[u8]> { state: Some(state.clone()), ..Batch::default() };
         let length = batch_frame_length(&batch);
-        if self.state_is_copied || self.active.end + length + RESERVED > self.active.length {
+        if self.state_copy >= copy || self.active.end + length + RESERVED > self.active.length {
             return;
         }
         let header = self.frame_header(FrameKind::Batch, 0, self.positions.end);
         let place = self.place();
         let crc = frame::put_batch(&mut self.queued, place, header, &batch);
         self.last_batch = self.next_sequence;
-        self.state_is_copied = true;
+        self.state_copy = copy;
         self.frame_was_put(length, crc);
     }
 

@@ -50,8 +50,6 @@
 //!
 //! - A disk that acknowledges a sync and forgets it can take back the last frames without a trace, as long as no later frame that
 //!   vouches for them survived. Only a peer remembers then. The same goes for the loss of the *last* segment's file.
-//! - Damage is reported, not repaired: there is no call yet that writes items back in place.
-//! - A sector that cannot be read at all fails the opening if it is looked at, where it could be reported as damage.
 //! - A segment is allocated, not filled with zeros beforehand: file systems that copy on write give no promise of space, and the
 //!   first write to each block costs the file system a record of its own.
 //! - Reading one item reads up to 32 KiB around it, or its whole batch if that is longer.
@@ -73,6 +71,7 @@ mod runs;
 mod seal;
 mod segment;
 mod status;
+mod unreadable;
 mod verify;
 
 pub use batch::Batch;

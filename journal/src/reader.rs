@@ -19,6 +19,7 @@ use crate::frame::{ALIGNMENT, BatchBody, Body, Place, UncheckedHeader, to_u64, t
 use crate::index::Index;
 use crate::runs::{RUN_BYTES, Run};
 use crate::status::Status;
+use crate::unreadable::Unreadable;
 
 /// What the writer and its readers share.
 #[derive(Debug)]
@@ -126,8 +127,38 @@ impl Reader {
         Ok(cursor.next)
     }
 
-    /// Visits the items of a run; `false` if the budget is used up.
+    /// Visits the items of a run; `false` if the budget is used up. What goes wrong is tried a second time before it counts: the read
+    /// may have been bad, and not what is on the disk.
     fn visit_run(
+        &self,
+        run: Run,
+        file: &dyn DiskFile,
+        buffer: &mut Vec<u8>,
+        cursor: &mut Cursor,
+        visit: &mut impl FnMut(u64, &[u8]),
+    ) -> Result<bool, ReadError> {
+        let first = self.try_run(run, file, buffer, cursor, visit);
+        if !matches!(first, Err(ReadError::Corrupt { .. } | ReadError::Io { .. })) {
+            return first;
+        }
+        file.forget_cached(run.offset, u64::from(run.length));
+        let mut unreadable = Unreadable::default();
+        buffer.resize(to_usize(run.length), 0);
+        let length = unreadable.read(file, buffer, run.offset).map_err(|source| {
+            let positions = cursor.next.max(run.first)..run.end();
+            ReadError::Io { positions, segment: run.segment, source }
+        })?;
+        let bytes = &buffer[..length];
+        let stretch = Stretch { journal: self.shared.journal, run, bytes, complete: true };
+        match (stretch.visit(cursor, visit), unreadable.into_error()) {
+            (Err(ReadError::Corrupt { positions, segment, .. }), Some(source)) => {
+                Err(ReadError::Io { positions, segment, source })
+            }
+            (visited, _) => Ok(!matches!(visited?, Visited::Budget)),
+        }
+    }
+
+    fn try_run(
         &self,
         run: Run,
         file: &dyn DiskFile,

@@ -14,6 +14,9 @@
 //! `truncation_sequence` and `truncated_to` whether they cut it back and how far, so that no item is returned that a lost frame
 //! had replaced, and `state_sequence` whether one of them set the owner's state.
 //!
+//! A sector that cannot be read is damage like bytes that have changed, with one difference: a crash leaves none, so it is never part
+//! of a torn tail. Where a frame may have been behind the last intact one and cannot be read, the end is lost.
+//!
 //! A complete segment may have a *seal*, which spares looking through it: see `seal.rs`. Seals are used only for a journal in which
 //! nothing is damaged.
 
@@ -30,7 +33,7 @@ use crate::index::Index;
 use crate::journal::JournalOptions;
 use crate::recovery::replay::Replay;
 use crate::seal::{LastFrame, Seal, Sealed};
-use crate::segment::{FORMAT_VERSION, FileName, HeaderFault, scan, segment_name};
+use crate::segment::{FORMAT_VERSION, FileName, HeaderFault, SegmentScan, scan, segment_name};
 
 /// What was found when a journal was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +98,8 @@ pub enum DamageKind {
     SegmentHeader,
     /// One frame or more.
     Frames,
+    /// One frame or more, of which the disk does not give back all bytes.
+    Unreadable,
     /// Whole segments are missing.
     SegmentsMissing {
         /// The number of the first segment after them.
@@ -108,6 +113,9 @@ impl fmt::Display for Damage {
             DamageKind::SegmentHeader => write!(f, "segment {}: bad header", self.segment)?,
             DamageKind::Frames => {
                 write!(f, "segment {}: bad bytes {:?}", self.segment, self.bytes)?;
+            }
+            DamageKind::Unreadable => {
+                write!(f, "segment {}: unreadable bytes {:?}", self.segment, self.bytes)?;
             }
             DamageKind::SegmentsMissing { end } => {
                 write!(f, "segments {}..{end} are missing", self.segment)?;
@@ -274,8 +282,18 @@ fn recover_from(
     // The last segment first: it tells which of the others were given up.
     let last_file = open(last)?;
     let mut last_scan = scan_segment(&*last_file, last, 0)?;
-    let first_segment =
-        last_scan.frames().filter_map(|frame| frame.first_segment).max().unwrap_or(0);
+    let given_up_below =
+        |scan: &SegmentScan| scan.frames().filter_map(|frame| frame.first_segment).max();
+    let mut first_segment = given_up_below(&last_scan);
+    // If its checkpoint is lost, the ones before it say what was given up earlier. A bound that is too low is safe: what was given
+    // up later counts as missing or as still there. None at all would be written down as "nothing was given up yet".
+    for number in sealed.iter().rev() {
+        if first_segment.is_some() {
+            break;
+        }
+        first_segment = given_up_below(&scan_segment(&*open(*number)?, *number, 0)?);
+    }
+    let first_segment = first_segment.unwrap_or(0);
 
     let mut replay = Replay::default();
     let mut seals = Vec::new();
@@ -301,7 +319,7 @@ fn recover_from(
     replay.missing(replay.next_number.unwrap_or(last), last, true);
     let (torn, tail) = replay.last(&last_scan, last_file);
 
-    let (state, state_damaged) = replay.load_state(journal).map_err(at("reading", directory))?;
+    let (state, state_damaged) = replay.load_state(journal);
     Ok(Recovered {
         recovery: Recovery {
             created: false,

@@ -12,6 +12,7 @@ use crate::frame::{
     UncheckedHeader, to_u64, u32_at, u64_at,
 };
 use crate::runs::{FrameRef, Runs};
+use crate::unreadable::Unreadable;
 
 /// The format version that this crate writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -257,8 +258,12 @@ pub(crate) struct SegmentScan {
     pub(crate) found: Vec<Found>,
     /// Where the last intact frame ends.
     pub(crate) end: u64,
-    /// Where the zeros begin that the rest of the file consists of; `end` or more.
+    /// Where the zeros begin that the rest of the file consists of; `end` or more. What cannot be read is not zero.
     pub(crate) dirty_end: u64,
+    /// What could not be read.
+    pub(crate) unreadable: Unreadable,
+    /// A frame may have been begun at the end that cannot be read: something is there, and not all of it can be read.
+    pub(crate) is_end_unreadable: bool,
 }
 
 impl SegmentScan {
@@ -291,7 +296,12 @@ pub(crate) fn scan(
     let length = file.length()?;
     let mut window = Window::new(file, length);
     let head = window.slice(0, SEGMENT_HEADER_LENGTH.min(length))?;
-    let header = SegmentHeader::decode(head, Some(journal), number);
+    let mut header = SegmentHeader::decode(head, Some(journal), number);
+    if header == Err(HeaderFault::Damaged) {
+        window.forget(0..SEGMENT_HEADER_LENGTH);
+        let head = window.slice(0, SEGMENT_HEADER_LENGTH.min(length))?;
+        header = SegmentHeader::decode(head, Some(journal), number);
+    }
     let mut scan = SegmentScan {
         number,
         length,
@@ -299,9 +309,13 @@ pub(crate) fn scan(
         found: Vec::new(),
         end: SEGMENT_HEADER_LENGTH.min(length),
         dirty_end: 0,
+        unreadable: Unreadable::default(),
+        is_end_unreadable: false,
     };
     // What the next frame must be: its sequence, and the checksum that it must name as the one before.
     let mut expected = header.ok().map(|header| (header.first_sequence, FIRST_PREVIOUS));
+    // Where bytes were read once more, because they are no frame and perhaps were misread.
+    let mut read_again = 0;
     loop {
         let at = scan.end;
         let frame = window.frame(journal, number, at, lowest)?.filter(|frame| {
@@ -311,7 +325,18 @@ pub(crate) fn scan(
             Some(frame) => frame,
             None => {
                 let above = expected.map_or(lowest, |(sequence, _)| sequence.saturating_add(1));
-                let Some(frame) = window.next_frame(journal, number, at, above.max(lowest))? else {
+                let next = window.next_frame(journal, number, at, above.max(lowest))?;
+                let bad_end = match &next {
+                    Some(frame) => frame.offset,
+                    None => window.dirty_end(at)?,
+                };
+                if bad_end > at && read_again < at {
+                    read_again = at;
+                    window.forget(at..bad_end);
+                    continue;
+                }
+                let Some(frame) = next else {
+                    scan.dirty_end = bad_end;
                     break;
                 };
                 scan.found.push(Found::Bad(at..frame.offset));
@@ -322,16 +347,21 @@ pub(crate) fn scan(
         scan.end = frame.end();
         scan.found.push(Found::Frame(frame));
     }
-    scan.dirty_end = window.dirty_end(scan.end)?;
+    let head = scan.end..(scan.end + FRAME_HEADER_LENGTH).min(length);
+    let is_begun = !is_zero(window.slice(head.start, head.end - head.start)?);
+    scan.unreadable = window.unreadable;
+    scan.is_end_unreadable = scan.unreadable.touches(&head)
+        || is_begun && scan.unreadable.touches(&(scan.end..scan.dirty_end));
     Ok(scan)
 }
 
-/// A moving view on a file, so that small frames do not cost a read each.
+/// A moving view on a file, so that small frames do not cost a read each. What cannot be read shows as zeros.
 pub(crate) struct Window<'a> {
     file: &'a dyn DiskFile,
     length: u64,
     start: u64,
     buffer: Vec<u8>,
+    unreadable: Unreadable,
 }
 
 impl<'a> Window<'a> {
@@ -340,7 +370,7 @@ impl<'a> Window<'a> {
     const BLOCK: u64 = 4096;
 
     pub(crate) fn new(file: &'a dyn DiskFile, length: u64) -> Self {
-        Self { file, length, start: 0, buffer: Vec::new() }
+        Self { file, length, start: 0, buffer: Vec::new(), unreadable: Unreadable::default() }
     }
 
     /// Bytes of the file; the caller keeps within its length.
@@ -351,12 +381,18 @@ impl<'a> Window<'a> {
             let wanted = length.max(Self::SIZE).min(self.length - offset);
             self.buffer.resize(in_memory(wanted)?, 0);
             self.start = offset;
-            if self.file.read_at(&mut self.buffer, offset)? != self.buffer.len() {
+            if self.unreadable.read(self.file, &mut self.buffer, offset)? != self.buffer.len() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         let from = in_memory(offset - self.start)?;
         Ok(&self.buffer[from..from + in_memory(length)?])
+    }
+
+    /// What was read of these bytes is to be read once more.
+    fn forget(&mut self, bytes: Range<u64>) {
+        self.buffer.clear();
+        self.file.forget_cached(bytes.start, bytes.end - bytes.start);
     }
 
     /// The intact frame at this very place, if there is one and its sequence is at least `lowest`.
@@ -420,7 +456,7 @@ impl<'a> Window<'a> {
             }
             at += block;
         }
-        Ok(dirty_end)
+        Ok(dirty_end.max(self.unreadable.end().min(self.length)))
     }
 }
 

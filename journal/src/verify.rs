@@ -23,7 +23,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// If the disk fails.
+    /// If the disk fails, so that more than a few sectors cannot be read.
     pub fn verify(&self, segment: u64) -> Result<Vec<Damage>, ReadError> {
         let journal = self.shared.journal;
         // What is durable now is in the file, and bytes that were written do not change: the scan that follows sees them all.
@@ -40,7 +40,8 @@ impl Reader {
         let end_sequence = match behind {
             // That of the next segment's checkpoint. If it cannot be told, this segment's own frames have to do.
             Some((next, file)) => read_header(&*file, journal, next)
-                .map_err(io)?
+                .ok()
+                .flatten()
                 .map_or(0, |header| header.first_sequence),
             None => durable_end,
         };
@@ -96,12 +97,10 @@ fn damage(
     let mut end = SEGMENT_HEADER_LENGTH.min(scan.length);
     // The gaps since the last live item; only the next one tells what they held.
     let mut open = damaged.len();
-    let gap = |bytes: Range<u64>, frames: Range<u64>, position: u64| Damage {
-        segment: scan.number,
-        kind: DamageKind::Frames,
-        bytes,
-        frames,
-        items: position..position,
+    let gap = |bytes: Range<u64>, frames: Range<u64>, position: u64| {
+        let is_unreadable = scan.unreadable.touches(&bytes);
+        let kind = if is_unreadable { DamageKind::Unreadable } else { DamageKind::Frames };
+        Damage { segment: scan.number, kind, bytes, frames, items: position..position }
     };
     for found in &scan.found {
         let Found::Frame(frame) = found else { continue };

@@ -111,6 +111,15 @@ impl DiskFile for RealFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
+
+    #[cfg(target_os = "linux")]
+    fn forget_cached(&self, offset: u64, length: u64) {
+        use rustix::fs::{Advice, fadvise};
+        if let Some(length) = std::num::NonZeroU64::new(length) {
+            // It is advice, which may be refused; the next read is then what this one was.
+            let _ = fadvise(&self.file, offset, Some(length), Advice::DontNeed);
+        }
+    }
 }
 
 impl RealFile {

@@ -10,6 +10,10 @@ impl Journal {
     /// Drops the segments that hold only items below `keep_from`, or none: the prefix of the log that the owner needs no more.
     /// The active segment stays. Returns how many were dropped. Also tries to get back a spare segment, if there is none.
     ///
+    /// Items from `keep_from` on that are damaged are needed too, until their owner has put them back: what is behind them is read only
+    /// together with what tells where they were. So the segment with the item *before* such damage stays, and compaction never moves
+    /// the beginning of the log beyond `keep_from`.
+    ///
     /// A mark that gives the segments up is durable before the first of them goes, so that a crash in between cannot be taken
     /// for damage.
     ///
@@ -32,19 +36,31 @@ impl Journal {
             }
             self.sync_directory()?;
             self.segments.retain(|segment| segment.number >= bound);
+            let before = self.positions.start;
             let mut index = self.shared.index_mut();
             index.drop_below(bound);
             self.positions = index.positions();
+            assert!(
+                self.positions.start <= keep_from.max(before).min(self.positions.end),
+                "compaction drops nothing that is needed"
+            );
         }
         self.refill_spare()?;
         self.note_size();
         Ok(dropped.len())
     }
 
-    /// The first segment with an item at `keep_from` or after it, or else the active one.
+    /// The first segment with an item at `keep_from` or after it, or else the active one; an earlier one if such items are damaged.
     fn first_needed(&self, keep_from: u64) -> u64 {
         let index = self.shared.index();
-        let needed = index.runs.from(keep_from).next();
+        let lost = index.damaged.iter().find(|lost| lost.end > keep_from);
+        let from = match lost {
+            // Nothing is held before it that would tell where it begins.
+            Some(lost) if lost.start <= index.runs.start() => return self.first_segment,
+            Some(lost) => keep_from.min(lost.start - 1),
+            None => keep_from,
+        };
+        let needed = index.runs.from(from).next();
         needed.map_or(self.active.number, |run| run.segment)
     }
 

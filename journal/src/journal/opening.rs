@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Access, Active, Journal, JournalOptions, rotation};
+use super::{Access, Active, Journal, JournalOptions, StateCopy, rotation};
 use crate::disk::{Disk, DiskLock};
 use crate::error::{OpenError, at};
 use crate::frame::NOT_TRUNCATED;
@@ -15,6 +15,7 @@ use crate::runs::Runs;
 use crate::seal::Home;
 use crate::segment::{LOCK_NAME, SPARE_NAME, in_memory, seal_name, segment_name};
 use crate::status::Status;
+use crate::unreadable::read_whole;
 
 impl Journal {
     /// Opens the journal in a directory, or creates it there if the directory is empty or missing.
@@ -160,8 +161,8 @@ impl Journal {
             vouched: if tail.has_unvouched_batch { 0 } else { tail.next_sequence },
             last: tail.last,
             state_sequence: tail.state_sequence,
-            state_at: tail.end,
-            state_is_copied: false,
+            state_end: tail.end,
+            state_copy: StateCopy::None,
             truncation_sequence: tail.truncation_sequence,
             truncated_to: tail.truncated_to,
         };
@@ -255,10 +256,7 @@ fn settle_tail(recovered: &Recovered, directory: &Path) -> Result<(), OpenError>
     while from < tail.end {
         let length = PART.min(tail.end - from);
         part.resize(in_memory(length).map_err(at("reading", &path))?, 0);
-        if file.read_at(&mut part, from).map_err(at("reading", &path))? != part.len() {
-            let source = io::ErrorKind::UnexpectedEof.into();
-            return Err(OpenError::Io { operation: "reading", path, source });
-        }
+        read_whole(&**file, &mut part, from).map_err(at("reading", &path))?;
         file.write_at(&part, from).map_err(at("writing", &path))?;
         from += length;
     }

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    Active, Journal, JournalOptions, MARK_LENGTH, NOT_TRUNCATED, RESERVED, Spare, allocate_new,
+    Active, Journal, JournalOptions, MARK_LENGTH, NOT_TRUNCATED, RESERVED, Spare, StateCopy,
+    allocate_new,
 };
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Fatal, JournalError, OpenError, at};
@@ -159,7 +160,7 @@ impl Journal {
         });
         self.active = Active { number, path, file, length, end, written: end };
         self.last = checkpoint;
-        (self.state_at, self.state_is_copied) = (SEGMENT_HEADER_LENGTH, false);
+        (self.state_end, self.state_copy) = (end, StateCopy::None);
         self.truncated_to = NOT_TRUNCATED;
         self.next_sequence += 1;
         self.durable_end = self.next_sequence;

@@ -1,6 +1,5 @@
 //! The log, put together again segment by segment and frame by frame; what does not fit is reported.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use crate::index::Index;
 use crate::runs::Runs;
 use crate::seal::{LastFrame, Seal, Sealed};
 use crate::segment::{Found, FrameRecord, SEGMENT_HEADER_LENGTH, SegmentScan, in_memory};
+use crate::unreadable::read_whole;
 
 /// The log so far.
 #[derive(Debug, Default)]
@@ -55,12 +55,12 @@ impl Replay {
         self.enter(scan, file);
         for found in &scan.found {
             match found {
-                Found::Bad(bytes) => self.bad(scan.number, bytes.clone()),
+                Found::Bad(bytes) => self.bad_in(scan, bytes.clone()),
                 Found::Frame(frame) => self.frame(frame),
             }
         }
         if scan.found.is_empty() {
-            self.bad(scan.number, scan.end..scan.length.max(scan.end));
+            self.bad_in(scan, scan.end..scan.length.max(scan.end));
         }
         let facts = self.segments.last_mut().expect("it was just entered");
         facts.checksum = Some(scan.frames().last().map_or(0, |frame| frame.crc));
@@ -145,7 +145,7 @@ impl Replay {
                 Found::Bad(_) if !shrunk && self.gap.is_empty() && self.expected() >= vouched => {
                     break;
                 }
-                Found::Bad(bytes) => self.bad(scan.number, bytes.clone()),
+                Found::Bad(bytes) => self.bad_in(scan, bytes.clone()),
                 Found::Frame(frame) => {
                     self.frame(frame);
                     end = frame.end();
@@ -158,8 +158,11 @@ impl Replay {
             }
         }
         let next = self.expected();
-        let torn = if shrunk || !self.gap.is_empty() || next < vouched {
-            self.lost_tail(scan.number, end..scan.dirty_end.max(declared));
+        // A crash tears a write, it does not make a sector unreadable: what was there may have been acknowledged.
+        let unreadable = scan.is_end_unreadable;
+        let torn = if shrunk || unreadable || !self.gap.is_empty() || next < vouched {
+            self.bad_in(scan, end..scan.dirty_end.max(declared));
+            self.lost_tail();
             None
         } else {
             let torn =
@@ -241,6 +244,12 @@ impl Replay {
         self.gap.push((segment, DamageKind::Frames, bytes));
     }
 
+    fn bad_in(&mut self, scan: &SegmentScan, bytes: Range<u64>) {
+        let is_unreadable = scan.unreadable.touches(&bytes);
+        let kind = if is_unreadable { DamageKind::Unreadable } else { DamageKind::Frames };
+        self.gap.push((scan.number, kind, bytes));
+    }
+
     fn frame(&mut self, frame: &FrameRecord) {
         let follows = self.last.is_none() || self.expected() == frame.header.sequence;
         if !follows && self.gap.is_empty() {
@@ -294,8 +303,7 @@ impl Replay {
     }
 
     /// What is bad goes on to the end, and how much was there is not known.
-    fn lost_tail(&mut self, segment: u64, bytes: Range<u64>) {
-        self.bad(segment, bytes);
+    fn lost_tail(&mut self) {
         let frames = self.expected()..u64::MAX;
         let items = self.index.end()..u64::MAX;
         self.index.damaged.push(items.clone());
@@ -336,22 +344,29 @@ impl Replay {
     }
 
     /// The latest state that could be read, and whether a later one was lost.
-    pub(super) fn load_state(&self, journal: u128) -> io::Result<(Option<Vec<u8>>, bool)> {
+    pub(super) fn load_state(&self, journal: u128) -> (Option<Vec<u8>>, bool) {
         let known = self.state.as_ref().map_or(0, |frame| frame.header.state_sequence);
         let newest = self.last.as_ref().map_or(0, |frame| frame.header.state_sequence);
         let lost = self.end_lost || known != newest;
-        let Some(frame) = &self.state else { return Ok((None, lost)) };
-        let Some(file) = self.index.files.get(&frame.segment) else { return Ok((None, true)) };
-        let mut bytes = vec![0; in_memory(frame.length)?];
-        if file.read_at(&mut bytes, frame.offset)? != bytes.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let place = Place { journal, segment: frame.segment, offset: frame.offset };
-        let state = match Frame::read(&bytes, place).map(|frame| frame.body) {
-            Some(Body::Batch(body)) => body.state,
-            Some(Body::Checkpoint { state, .. }) => state,
-            Some(Body::Mark { .. }) | None => return Err(io::ErrorKind::InvalidData.into()),
-        };
-        Ok((state.map(<[u8]>::to_vec), lost))
+        let Some(frame) = &self.state else { return (None, lost) };
+        let Some(file) = self.index.files.get(&frame.segment) else { return (None, true) };
+        // It was intact when its segment was looked through; so was what is misread now.
+        let state = read_state(&**file, frame, journal).or_else(|| {
+            file.forget_cached(frame.offset, frame.length);
+            read_state(&**file, frame, journal)
+        });
+        state.map_or((None, true), |state| (Some(state), lost))
     }
+}
+
+fn read_state(file: &dyn DiskFile, frame: &FrameRecord, journal: u128) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; in_memory(frame.length).ok()?];
+    read_whole(file, &mut bytes, frame.offset).ok()?;
+    let place = Place { journal, segment: frame.segment, offset: frame.offset };
+    let state = match Frame::read(&bytes, place)?.body {
+        Body::Batch(body) => body.state,
+        Body::Checkpoint { state, .. } => state,
+        Body::Mark { .. } => None,
+    };
+    state.map(<[u8]>::to_vec)
 }

@@ -14,3 +14,4 @@ mod repairing;
 mod rewriting;
 mod sealing;
 mod support;
+mod unreadable;

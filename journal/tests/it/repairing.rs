@@ -60,7 +60,7 @@ fn place_of(disk: &SimDisk, segment: u64, text: &str) -> Option<u64> {
 }
 
 fn spoil(disk: &SimDisk, text: &str) {
-    let found = (1..9).find_map(|segment| Some((segment, place_of(disk, segment, text)?)));
+    let found = (1..99).find_map(|segment| Some((segment, place_of(disk, segment, text)?)));
     let (segment, at) = found.expect("the text is in the log");
     disk.damage(&segment_path(segment), &[0xff], at).unwrap();
 }
@@ -174,4 +174,109 @@ fn a_journal_whose_latest_state_is_lost_stays_as_it_is() {
         drop(journal);
         disk.crash();
     }
+}
+
+/// Numbers of the segments, and the text of what was found damaged.
+fn look(disk: &SimDisk) -> (Vec<u64>, Vec<String>) {
+    let (journal, recovery) = open_to_repair(disk).unwrap();
+    let numbers = journal.segments().iter().map(|segment| segment.number).collect();
+    (numbers, recovery.damaged.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_was_given_up_is_remembered_though_the_last_checkpoint_is_lost() {
+    let (disk, whole) = sample();
+    let (mut journal, _) = open_to_repair(&disk).unwrap();
+    let segments = journal.segments();
+    assert!(segments.len() > 1, "{segments:?}");
+    let second = segments[1].positions.start;
+    assert_eq!(journal.compact(second).unwrap(), 1);
+    // A segment that says it in its checkpoint, and one more.
+    let before = journal.active_segment();
+    let mut next = whole.next;
+    while journal.active_segment() < before + 2 {
+        journal.append(&items(next, &[&"y".repeat(100)])).unwrap();
+        next += 1;
+        journal.sync().unwrap();
+    }
+    let last = journal.active_segment();
+    drop(journal);
+    disk.crash();
+    disk.damage(&segment_path(last), &[0xff], 100).unwrap();
+
+    let (mut journal, recovery) = open_to_repair(&disk).unwrap();
+    assert!(!recovery.damaged.is_empty() && !recovery.state_damaged, "{recovery:?}");
+    while journal.active_segment() < last + 1 {
+        journal.append(&items(next, &[&"z".repeat(100)])).unwrap();
+        next += 1;
+        journal.sync().unwrap();
+    }
+    journal.close().unwrap();
+    let (_, damaged) = look(&disk);
+    assert!(damaged.iter().all(|damage| !damage.contains("missing")), "{damaged:?}");
+}
+
+#[test]
+fn compaction_keeps_what_tells_where_the_damage_is() {
+    const ITEMS: u64 = 60;
+    let text = |position: u64| format!("item {position:02}{}", "x".repeat(100));
+    let written = || {
+        let disk = SimDisk::new(1);
+        let (mut journal, _) = open_to_repair(&disk).unwrap();
+        for position in 1..=ITEMS {
+            journal.append(&items(position, &[&text(position)])).unwrap();
+            journal.sync().unwrap();
+        }
+        assert!(journal.segments().len() > 5);
+        journal.close().unwrap();
+        disk
+    };
+    for spoilt in 1..ITEMS {
+        for keep_from in [spoilt.saturating_sub(3), spoilt, spoilt + 1, spoilt + 20] {
+            let disk = written();
+            spoil(&disk, &text(spoilt));
+            let (mut journal, _) = open_to_repair(&disk).unwrap();
+            let lost = journal.reader().damaged();
+            assert_eq!(lost[..], *std::slice::from_ref(&(spoilt..spoilt + 1)));
+            journal.compact(keep_from).unwrap();
+            let before = journal.reader();
+            drop(journal);
+            disk.crash();
+            let after = open_to_repair(&disk).unwrap().0.reader();
+            for reader in [before, after] {
+                let what = format!("item {spoilt}, from {keep_from}");
+                assert!(reader.positions().start <= keep_from.max(1), "{what}");
+                let is_known = reader.damaged().contains(&lost[0]);
+                assert!(is_known || spoilt < keep_from, "{what}");
+            }
+        }
+    }
+}
+
+/// The copy that follows at once helps against a flipped bit, and is in the same block of the disk.
+#[test]
+fn the_state_is_copied_once_more_where_no_block_holds_both() {
+    const BLOCK: u64 = 16 << 10;
+    let disk = SimDisk::new(1);
+    let mut options = options(64 << 10);
+    options.repairs = true;
+    let open = || Journal::open(Arc::new(disk.clone()), "log", options.clone()).unwrap();
+    let (mut journal, _) = open();
+    journal.append(&with_state(items(1, &["one"]), "the vote")).unwrap();
+    // Idle: a copy close by.
+    journal.mark().unwrap();
+    for position in 2..40 {
+        journal.append(&items(position, &[&"x".repeat(1000)])).unwrap();
+        journal.sync().unwrap();
+        journal.mark().unwrap();
+    }
+    journal.close().unwrap();
+    let at = place_of(&disk, 1, "the vote").unwrap();
+    let content = disk.durable_bytes(&segment_path(1), 0..64 << 10);
+    let copies = content.windows(8).filter(|window| window == b"the vote").count();
+    assert_eq!(copies, 3, "the state, a copy at its side, and one apart");
+    disk.rot(&segment_path(1), at..at + BLOCK, 0x55).unwrap();
+    let (_, recovery) = open();
+    assert_eq!(recovery.state.as_deref(), Some(&b"the vote"[..]));
+    assert!(!recovery.state_damaged);
 }

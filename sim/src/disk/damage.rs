@@ -94,12 +94,20 @@ impl SimDisk {
         state.stray_writes.insert(number, landing);
     }
 
-    /// Reads that touch this range fail, until [`SimDisk::clear_bad_reads`].
+    /// Reads that touch this range fail, until it is written over or [`SimDisk::clear_bad_reads`] is called. A crash does not help.
     ///
     /// # Errors
     /// If no such file exists.
     pub fn fail_reads(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
-        self.bad_read(path, bytes, None)
+        self.bad_read(path, bytes, None, false)
+    }
+
+    /// The next read that touches this range fails, and no other.
+    ///
+    /// # Errors
+    /// If no such file exists.
+    pub fn fail_next_read(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        self.bad_read(path, bytes, None, true)
     }
 
     /// Reads that touch this range see what is at `source` of the same file instead, until [`SimDisk::clear_bad_reads`].
@@ -107,13 +115,32 @@ impl SimDisk {
     /// # Errors
     /// If no such file exists.
     pub fn misdirect_reads(&self, path: &Path, bytes: Range<u64>, source: u64) -> io::Result<()> {
-        self.bad_read(path, bytes, Some(source))
+        self.bad_read(path, bytes, Some(source), false)
     }
 
-    fn bad_read(&self, path: &Path, bytes: Range<u64>, instead: Option<u64>) -> io::Result<()> {
+    /// The next read that touches this range sees what is at `source` of the same file instead, and no other does.
+    ///
+    /// # Errors
+    /// If no such file exists.
+    pub fn misdirect_next_read(
+        &self,
+        path: &Path,
+        bytes: Range<u64>,
+        source: u64,
+    ) -> io::Result<()> {
+        self.bad_read(path, bytes, Some(source), true)
+    }
+
+    fn bad_read(
+        &self,
+        path: &Path,
+        bytes: Range<u64>,
+        instead: Option<u64>,
+        once: bool,
+    ) -> io::Result<()> {
         let mut state = self.state();
         let inode = state.inode_of(&normal(path))?;
-        state.bad_reads.push(BadRead { inode, bytes, instead });
+        state.bad_reads.push(BadRead { inode, bytes, instead, once });
         Ok(())
     }
 

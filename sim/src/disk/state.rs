@@ -35,6 +35,8 @@ pub(super) struct BadRead {
     pub(super) bytes: Range<u64>,
     /// Another offset of the file, which is read instead; an error if there is none.
     pub(super) instead: Option<u64>,
+    /// Only the next read is bad.
+    pub(super) once: bool,
 }
 
 /// What a sync makes durable.
@@ -296,6 +298,9 @@ impl State {
         self.counts.writes += 1;
         let landing = self.stray_writes.remove(&self.counts.writes).unwrap_or(Landing::InPlace);
         self.counts.damaged += u64::from(landing != Landing::InPlace);
+        if landing == Landing::InPlace {
+            self.mend(inode, &(offset..offset + length));
+        }
         self.push(inode, work, Change::Write { offset, bytes: bytes.to_vec(), landing });
         Ok(())
     }
@@ -307,15 +312,39 @@ impl State {
         Ok(())
     }
 
+    /// A sector that is written over can be read again: a disk puts another in the place of one that has failed.
+    fn mend(&mut self, inode: u64, written: &Range<u64>) {
+        let bad_reads = std::mem::take(&mut self.bad_reads);
+        for bad in bad_reads {
+            let is_met = bad.inode == inode
+                && bad.instead.is_none()
+                && bad.bytes.start < written.end
+                && bad.bytes.end > written.start;
+            if !is_met {
+                self.bad_reads.push(bad);
+                continue;
+            }
+            let before = bad.bytes.start..written.start.max(bad.bytes.start);
+            let behind = written.end.min(bad.bytes.end)..bad.bytes.end;
+            for bytes in [before, behind].into_iter().filter(|bytes| !bytes.is_empty()) {
+                self.bad_reads.push(BadRead { bytes, ..bad.clone() });
+            }
+        }
+    }
+
     /// Reads as a caller does, bad places included.
     pub(super) fn read(&mut self, inode: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let wanted = offset..offset.saturating_add(to_u64(buffer.len()));
         let meets = |bad: &BadRead| {
             bad.inode == inode && bad.bytes.start < wanted.end && bad.bytes.end > wanted.start
         };
-        let Some(bad) = self.bad_reads.iter().find(|bad| meets(bad)).cloned() else {
+        let Some(place) = self.bad_reads.iter().position(meets) else {
             return Ok(self.inodes[&inode].visible.read(buffer, offset));
         };
+        let bad = self.bad_reads[place].clone();
+        if bad.once {
+            self.bad_reads.remove(place);
+        }
         self.counts.bad_reads += 1;
         let visible = &self.inodes[&inode].visible;
         let Some(from) = bad.instead else {

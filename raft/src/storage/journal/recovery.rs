@@ -118,7 +118,18 @@ pub(super) fn recover(
                 flaw = scan.entry(LogIndex(position), bytes).err();
             }
         };
-        let reached = reader.visit(next..end, SCAN_BYTES, visit).map_err(read)?;
+        let reached = match reader.visit(next..end, SCAN_BYTES, visit) {
+            Ok(reached) => reached,
+            // It was intact a moment ago, when the journal was opened. Perhaps it will be again, but that is not to be relied on.
+            Err(ReadError::Corrupt { positions, .. } | ReadError::Io { positions, .. })
+                if positions.contains(&next) =>
+            {
+                let reached = positions.end.min(end);
+                scan.lost(next..reached).map_err(contradiction)?;
+                reached
+            }
+            Err(error) => return Err(read(error)),
+        };
         if let Some(flaw) = flaw {
             return Err(contradiction(flaw));
         }
@@ -129,11 +140,9 @@ pub(super) fn recover(
     }
     scan.lost_to_the_end(hard_state.term).map_err(contradiction)?;
     scan.check(hard_state, snapshot.as_ref()).map_err(contradiction)?;
-    let tail = read_tail(reader, scan.tail_start()..recovery.positions.end).map_err(read)?;
-    let tail = tail.map_err(contradiction)?;
-    let Scan { terms, memberships, damaged, .. } = scan;
+    let Scan { terms, memberships, damaged, tail, .. } = scan;
     let terms = terms.expect("the scan was checked");
-    Ok(RecoveredState { hard_state, snapshot, terms, memberships, tail, damaged })
+    Ok(RecoveredState { hard_state, snapshot, terms, memberships, tail: tail.into(), damaged })
 }
 
 /// Where reading begins, and the damage from there on. What was lost at or before the snapshot's end is covered by the snapshot, and
@@ -148,26 +157,14 @@ fn lost_behind(covered: LogIndex, start: u64, damaged: &[Range<u64>]) -> (u64, V
     (start, damaged.iter().map(cut).filter(|range| !range.is_empty()).collect())
 }
 
-fn read_tail(reader: &Reader, range: Range<u64>) -> Result<Result<Vec<Entry>, String>, ReadError> {
-    let mut tail = Vec::new();
-    let mut flaw = None;
-    reader.visit(range, usize::MAX, |position, bytes| {
-        match decode_entry(LogIndex(position), bytes) {
-            Ok(entry) => tail.push(entry),
-            Err(error) => flaw = Some(format!("entry {position}: {error}")),
-        }
-    })?;
-    Ok(flaw.map_or(Ok(tail), Err))
-}
-
 /// What is gathered while the entries pass by.
 struct Scan {
     /// Unknown until the first entry when no snapshot says what precedes it.
     terms: Option<TermRuns>,
     memberships: Vec<(LogIndex, Membership)>,
     next: LogIndex,
-    /// Sizes of the newest entries, as many as are allowed in the tail.
-    tail: VecDeque<usize>,
+    /// The newest entries, as many as are allowed. Kept as they pass by, for what is read a second time may not come a second time.
+    tail: VecDeque<Entry>,
     tail_bytes: usize,
     tail_bytes_max: usize,
     damaged: Vec<DamagedEntries>,
@@ -248,24 +245,20 @@ impl Scan {
             return Err(format!("entry {} follows entry {}", entry.id, terms.last()));
         }
         terms.push(entry.id);
-        self.note_tail(entry.size());
-        if let Payload::Membership(membership) = entry.payload {
-            self.memberships.push((index, membership));
+        if let Payload::Membership(membership) = &entry.payload {
+            self.memberships.push((index, membership.clone()));
         }
+        self.note_tail(entry);
         Ok(())
     }
 
-    fn note_tail(&mut self, size: usize) {
-        self.tail.push_back(size);
-        self.tail_bytes += size;
+    fn note_tail(&mut self, entry: Entry) {
+        self.tail_bytes += entry.size();
+        self.tail.push_back(entry);
         // The last entry is in the tail however large it is.
         while self.tail_bytes > self.tail_bytes_max && self.tail.len() > 1 {
-            self.tail_bytes -= self.tail.pop_front().expect("longer than one");
+            self.tail_bytes -= self.tail.pop_front().expect("longer than one").size();
         }
-    }
-
-    fn tail_start(&self) -> u64 {
-        self.next.0 - u64::try_from(self.tail.len()).expect("a count fits 64 bits")
     }
 
     /// The log, its snapshot and its term must go together.
