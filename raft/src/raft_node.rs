@@ -426,6 +426,12 @@ impl RaftNode {
         self.membership.at(index)
     }
 
+    /// The entry that made the members what they are at the commit index: it moves when other members are committed.
+    #[must_use]
+    pub fn members_committed_by(&self) -> LogIndex {
+        self.membership.place_at(self.commit)
+    }
+
     /// What the leader knows of each follower; empty unless this node leads.
     pub fn progress(&self) -> impl Iterator<Item = (NodeId, &Progress)> {
         let leader = match &self.role {

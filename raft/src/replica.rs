@@ -727,7 +727,8 @@ impl Replica {
     /// The machine has reached `last`: reads that waited for it may be served.
     fn moved_on(&mut self, now: Duration, last: EntryId, out: &mut Vec<Output>) {
         self.applied = last;
-        self.orders.applied(last.index, |index| self.node.log().term_at(index), out);
+        let is_joint = self.node.membership_at(last.index).is_joint();
+        self.orders.applied(last.index, is_joint, |index| self.node.log().term_at(index), out);
         while let Some(group) = self.reads.pop_servable(last.index) {
             out.extend(group.into_iter().map(|(request, _)| Output::ReadReady(request)));
         }

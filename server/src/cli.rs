@@ -168,6 +168,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     if error.chain().any(|cause| cause.is::<cluster::NoSuchMember>()) {
         return Exit::NotFound;
     }
+    if error.chain().any(|cause| cause.is::<cluster::Conflict>()) {
+        return Exit::Precondition;
+    }
     if error.chain().any(|cause| cause.is::<events::NoStore>()) {
         return Exit::NotFound;
     }
@@ -187,6 +190,8 @@ fn exit_of(error: &anyhow::Error) -> Exit {
             Code::Unavailable if status.message().contains("leader") => Exit::NoLeader,
             Code::DeadlineExceeded => Exit::Timeout,
             Code::Unavailable if status.message().contains("timed out") => Exit::Timeout,
+            Code::NotFound => Exit::NotFound,
+            Code::FailedPrecondition => Exit::Precondition,
             _ => Exit::ServerError,
         },
         Some(_) | None => Exit::Failed,

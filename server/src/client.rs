@@ -9,6 +9,8 @@ use thiserror::Error;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::proto::cluster::ReplaceRequest;
+use crate::proto::cluster::members_client::MembersClient;
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -111,10 +113,11 @@ impl Client {
         self.bounded(client.status(StatusRequest {})).await
     }
 
-    /// The members, as the member that the client is connected to knows them.
-    pub async fn members(&self) -> Result<MemberListResponse, ClientError> {
+    /// The members: those that are committed as of now, or, if not `linearizable`, as the member that the client is connected to knows
+    /// them, which it can tell without a leader.
+    pub async fn members(&self, linearizable: bool) -> Result<MemberListResponse, ClientError> {
         let mut client = ClusterClient::new(self.channel.clone());
-        self.bounded(client.member_list(MemberListRequest { linearizable: false })).await
+        self.bounded(client.member_list(MemberListRequest { linearizable })).await
     }
 
     /// Makes the node with these peer URLs a member.
@@ -132,6 +135,13 @@ impl Client {
     pub async fn remove_member(&self, id: u64) -> Result<MemberRemoveResponse, ClientError> {
         let mut client = ClusterClient::new(self.channel.clone());
         self.bounded(client.member_remove(MemberRemoveRequest { id })).await
+    }
+
+    /// Puts a new member with these peer URLs in the place of one that is lost, and returns its id. May be repeated.
+    pub async fn replace_member(&self, id: u64, peer_urls: &[Url]) -> Result<u64, ClientError> {
+        let mut client = MembersClient::new(self.channel.clone());
+        let peer_urls = peer_urls.iter().map(ToString::to_string).collect();
+        Ok(self.bounded(client.replace(ReplaceRequest { id, peer_urls })).await?.id)
     }
 
     /// Gives a learner a vote.

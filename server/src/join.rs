@@ -7,7 +7,6 @@
 //! A member that lost its directory must not come back as itself: it forgot its votes and what it acknowledged. Raft would refuse it by
 //! its store id; here the operator is told what to do instead.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lattice_journal::RealDisk;
@@ -18,9 +17,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::{builder, root_cause};
 use crate::config::{ClusterState, Config};
 use crate::founders::Founder;
+use crate::members::{Contact, Seeds};
 use crate::node::{Shared, StartError};
 use crate::proto::forward::forward_client::ForwardClient;
-use crate::proto::forward::{MembersRequest, MembersResponse};
+use crate::proto::forward::{MemberInfo, MembersRequest, MembersResponse};
 use crate::relay::change::parse_urls;
 use crate::url::Url;
 
@@ -43,7 +43,7 @@ pub(crate) struct Place {
     /// The first voters, if the node is one.
     pub(crate) founders: Vec<NodeId>,
     /// Where to reach whom, until the log says more.
-    pub(crate) seeds: BTreeMap<NodeId, Vec<Url>>,
+    pub(crate) seeds: Seeds,
 }
 
 /// Why nobody said who the members are.
@@ -78,9 +78,12 @@ fn founder(config: &Config) -> Place {
     }
 }
 
-fn by_id(config: &Config) -> BTreeMap<NodeId, Vec<Url>> {
-    let urls = |founder: &Founder| (founder.id, founder.peer_urls.clone());
-    config.founders.iter().map(urls).collect()
+fn by_id(config: &Config) -> Seeds {
+    let contact = |founder: &Founder| {
+        let (name, peer_urls) = (founder.name.clone(), founder.peer_urls.clone());
+        (founder.id, Contact { name, peer_urls })
+    };
+    config.founders.iter().map(contact).collect()
 }
 
 /// The directory says who this is. Where the list cannot confirm that, the members are asked, if any answers at once.
@@ -89,7 +92,7 @@ async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartEr
     if cluster == config.founders.cluster() {
         return Ok(Place { cluster, node, founders, seeds: by_id(config) });
     }
-    let mut seeds = BTreeMap::new();
+    let mut seeds = Seeds::new();
     if let Ok(Ok(answer)) = timeout(LOOK_MAX, ask_any(others(config))).await {
         let found = ClusterId(answer.cluster);
         if found != cluster {
@@ -98,7 +101,7 @@ async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartEr
         if is_removed(&answer, node) {
             return Err(StartError::Removed { node });
         }
-        seeds = urls_of(&answer);
+        seeds = contacts_of(&answer);
     }
     Ok(Place { cluster, node, founders, seeds })
 }
@@ -133,7 +136,7 @@ async fn join(config: &Config) -> Result<Place, StartError> {
         cluster: ClusterId(answer.cluster),
         node,
         founders: Vec::new(),
-        seeds: urls_of(&answer),
+        seeds: contacts_of(&answer),
     })
 }
 
@@ -169,9 +172,12 @@ fn is_removed(answer: &MembersResponse, node: NodeId) -> bool {
     node.0 <= answer.last_id && answer.members.iter().all(|member| member.id != node.0)
 }
 
-fn urls_of(answer: &MembersResponse) -> BTreeMap<NodeId, Vec<Url>> {
-    let members = answer.members.iter().take(MEMBERS_MAX);
-    members.filter_map(|m| Some((NodeId(m.id), parse_urls(&m.peer_urls)?))).collect()
+fn contacts_of(answer: &MembersResponse) -> Seeds {
+    let contact = |member: &MemberInfo| {
+        let peer_urls = parse_urls(&member.peer_urls)?;
+        Some((NodeId(member.id), Contact { name: member.name.clone(), peer_urls }))
+    };
+    answer.members.iter().take(MEMBERS_MAX).filter_map(contact).collect()
 }
 
 /// Where the other members of the list are.
@@ -191,7 +197,7 @@ async fn ask_any(urls: Vec<Url>) -> Result<MembersResponse, NoAnswer> {
         };
         is_anybody_there = true;
         let mut client = ForwardClient::new(channel);
-        match timeout(ANSWER_MAX, client.members(MembersRequest {})).await {
+        match timeout(ANSWER_MAX, client.members(MembersRequest { as_known: false })).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
             Ok(Err(status)) if status.message().is_empty() => {
                 reasons.push(format!("{url}: {}", root_cause(&status)));
@@ -210,7 +216,6 @@ async fn ask_any(urls: Vec<Url>) -> Result<MembersResponse, NoAnswer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::forward::MemberInfo;
 
     #[test]
     fn who_is_missing_was_removed_unless_it_is_to_come() {

@@ -1,12 +1,13 @@
 //! Who the members are and where they can be reached, as one node knows it.
 //!
-//! Two records tell about a member, as with etcd. What the others need to reach it, its peer URLs, is its *context* in Raft's membership:
+//! Two records tell about a member, as with etcd. What the others need, its peer URLs and its name, is its *context* in Raft's membership:
 //! in force with the membership itself, from the log's entry on, so a node knows whom to talk to before it has applied
-//! anything. What only clients ask for, its name and client URLs, it publishes itself, when it starts, as an ordinary command to the
-//! state machine.
+//! anything. What it says of itself, its name and client URLs, it publishes when it starts, as an ordinary command to the state
+//! machine. Of two names the published one counts.
 //!
-//! Founders have no context: all know them from `--initial-cluster`. The first change of the members by an operator gives them
-//! theirs, in the same entry, since a node that joins later does not know that list.
+//! Founders have no context at first: all know them from `--initial-cluster`, names included. The first change of the members by an
+//! operator gives them theirs, in the same entry, since a node that joins later does not know that list; and so does each later change
+//! with names that have been published since. A member that was added has no name until it has started, which is how etcd's clients tell.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +22,9 @@ use raft_consensus::types::NodeId;
 use crate::url::Url;
 
 /// The version of a context's encoding, its first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version before names were part of it.
+const WITHOUT_NAME: u8 = 1;
 /// Members removed lately whose connections are kept, so that they hear of it.
 const LINGERING_MAX: usize = 8;
 
@@ -29,15 +32,26 @@ const LINGERING_MAX: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Members {
     raft: Raft<KvReader>,
-    /// Where those are that have no context: the founders, or for a node that joins whoever was a member then.
-    seeds: Arc<BTreeMap<NodeId, Vec<Url>>>,
+    /// Those that have no context: the founders, or for a node that joins whoever was a member then.
+    seeds: Arc<Seeds>,
+}
+
+/// Members as they were known before the log said anything.
+pub(crate) type Seeds = BTreeMap<NodeId, Contact>;
+
+/// What the others need to know of a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contact {
+    /// Empty if it is not known.
+    pub(crate) name: String,
+    pub(crate) peer_urls: Vec<Url>,
 }
 
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemberView {
     pub(crate) id: NodeId,
-    /// Empty until it has started.
+    /// Empty if it was added and has not started yet.
     pub(crate) name: String,
     pub(crate) peer_urls: Vec<Url>,
     /// Empty until it has started.
@@ -48,39 +62,69 @@ pub(crate) struct MemberView {
 }
 
 impl Members {
-    pub(crate) fn new(raft: Raft<KvReader>, seeds: BTreeMap<NodeId, Vec<Url>>) -> Self {
+    pub(crate) fn new(raft: Raft<KvReader>, seeds: Seeds) -> Self {
         Self { raft, seeds: seeds.into() }
     }
 
-    /// The members in force on this node.
+    /// The members in force on this node: whom it talks to and counts, committed or not.
     pub(crate) fn membership(&self) -> Membership {
         self.raft.watch().borrow().membership.clone()
     }
 
-    /// Where the other members reach `node`; empty if nobody has said.
-    pub(crate) fn peer_urls(&self, node: NodeId) -> Vec<Url> {
-        self.urls_in(&self.membership(), node)
+    /// The members that nothing takes back, as this node knows them: after a linearizable read, those of that moment.
+    pub(crate) fn committed(&self) -> Membership {
+        self.raft.watch().borrow().committed_membership.clone()
     }
 
-    fn urls_in(&self, membership: &Membership, node: NodeId) -> Vec<Url> {
+    /// Where the other members reach `node`; empty if nobody has said.
+    pub(crate) fn peer_urls(&self, node: NodeId) -> Vec<Url> {
+        self.contact_in(&self.membership(), node).peer_urls
+    }
+
+    fn contact_in(&self, membership: &Membership, node: NodeId) -> Contact {
         let context = membership.get(node).and_then(|member| decode(&member.context));
-        context.or_else(|| self.seeds.get(&node).cloned()).unwrap_or_else(|| {
-            let told = self.raft.reader().member(node).map(|told| told.peer_urls);
-            told.unwrap_or_default().iter().filter_map(|url| url.parse().ok()).collect()
+        let context = context.unwrap_or_default();
+        let seed = self.seeds.get(&node).cloned().unwrap_or_default();
+        let told = self.raft.reader().member(node);
+        let (told_name, told_urls) =
+            told.map_or_else(Default::default, |told| (told.name, told.peer_urls));
+        let name = [told_name, context.name, seed.name].into_iter().find(|name| !name.is_empty());
+        let told_urls = told_urls.iter().filter_map(|url| url.parse().ok()).collect();
+        let urls = [context.peer_urls, seed.peer_urls, told_urls];
+        Contact {
+            name: name.unwrap_or_default(),
+            peer_urls: urls.into_iter().find(|urls| !urls.is_empty()).unwrap_or_default(),
+        }
+    }
+
+    /// Contexts that are to be written down with the next change: of members that have none, and of those whose name is news.
+    pub(crate) fn unwritten<'a>(
+        &'a self,
+        membership: &'a Membership,
+    ) -> impl Iterator<Item = (NodeId, Bytes)> + 'a {
+        membership.members().filter_map(|(id, member)| {
+            let known = self.contact_in(membership, id);
+            let written = decode(&member.context).unwrap_or_default();
+            let is_news = member.context.is_empty() || known.name != written.name;
+            let context = encode(&known).filter(|_| is_news && !known.peer_urls.is_empty())?;
+            Some((id, context))
         })
     }
 
-    /// The members in force, with what they have published as of `reader`, by id.
+    /// The name of a member, or of one that was; empty if nobody has said.
+    pub(crate) fn name(&self, node: NodeId) -> String {
+        self.contact_in(&self.membership(), node).name
+    }
+
+    /// The members of `membership`, with what they have published as of `reader`, by id.
     pub(crate) fn list(&self, membership: &Membership, reader: &KvReader) -> Vec<MemberView> {
         let view = |(id, member): (NodeId, &raft_consensus::membership::Member)| {
-            let told = reader.member(id);
-            let (name, client_urls) =
-                told.map_or_else(Default::default, |told| (told.name, told.client_urls));
+            let Contact { name, peer_urls } = self.contact_in(membership, id);
             MemberView {
                 id,
                 name,
-                peer_urls: self.urls_in(membership, id),
-                client_urls,
+                peer_urls,
+                client_urls: reader.member(id).map(|told| told.client_urls).unwrap_or_default(),
                 is_learner: !membership.is_voter(id),
                 is_bound: member.store.is_some(),
             }
@@ -93,13 +137,14 @@ impl Members {
     /// Those removed last stay for as long as this process runs: a removed node is told so over the connection that it had.
     pub(crate) async fn follow(self, me: NodeId, transport: Arc<GrpcTransport>) {
         let mut status = self.raft.watch();
-        let mut peers: BTreeMap<NodeId, Vec<Url>> = (*self.seeds).clone();
+        let mut peers: BTreeMap<NodeId, Vec<Url>> =
+            self.seeds.iter().map(|(id, contact)| (*id, contact.peer_urls.clone())).collect();
         let mut lingering: VecDeque<(NodeId, Vec<Url>)> = VecDeque::new();
         loop {
             let membership = status.borrow_and_update().membership.clone();
             if !membership.is_empty() {
                 let ids = membership.members().map(|(id, _)| id);
-                let now = ids.map(|id| (id, self.urls_in(&membership, id))).collect();
+                let now = ids.map(|id| (id, self.contact_in(&membership, id).peer_urls)).collect();
                 let before = std::mem::replace(&mut peers, now);
                 lingering.extend(before);
                 lingering.retain(|(id, _)| !membership.contains(*id));
@@ -119,50 +164,69 @@ impl Members {
     }
 }
 
-/// A context that says where a member is reached: version, number of URLs, and each URL after its length. `None` if they do not fit.
-pub(crate) fn encode(peer_urls: &[Url]) -> Option<Bytes> {
+/// A context: version, number of URLs, each URL after its length, and the name after its length. `None` if they do not fit.
+pub(crate) fn encode(contact: &Contact) -> Option<Bytes> {
+    let Contact { name, peer_urls } = contact;
     let mut context = vec![VERSION, u8::try_from(peer_urls.len()).ok()?];
-    for url in peer_urls {
-        let url = url.to_string();
-        context.extend(u16::try_from(url.len()).ok()?.to_le_bytes());
-        context.extend(url.as_bytes());
+    let urls = peer_urls.iter().map(Url::to_string);
+    for text in urls.chain([name.clone()]) {
+        context.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
+        context.extend(text.as_bytes());
     }
     (context.len() <= CONTEXT_MAX).then(|| context.into())
 }
 
-/// The peer URLs in a context; `None` if it has none, or was not written by this or an earlier version.
-fn decode(context: &[u8]) -> Option<Vec<Url>> {
-    let (&[VERSION, count], mut rest) = context.split_first_chunk()? else { return None };
-    let mut urls = Vec::new();
-    for _ in 0..count {
+/// What a context says; `None` if it is empty, or was not written by this or an earlier version.
+fn decode(context: &[u8]) -> Option<Contact> {
+    let (&[version, count], mut rest) = context.split_first_chunk()?;
+    let mut text = || {
         let (length, after) = rest.split_first_chunk()?;
-        let (url, after) = after.split_at_checked(u16::from_le_bytes(*length).into())?;
-        urls.push(std::str::from_utf8(url).ok()?.parse().ok()?);
+        let (text, after) = after.split_at_checked(u16::from_le_bytes(*length).into())?;
         rest = after;
+        std::str::from_utf8(text).ok()
+    };
+    let mut peer_urls = Vec::new();
+    for _ in 0..count {
+        peer_urls.push(text()?.parse().ok()?);
     }
-    (rest.is_empty() && !urls.is_empty()).then_some(urls)
+    let name = match version {
+        WITHOUT_NAME => "",
+        VERSION => text()?,
+        _ => return None,
+    };
+    let contact = Contact { name: name.to_owned(), peer_urls };
+    (rest.is_empty() && !contact.peer_urls.is_empty()).then_some(contact)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn urls(texts: &[&str]) -> Vec<Url> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn contact(name: &str, urls: &[&str]) -> Contact {
+        let peer_urls = urls.iter().map(|text| text.parse().unwrap()).collect();
+        Contact { name: name.into(), peer_urls }
     }
 
     #[test]
-    fn a_context_keeps_the_urls() {
-        let two = urls(&["http://a:1", "http://[::1]:65535"]);
-        let context = encode(&two).unwrap();
-        assert_eq!(decode(&context), Some(two));
+    fn a_context_keeps_name_and_urls() {
+        for name in ["n1", ""] {
+            let two = contact(name, &["http://a:1", "http://[::1]:65535"]);
+            assert_eq!(decode(&encode(&two).unwrap()), Some(two));
+        }
         assert_eq!(decode(b""), None, "a founder's");
-        assert_eq!(decode(&encode(&[]).unwrap()), None, "no URL at all");
+        assert_eq!(decode(&encode(&contact("n1", &[])).unwrap()), None, "no URL at all");
+    }
+
+    /// These bytes are in logs.
+    #[test]
+    fn a_context_of_the_first_version_has_no_name() {
+        let bytes = [&[1, 1, 10, 0], &b"http://a:1"[..]].concat();
+        assert_eq!(decode(&bytes), Some(contact("", &["http://a:1"])));
     }
 
     #[test]
-    fn a_context_that_is_cut_or_longer_or_of_a_later_version_has_no_urls() {
-        let context = encode(&urls(&["http://a:1", "http://b:2"])).unwrap();
+    fn a_context_that_is_cut_or_longer_or_of_a_later_version_says_nothing() {
+        let context = encode(&contact("n1", &["http://a:1", "http://b:2"])).unwrap();
         for cut in 0..context.len() {
             assert_eq!(decode(&context[..cut]), None, "cut at {cut}");
         }
@@ -173,10 +237,9 @@ mod tests {
     #[test]
     fn urls_that_do_not_fit_make_no_context() {
         let long = format!("http://{}:1", "h".repeat(1000));
-        assert!(encode(&urls(&[&long])).is_some());
-        assert!(encode(&urls(&[&long, &long, &long])).is_none());
-        let many: Vec<Url> =
-            (0..300).map(|port| format!("http://a:{port}").parse().unwrap()).collect();
-        assert!(encode(&many).is_none());
+        assert!(encode(&contact("n", &[&long])).is_some());
+        assert!(encode(&contact("n", &[&long, &long, &long])).is_none());
+        let peer_urls = (0..300).map(|port| format!("http://a:{port}").parse().unwrap()).collect();
+        assert!(encode(&Contact { peer_urls, ..Contact::default() }).is_none());
     }
 }

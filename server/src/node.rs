@@ -502,8 +502,7 @@ async fn start_raft(
     transport.limits.connections = connections_max(PEER_CONNECTIONS_MAX, FILES_FOR_EACH_OTHER);
     transport.limits.streams = PEER_STREAMS_MAX;
     let others = place.seeds.iter().filter(|(id, _)| **id != me);
-    transport.peers =
-        others.map(|(id, urls)| (*id, urls.iter().map(Url::to_string).collect())).collect();
+    transport.peers = others.map(|(id, contact)| (*id, strings(&contact.peer_urls))).collect();
     let transport = GrpcTransport::bind(transport)?;
 
     let mut options = NodeOptions::new(directory);
@@ -534,7 +533,6 @@ fn random_bits() -> u128 {
 }
 
 fn attributes(id: NodeId, config: &Config, client_urls: &[Url]) -> MemberAttributes {
-    let strings = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
     let me = config.me();
     MemberAttributes {
         id,
@@ -599,6 +597,7 @@ async fn serve_clients(
         .expect("the descriptor set is generated with the code");
     let routes = Routes::new(api.kv())
         .add_service(api.cluster())
+        .add_service(api.members())
         .add_service(api.maintenance())
         .add_service(health.max_decoding_message_size(DECODE_MAX))
         .add_service(reflection.max_decoding_message_size(DECODE_MAX))
@@ -664,6 +663,10 @@ async fn serve_admin(listener: TcpListener, node: Arc<Shared>, stop: watch::Rece
     }
 }
 
+fn strings(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}
+
 fn join(urls: &[Url]) -> String {
-    urls.iter().map(ToString::to_string).collect::<Vec<String>>().join(",")
+    strings(urls).join(",")
 }

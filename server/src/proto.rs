@@ -17,6 +17,11 @@ pub(crate) mod forward {
     pub(crate) use super::generated::forward::*;
 }
 
+/// What operators ask beside etcd's API.
+pub(crate) mod cluster {
+    pub(crate) use super::generated::cluster::*;
+}
+
 /// All of the above as an encoded descriptor set, for gRPC reflection.
 pub(crate) const DESCRIPTOR: &[u8] = include_bytes!("generated/descriptor.bin");
 
@@ -36,5 +41,8 @@ mod generated {
     }
     pub mod forward {
         include!("generated/lattice.forward.v1.rs");
+    }
+    pub mod cluster {
+        include!("generated/lattice.cluster.v1.rs");
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use lattice_kv::{Command, KvError, KvReader, Limits, Operation, Outcome};
 use raft_consensus::driver::{Consistency, ProposeError, ProposeOptions, Raft};
+use raft_consensus::membership::Membership;
 use raft_consensus::transport::grpc::Connection;
 use raft_consensus::types::{ClusterId, GroupId, NodeId};
 use tokio::sync::Mutex;
@@ -408,27 +409,34 @@ impl Forward for Leader {
     /// Who asks need not be a member. Its connection is not admitted: it has a few seconds.
     async fn members(
         &self,
-        _request: Request<MembersRequest>,
+        request: Request<MembersRequest>,
     ) -> Result<Response<MembersResponse>, Status> {
+        if request.get_ref().as_known {
+            return Ok(Response::new(self.told(&self.members.membership(), &self.raft.reader())));
+        }
         let read = self.raft.read(Consistency::Linearizable).await;
         let reader = read.map_err(|error| Status::unavailable(error.to_string()))?;
-        let membership = self.members.membership();
+        let membership = self.members.committed();
         if membership.is_joint() {
             return Err(Status::unavailable("the members are just changing"));
         }
+        Ok(Response::new(self.told(&membership, &reader)))
+    }
+}
+
+impl Leader {
+    fn told(&self, membership: &Membership, reader: &KvReader) -> MembersResponse {
         let info = |member: MemberView| MemberInfo {
             id: member.id.0,
             name: member.name,
             peer_urls: member.peer_urls.iter().map(ToString::to_string).collect(),
             is_bound: member.is_bound,
         };
-        let members = self.members.list(&membership, &reader).into_iter().map(info).collect();
+        let members = self.members.list(membership, reader).into_iter().map(info).collect();
         let last_id = membership.last_id().0;
-        Ok(Response::new(MembersResponse { cluster: self.cluster.0, last_id, members }))
+        MembersResponse { cluster: self.cluster.0, last_id, members }
     }
-}
 
-impl Leader {
     fn check(&self, cluster: u64, group: GroupId) -> Result<(), Status> {
         if ClusterId(cluster) == self.cluster && group == KV_GROUP {
             return Ok(());

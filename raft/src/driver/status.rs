@@ -37,6 +37,9 @@ pub struct Status {
     pub damaged: u64,
     /// The members as of the last entry.
     pub membership: Membership,
+    /// The members as of the last entry that this node knows to be committed: nothing takes these back. After a start that is what its
+    /// snapshot says, until it has heard from a leader.
+    pub committed_membership: Membership,
     /// This node is no member any more, and never will be again under its id: it stays quiet, and its process may end.
     pub is_removed: bool,
     /// Whom this node, which leads, is handing over to.
@@ -156,6 +159,7 @@ impl Status {
             snapshot: log.snapshot().map(|meta| meta.last),
             damaged: log.damaged().iter().map(|lost| lost.last.next().since(lost.first)).sum(),
             membership: node.membership().clone(),
+            committed_membership: node.membership_at(node.commit()).clone(),
             is_removed: node.is_removed(),
             transferring_to: node.transfer_target(),
             peers: peers.collect(),

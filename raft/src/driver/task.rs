@@ -17,7 +17,7 @@ use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome
 use crate::storage::{DataDirectory, JournalLog, LogStore, StorageError};
 use crate::trace::TraceEvent;
 use crate::transport::{Inbox, Transport};
-use crate::types::SnapshotMeta;
+use crate::types::{LogIndex, SnapshotMeta};
 
 use super::apply_thread::{Apply, ApplyJob};
 use super::log_thread::{LogJob, with_causes};
@@ -107,6 +107,8 @@ pub(super) struct Task {
     /// The machine has said that it takes snapshots, or has not been asked.
     has_snapshots: bool,
     published_at: Duration,
+    /// See [`RaftNode::members_committed_by`](crate::raft_node::RaftNode::members_committed_by).
+    published_members: LogIndex,
     is_changed: bool,
     is_role_changed: bool,
     /// The node is to stop, and why if nobody asked.
@@ -145,6 +147,7 @@ impl Task {
             snapshots: Vec::new(),
             has_snapshots: true,
             published_at: Duration::ZERO,
+            published_members: LogIndex::ZERO,
             is_changed: true,
             is_role_changed: true,
             stopping: None,
@@ -462,7 +465,8 @@ impl Task {
     fn answer_read(&mut self, request: RequestId, answer: Result<(), ReadError>) {
         if let Some(reply) = self.reads.remove(&request) {
             // Who reads may go on to the members: they are as new as the state.
-            if self.is_role_changed {
+            let committed = self.parts.replica.node().members_committed_by();
+            if self.is_role_changed || committed != self.published_members {
                 self.publish(clock::now());
             }
             tell(reply, answer);
@@ -499,6 +503,7 @@ impl Task {
         self.is_changed = false;
         self.is_role_changed = false;
         self.published_at = now;
+        self.published_members = self.parts.replica.node().members_committed_by();
         let mut status = Status::of(&self.parts.replica, now);
         self.counters.proposals_pending = self.proposals.len() as u64;
         self.counters.messages_dropped = self.parts.dropped.load(Ordering::Relaxed);

@@ -58,6 +58,12 @@ impl MembershipHistory {
         &self.changes[after.saturating_sub(1)].1
     }
 
+    /// The place from which on the members at `index` have been in force.
+    pub(super) fn place_at(&self, index: LogIndex) -> LogIndex {
+        let after = self.changes.partition_point(|&(at, _)| at <= index);
+        self.changes[after.saturating_sub(1)].0
+    }
+
     /// Whether `holds` of the members at `index` or at any place behind it.
     pub(super) fn any_since(&self, index: LogIndex, holds: impl Fn(&Membership) -> bool) -> bool {
         let after = self.changes.partition_point(|&(at, _)| at <= index);

@@ -21,6 +21,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::metrics::Operation as Measured;
 use crate::node::Shared;
+use crate::proto::cluster::members_server::MembersServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::{Kv, KvServer};
 use crate::proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
@@ -41,10 +42,11 @@ pub(crate) const ETCD_VERSION: &str = "3.6.0";
 pub(crate) const DECODE_MAX: usize = 2 << 20;
 
 /// The services of the clients' port.
-pub(crate) const SERVICES: [&str; 4] = [
+pub(crate) const SERVICES: [&str; 5] = [
     "etcdserverpb.KV",
     "etcdserverpb.Cluster",
     "etcdserverpb.Maintenance",
+    "lattice.cluster.v1.Members",
     "grpc.health.v1.Health",
 ];
 
@@ -67,6 +69,10 @@ impl EtcdApi {
 
     pub(crate) fn cluster(&self) -> ClusterServer<Self> {
         ClusterServer::new(self.clone()).max_decoding_message_size(DECODE_MAX)
+    }
+
+    pub(crate) fn members(&self) -> MembersServer<Self> {
+        MembersServer::new(self.clone()).max_decoding_message_size(DECODE_MAX)
     }
 
     pub(crate) fn maintenance(&self) -> MaintenanceServer<Self> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Connection, Exit, Format, Output};
 
-pub(crate) use change::NoSuchMember;
+pub(crate) use change::{Conflict, NoSuchMember};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
@@ -72,7 +72,7 @@ impl Cluster {
 
 async fn status(common: Common) -> anyhow::Result<Exit> {
     let client = common.connection.client().await?;
-    let members = client.members().await?.members;
+    let members = client.members(false).await?.members;
     let asking: Vec<_> = members
         .into_iter()
         .map(|member| tokio::spawn(ask(member, common.connection.timeout)))
@@ -109,7 +109,7 @@ async fn status(common: Common) -> anyhow::Result<Exit> {
 
 async fn members(common: Common) -> anyhow::Result<Exit> {
     let client = common.connection.client().await?;
-    let members = client.members().await?.members;
+    let members = client.members(false).await?.members;
     let items: Vec<Value> = members
         .iter()
         .map(|member| {

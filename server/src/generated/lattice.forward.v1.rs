@@ -136,7 +136,7 @@ pub struct ChangeRequest {
     /// The member that relays.
     #[prost(uint64, tag = "2")]
     pub from: u64,
-    #[prost(oneof = "change_request::Change", tags = "3, 4, 5, 6")]
+    #[prost(oneof = "change_request::Change", tags = "3, 4, 5, 6, 7")]
     pub change: ::core::option::Option<change_request::Change>,
 }
 /// Nested message and enum types in `ChangeRequest`.
@@ -155,6 +155,9 @@ pub mod change_request {
         /// A member has other addresses.
         #[prost(message, tag = "6")]
         Update(super::UpdateMember),
+        /// A new member takes the place of one that is lost.
+        #[prost(message, tag = "7")]
+        Replace(super::ReplaceMember),
     }
 }
 /// A node that is to be a member.
@@ -174,6 +177,16 @@ pub struct UpdateMember {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// Where the other members reach it from now on.
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A new member in the place of another one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplaceMember {
+    /// Who leaves for good.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Where the other members will reach the new one.
     #[prost(string, repeated, tag = "2")]
     pub peer_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -203,8 +216,13 @@ pub mod change_response {
 }
 /// Who the members are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MembersRequest {}
-/// The members, confirmed by a majority after the request came.
+pub struct MembersRequest {
+    /// As this member has them in its log, committed or not, at once: for a node that is about to found a cluster and must know
+    /// whether there is one.
+    #[prost(bool, tag = "1")]
+    pub as_known: bool,
+}
+/// The members, confirmed by a majority after the request came unless it asked otherwise.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MembersResponse {
     /// The cluster's id.

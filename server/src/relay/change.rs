@@ -16,12 +16,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Request};
 
 use super::{CONNECT_TIMEOUT, LATE_ANSWER, Lost, PAUSE, Relay, WriteError, lost_or_not_sent};
-use crate::members::{Members, encode};
+use crate::members::{Contact, Members, encode};
 use crate::proto::forward::change_request::Change as WireChange;
 use crate::proto::forward::change_response::Outcome as WireOutcome;
 use crate::proto::forward::not_applied::Reason;
 use crate::proto::forward::{
-    AddMember, ChangeRequest, ChangeResponse, NotApplied, Refused, Unknown, UpdateMember,
+    AddMember, ChangeRequest, ChangeResponse, NotApplied, Refused, ReplaceMember, Unknown,
+    UpdateMember,
 };
 use crate::url::Url;
 
@@ -41,6 +42,11 @@ pub(crate) enum Change {
     Remove(NodeId),
     Promote(NodeId),
     Update {
+        id: NodeId,
+        peer_urls: Vec<Url>,
+    },
+    /// A new member in the place of one that is lost, in one change.
+    Replace {
         id: NodeId,
         peer_urls: Vec<Url>,
     },
@@ -152,7 +158,8 @@ impl Coordinator {
         let Ok(_turn) = timeout_at(deadline, self.turn.lock()).await else { return busy() };
         loop {
             let (node, order) = match self.plan(change) {
-                Ok(planned) => planned,
+                Ok(Plan::Order(node, order)) => (node, order),
+                Ok(Plan::IsDone(node)) => return Changed::Done(node),
                 Err((code, message)) => return Changed::Refused { code, message: message.into() },
             };
             let ordered = timeout_at(deadline, self.raft.change_membership(order)).await;
@@ -169,37 +176,50 @@ impl Coordinator {
         }
     }
 
-    /// What to ask Raft for, and the member that it is about.
-    fn plan(&self, change: &Change) -> Result<(NodeId, ConfChange), (Code, &'static str)> {
+    /// What to ask Raft for.
+    fn plan(&self, change: &Change) -> Result<Plan, (Code, &'static str)> {
         let membership = self.members.membership();
-        let (node, wanted) = match change {
+        let (node, mut wanted) = match change {
             Change::Add { peer_urls, is_learner } => {
                 self.refuse_known(&membership, None, peer_urls)?;
-                let node = next_id(membership.last_id(), RandomState::new().hash_one(peer_urls))
-                    .ok_or((Code::FailedPrecondition, "etcdserver: no member ID is left"))?;
-                let (promote_when_ready, context) = (!is_learner, context(peer_urls)?);
-                let store = None;
-                (node, MemberChange::AddLearner { node, store, promote_when_ready, context })
+                let (node, added) = new_learner(&membership, peer_urls, !is_learner)?;
+                (node, vec![added])
             }
             Change::Update { id, peer_urls } => {
                 self.refuse_known(&membership, Some(*id), peer_urls)?;
-                (*id, MemberChange::SetContext { node: *id, context: context(peer_urls)? })
+                let context = context(&self.members.name(*id), peer_urls)?;
+                (*id, vec![MemberChange::SetContext { node: *id, context }])
             }
-            &Change::Remove(id) => (id, MemberChange::Remove(id)),
-            &Change::Promote(id) => (id, MemberChange::Promote(id)),
+            &Change::Remove(id) => (id, vec![MemberChange::Remove(id)]),
+            &Change::Promote(id) => (id, vec![MemberChange::Promote(id)]),
+            Change::Replace { id, peer_urls } => {
+                let is_member = membership.contains(*id);
+                if !is_member && !membership.has_removed(*id) {
+                    return Err((Code::NotFound, MEMBER_NOT_FOUND));
+                }
+                if !is_member && let Some(new) = self.who_has(&membership, peer_urls) {
+                    return Ok(Plan::IsDone(new));
+                }
+                self.refuse_known(&membership, Some(*id), peer_urls)?;
+                let (node, added) = new_learner(&membership, peer_urls, true)?;
+                let removed = is_member.then_some(MemberChange::Remove(*id));
+                (node, removed.into_iter().chain([added]).collect())
+            }
         };
-        if !matches!(change, Change::Add { .. }) && !membership.contains(node) {
+        let brings_a_member = matches!(change, Change::Add { .. } | Change::Replace { .. });
+        if !brings_a_member && !membership.contains(node) {
             return Err((Code::NotFound, MEMBER_NOT_FOUND));
         }
-        // The founders' addresses go into the log with the first change: whoever joins learns them from there.
-        let without =
-            membership.members().filter(|(id, member)| *id != node && member.context.is_empty());
-        let known = without.filter_map(|(id, _)| {
-            let urls = self.members.peer_urls(id);
-            let context = encode(&urls).filter(|_| !urls.is_empty())?;
-            Some(MemberChange::SetContext { node: id, context })
-        });
-        Ok((node, ConfChange::Members(std::iter::once(wanted).chain(known).collect())))
+        // What is known of the others and not in the log goes there with this change: whoever joins learns it from there.
+        let about: Vec<NodeId> = wanted.iter().map(MemberChange::node).collect();
+        let unwritten = self.members.unwritten(&membership).filter(|(id, _)| !about.contains(id));
+        wanted.extend(unwritten.map(|(node, context)| MemberChange::SetContext { node, context }));
+        Ok(Plan::Order(node, ConfChange::Members(wanted)))
+    }
+
+    /// The member with exactly these addresses.
+    fn who_has(&self, membership: &Membership, urls: &[Url]) -> Option<NodeId> {
+        membership.members().map(|(id, _)| id).find(|id| self.members.peer_urls(*id) == urls)
     }
 
     /// Two members cannot share an address.
@@ -217,13 +237,33 @@ impl Coordinator {
     }
 }
 
+/// What a change comes to, and the member that it is about.
+enum Plan {
+    Order(NodeId, ConfChange),
+    /// It was made before: the answer was lost, and the operator asks again.
+    IsDone(NodeId),
+}
+
+/// A new member with an id of its own.
+fn new_learner(
+    membership: &Membership,
+    peer_urls: &[Url],
+    promote_when_ready: bool,
+) -> Result<(NodeId, MemberChange), (Code, &'static str)> {
+    let node = next_id(membership.last_id(), RandomState::new().hash_one(peer_urls))
+        .ok_or((Code::FailedPrecondition, "etcdserver: no member ID is left"))?;
+    let context = context("", peer_urls)?;
+    Ok((node, MemberChange::AddLearner { node, store: None, promote_when_ready, context }))
+}
+
 const MEMBER_NOT_FOUND: &str = "etcdserver: member not found";
 const BAD_URLS: &str = "etcdserver: given member URLs are invalid";
 const NOT_IN_SYNC: &str =
     "etcdserver: can only promote a learner member which is in sync with leader";
 
-fn context(peer_urls: &[Url]) -> Result<bytes::Bytes, (Code, &'static str)> {
-    encode(peer_urls).filter(|_| !peer_urls.is_empty()).ok_or((Code::InvalidArgument, BAD_URLS))
+fn context(name: &str, peer_urls: &[Url]) -> Result<bytes::Bytes, (Code, &'static str)> {
+    let contact = Contact { name: name.to_owned(), peer_urls: peer_urls.to_vec() };
+    encode(&contact).filter(|_| !peer_urls.is_empty()).ok_or((Code::InvalidArgument, BAD_URLS))
 }
 
 /// An id above `last`, drawn from the first thousandth of those that are left: they do not look alike, and do not run out either.
@@ -309,6 +349,9 @@ impl From<Change> for WireChange {
             Change::Update { id, peer_urls } => {
                 Self::Update(UpdateMember { id: id.0, peer_urls: strings(peer_urls) })
             }
+            Change::Replace { id, peer_urls } => {
+                Self::Replace(ReplaceMember { id: id.0, peer_urls: strings(peer_urls) })
+            }
         }
     }
 }
@@ -324,6 +367,9 @@ impl Change {
             WireChange::Promote(id) => Self::Promote(NodeId(id)),
             WireChange::Update(UpdateMember { id, peer_urls }) => {
                 Self::Update { id: NodeId(id), peer_urls: parse_urls(&peer_urls)? }
+            }
+            WireChange::Replace(ReplaceMember { id, peer_urls }) => {
+                Self::Replace { id: NodeId(id), peer_urls: parse_urls(&peer_urls)? }
             }
         })
     }
@@ -383,7 +429,8 @@ mod tests {
             Change::Add { peer_urls: peer_urls.clone(), is_learner: true },
             Change::Remove(NodeId(7)),
             Change::Promote(NodeId(8)),
-            Change::Update { id: NodeId(9), peer_urls },
+            Change::Update { id: NodeId(9), peer_urls: peer_urls.clone() },
+            Change::Replace { id: NodeId(9), peer_urls },
         ] {
             assert_eq!(Change::from_wire(Some(change.clone().into())), Some(change));
         }

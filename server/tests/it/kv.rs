@@ -142,7 +142,7 @@ async fn members_tell_their_names_addresses_and_state() {
     let client = cluster.client(0).await;
     // A member publishes itself once there is a leader: until then its name is empty.
     let members = loop {
-        let members = client.members().await.unwrap().members;
+        let members = client.members(false).await.unwrap().members;
         if members.iter().all(|member| !member.name.is_empty()) {
             break members;
         }

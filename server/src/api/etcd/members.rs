@@ -1,15 +1,18 @@
-//! etcd's `Cluster` service, and the leader's hand-over. Codes and texts are etcd's.
+//! etcd's `Cluster` service, and the leader's hand-over; and the one change that etcd has no call for. Codes and texts are etcd's.
 
 use std::time::Duration;
 
 use raft_consensus::driver::Consistency;
 use raft_consensus::effects::OrderError;
+use raft_consensus::membership::Membership;
 use raft_consensus::types::NodeId;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status};
 
 use super::{EtcdApi, no_leader, stopped, timed_out};
 use crate::members::MemberView;
+use crate::proto::cluster::members_server::Members;
+use crate::proto::cluster::{ReplaceRequest, ReplaceResponse};
 use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
@@ -35,12 +38,12 @@ impl EtcdApi {
             let read = self.node.raft.read(Consistency::Linearizable);
             let _told_or_late = timeout(NEWS, read).await;
         }
-        Ok((id, self.members(&self.node.raft.reader())))
+        let committed = self.node.members.committed();
+        Ok((id, self.listed(&committed, &self.node.raft.reader())))
     }
 
-    fn members(&self, reader: &lattice_kv::KvReader) -> Vec<Member> {
-        let membership = self.node.members.membership();
-        self.node.members.list(&membership, reader).into_iter().map(member).collect()
+    fn listed(&self, of: &Membership, reader: &lattice_kv::KvReader) -> Vec<Member> {
+        self.node.members.list(of, reader).into_iter().map(member).collect()
     }
 
     /// Hands leadership over, if this node leads.
@@ -138,9 +141,25 @@ impl Cluster for EtcdApi {
         let deadline = self.deadline(&request);
         let serializable = !request.into_inner().linearizable;
         let reader = self.reader(serializable, deadline).await?;
-        Ok(Response::new(MemberListResponse {
-            header: self.header(0),
-            members: self.members(&reader),
-        }))
+        // As of the read: what is committed. As of this node: whom it counts with, which is what an operator wants to know while there is no
+        // leader.
+        let known = &self.node.members;
+        let of = if serializable { known.membership() } else { known.committed() };
+        let members = self.listed(&of, &reader);
+        Ok(Response::new(MemberListResponse { header: self.header(0), members }))
+    }
+}
+
+#[tonic::async_trait]
+impl Members for EtcdApi {
+    async fn replace(
+        &self,
+        request: Request<ReplaceRequest>,
+    ) -> Result<Response<ReplaceResponse>, Status> {
+        let deadline = self.deadline(&request);
+        let ReplaceRequest { id, peer_urls: urls } = request.into_inner();
+        let change = Change::Replace { id: NodeId(id), peer_urls: peer_urls(&urls)? };
+        let new = self.node.relay.change(&change, deadline).await?;
+        Ok(Response::new(ReplaceResponse { id: new.0 }))
     }
 }
