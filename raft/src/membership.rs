@@ -14,11 +14,11 @@
 //! **Learners** get the log and have no vote. Every voter begins as one, so that a new voter never holds up commitment
 //! while it catches up.
 //!
-//! **Binding.** A cluster is founded by blank nodes: nobody knows their store ids yet. The first leader's first entry binds
-//! each node it has heard from to its store; nothing is committed before that entry. From then on a vote or an
-//! acknowledgement counts only if it comes from the bound store, so a node whose disk was lost, and which forgot its votes and
-//! its entries, cannot vote or acknowledge a second time under its old name. A member that was not there yet is bound by
-//! a later entry, when the leader first hears from it; until then it does not count.
+//! **Binding.** A cluster is founded by blank nodes: nobody knows their store ids yet. The first leader, which needs the votes of all of
+//! them (see `raft_node/election.rs`), binds each to its store with its first entry; nothing is committed before that entry. From then
+//! on a vote or an acknowledgement counts only if it comes from the bound store, so a node whose disk was lost, and which forgot its
+//! votes and its entries, cannot vote or acknowledge a second time under its old name. A learner that was added without a
+//! store is bound by a later entry, when the leader first hears from it; until then it does not count.
 //!
 //! **A node id is used once.** The membership remembers the greatest id that it ever had, and members are added with greater ones
 //! only. So whoever is not a member, and has an id that is not greater, has been removed for good and can be told so; and a vote

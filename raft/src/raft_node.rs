@@ -227,6 +227,8 @@ pub struct RaftNode {
     hard_state: HardState,
     /// The write that makes `hard_state` durable.
     hard_state_token: IoToken,
+    /// The data directory that our vote of this term was given to, if that was since we started.
+    voted_store: Option<StoreId>,
     role: RoleState,
     log: Log,
     membership: MembershipHistory,
@@ -291,6 +293,7 @@ impl RaftNode {
             now,
             hard_state,
             hard_state_token: IoToken(0),
+            voted_store: None,
             role: RoleState::Follower { leader: None },
             log: Log::recovered(state, config.tail_bytes_max),
             membership,
@@ -674,7 +677,7 @@ impl RaftNode {
             Message::PreVoteReply { term, granted } => {
                 self.handle_pre_vote_reply(from, store, term, granted);
             }
-            Message::Vote { last, transfer } => self.handle_vote(from, last, transfer),
+            Message::Vote { last, transfer } => self.handle_vote(from, store, last, transfer),
             Message::VoteReply { granted } => self.handle_vote_reply(from, store, granted),
             Message::Append { previous, entries, commit } => {
                 self.handle_append(from, previous, entries, commit);
@@ -800,6 +803,7 @@ impl RaftNode {
             "a vote is given once a term"
         );
         self.hard_state = hard_state;
+        self.voted_store = None;
         self.batch().hard_state = Some(hard_state);
         self.hard_state_token = self.last_token;
     }

@@ -208,4 +208,9 @@ pub enum TraceEvent {
         /// On the leader's clock.
         until: std::time::Duration,
     },
+    /// The cluster is not founded yet, and this founder has not answered for an election timeout: all of them are needed.
+    FounderMissing {
+        /// Which; the first of them, if there are more.
+        founder: NodeId,
+    },
 }

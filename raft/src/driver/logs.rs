@@ -36,6 +36,9 @@ impl Logs {
             TraceEvent::PreVoteStarted { term } => {
                 debug!(target: target!(), %node, "Asking whether an election for term {term} could be won");
             }
+            TraceEvent::FounderMissing { founder } => {
+                info!(target: target!(), %node, "Waiting for {founder}: a new cluster needs all its founders for its first leader");
+            }
             TraceEvent::ElectionStarted { term } => {
                 info!(target: target!(), %node, "Starting election for term {term}");
             }

@@ -37,6 +37,7 @@ impl RaftNode {
             rng: _,
             now,
             hard_state,
+            voted_store,
             hard_state_token,
             role,
             log,
@@ -64,7 +65,7 @@ impl RaftNode {
         let durable = log.durable_token();
         let distance = |token: crate::effects::IoToken| token.0.saturating_sub(durable.0);
         (config.id, config.store, config.boot).hash(into);
-        hard_state.hash(into);
+        (hard_state, voted_store).hash(into);
         (distance(*hard_state_token), distance(*last_token)).hash(into);
         log.digest(into);
         membership.hash(into);

@@ -12,6 +12,12 @@
 //! from a majority is not deposed, and a node that forgot in a crash when it last heard from one does not vote against it. The one
 //! exception is an election that the leader itself has asked for (`transfer`), which bypasses the pre-vote too.
 //!
+//! **The first leader is elected by all founders**, and not by a majority of them. Until its first entry binds the founders to their data
+//! directories, a founder that lost its directory, and with it its vote and its entries, cannot be told from one that never had any: two
+//! majorities of blank founders can be elected from disks of which only one was wiped, in the same term, or one after another
+//! when the first has committed already. With everybody's vote needed, one founder that was not wiped is enough to prevent either: it
+//! votes once in a term, and never for an empty log once it holds the founding entry. `docs/decisions/0003-founding-by-binding.md` has the argument.
+//!
 //! **Who has been removed does not disturb**: it gets no pre-vote from those who hear from a leader, and is told by anybody who knows the
 //! removal to be committed.
 
@@ -47,6 +53,19 @@ impl Ballot {
     }
 }
 
+/// How a ballot of founders stands that are not bound to their directories yet: all of them have to say yes.
+fn unanimous(founders: &Membership, ballot: &Ballot) -> Tally {
+    let mut tally = if founders.is_empty() { Tally::Lost } else { Tally::Won };
+    for founder in founders.incoming() {
+        match ballot.answers.get(&founder) {
+            Some((_, true)) => {}
+            Some((_, false)) => return Tally::Lost,
+            None => tally = Tally::Open,
+        }
+    }
+    tally
+}
+
 impl RaftNode {
     /// Would I win? Also tried again, with a newly drawn timeout, when an election has come to nothing.
     pub(super) fn start_pre_vote(&mut self) {
@@ -58,6 +77,7 @@ impl RaftNode {
             }
             return;
         }
+        self.tell_missing_founder();
         let term = self.term().next();
         let mut ballot = Ballot::default();
         if self.counts_itself() {
@@ -71,6 +91,16 @@ impl RaftNode {
             self.send(peer, Message::PreVote { term, last }, None);
         }
         self.count_pre_votes();
+    }
+
+    /// The last pre-vote has come to nothing because a founder did not answer: somebody should know for whom the cluster waits.
+    fn tell_missing_founder(&mut self) {
+        let RoleState::PreCandidate(ballot) = &self.role else { return };
+        let founders = self.membership();
+        let missing = founders.incoming().find(|founder| !ballot.answers.contains_key(founder));
+        if let Some(founder) = missing.filter(|_| founders.is_blank()) {
+            self.trace(TraceEvent::FounderMissing { founder });
+        }
     }
 
     /// Whether we could give our followers what they need, and are a voter that the cluster knows, or were one until a change that we do not know
@@ -163,15 +193,30 @@ impl RaftNode {
         }
     }
 
-    pub(super) fn handle_vote(&mut self, from: NodeId, last: EntryId, transfer: bool) {
+    pub(super) fn handle_vote(
+        &mut self,
+        from: NodeId,
+        store: StoreId,
+        last: EntryId,
+        transfer: bool,
+    ) {
         let term = self.term();
         let refusal = match self.hard_state.voted_for {
+            // A founder that is not bound may have been wiped since it got our vote, and ask for another. Which directory got it
+            // is known until we start anew.
+            Some(candidate)
+                if candidate == from
+                    && self.membership().is_blank()
+                    && self.voted_store != Some(store) =>
+            {
+                Some("may have been another data directory that was voted for in this term")
+            }
             Some(candidate) if candidate == from => None,
             Some(_) => Some("voted for another in this term"),
             None => self.objection_to(from, last, transfer),
         };
         match refusal {
-            None => self.grant_vote(from),
+            None => self.grant_vote(from, store),
             Some(reason) => {
                 self.trace(TraceEvent::VoteRefused { to: from, term, reason });
                 self.send(from, Message::VoteReply { granted: false }, None);
@@ -180,10 +225,11 @@ impl RaftNode {
     }
 
     /// Gives our vote in the current term. The reply waits for the write.
-    fn grant_vote(&mut self, candidate: NodeId) {
+    fn grant_vote(&mut self, candidate: NodeId, store: StoreId) {
         let term = self.term();
         if self.hard_state.voted_for.is_none() {
             self.save_hard_state(HardState { term, voted_for: Some(candidate) });
+            self.voted_store = Some(store);
         }
         self.reset_election_deadline();
         self.vote_is_binding();
@@ -266,6 +312,9 @@ impl RaftNode {
         #[cfg(feature = "sim")]
         if let Some(members) = self.wrong_members(self.membership()) {
             return ballot.tally(&members);
+        }
+        if self.membership().is_blank() {
+            return unanimous(self.membership(), ballot);
         }
         ballot.tally(self.membership())
     }

@@ -16,8 +16,8 @@
 //!   operator's word, or by itself when it no longer hears from a majority of the new voters. That is safe because every
 //!   membership that can be in force anywhere then, old, joint, or old again, needs a majority of the old voters.
 //!
-//! **Binding.** The first entry of the first leader binds the founders that it has heard from; a member that comes later is bound by an
-//! entry of its own. Why this is safe is told in [`crate::membership`]. A binding is a change like any other: it waits for the
+//! **Binding.** The first entry of the first leader binds the founders, all of which have voted for it; a learner that comes without a
+//! store is bound by an entry of its own. Why this is safe is told in [`crate::membership`]. A binding is a change like any other: it waits for the
 //! one before it. It needs no joint membership, since the set of voters stays as it is and one more of them counts.
 
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ impl RaftNode {
         Payload::Membership(membership)
     }
 
-    /// As leader: a founder that was not there when the cluster was founded speaks up, and is bound as soon as that may be.
+    /// As leader: a member that was added without a store speaks up, and is bound as soon as that may be.
     pub(super) fn note_unbound(&mut self, node: NodeId, store: StoreId) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let membership = self.membership.current();

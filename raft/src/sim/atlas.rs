@@ -6,9 +6,9 @@
 //! has to make progress, but still nobody may say anything wrong.
 //!
 //! Two things are spared, for nobody can see their damage. The last segment of a log: bytes at its end that are not what was written look like
-//! the torn tail of a crash unless a later frame vouches for them (FAST 2018). And all disks until a committed membership binds every founder
-//! to its store: until then a node that lost its vote cannot be told from one that never gave it, so the votes of founders that are not
-//! bound do not count, and the cluster can do without fewer.
+//! the torn tail of a crash unless a later frame vouches for them (FAST 2018). And from damage, until a committed membership binds every
+//! founder to its store, all disks: a founder that cannot start because of it holds up the founding, which needs all of them. Losing a disk
+//! altogether is survived at any time.
 
 use std::path::Path;
 
@@ -76,7 +76,7 @@ pub(super) fn target<W: Workload>(
             let is_lost = |node: &Address| world.disk(*node).counts().blanked > 0;
             let lost = nodes.iter().filter(|node| is_lost(node)).count();
             let may_lose = is_in_budget && (is_lost(&node) || lost < (nodes.len() - 1) / 2);
-            (may_lose && is_bound(world, nodes)).then_some(Target::Disk(node))
+            may_lose.then_some(Target::Disk(node))
         }
         FaultKind::DiskSwap => {
             let may_swap =
@@ -87,8 +87,7 @@ pub(super) fn target<W: Workload>(
     }
 }
 
-/// Whether every node whose disk is intact runs, and has on its disk a committed membership in which all stores are bound. A founder that
-/// knows no bindings yet still takes the vote of a blank disk for a founder's.
+/// Whether every node whose disk is intact runs, and has on its disk a committed membership in which all stores are bound.
 fn is_bound<W: Workload>(world: &World<SimProcess<W>>, nodes: &[Address]) -> bool {
     let intact = nodes.iter().filter(|node| !is_spent(world.disk(**node)));
     intact.map(|node| world.process(*node)).all(|process| {

@@ -753,7 +753,9 @@ pub(super) const DISK_FULL: &str = "the disk is full";
 
 fn trace(event: &TraceEvent, context: &mut Host<'_>) {
     let kind = match event {
-        TraceEvent::PreVoteStarted { .. } | TraceEvent::ElectionStarted { .. } => kind::TERM,
+        TraceEvent::PreVoteStarted { .. }
+        | TraceEvent::FounderMissing { .. }
+        | TraceEvent::ElectionStarted { .. } => kind::TERM,
         TraceEvent::VoteGranted { .. } | TraceEvent::VoteRefused { .. } => kind::VOTE,
         TraceEvent::ElectionWon { .. }
         | TraceEvent::Became { .. }

@@ -13,6 +13,7 @@ use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, RecoverError,
 use raft_consensus::replica::{
     Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId, SnapshotOutcome,
 };
+use raft_consensus::storage::RecoveredState;
 use raft_consensus::types::{
     EntryId, HardState, LogIndex, NodeId, Payload, SnapshotMeta, StoreId, Term,
 };
@@ -597,16 +598,40 @@ fn a_node_id_on_another_data_directory_is_refused() {
 
 /// Case 36: a founder counts only once it is bound to its data directory.
 #[test]
-fn an_acknowledgement_of_a_founder_that_is_not_bound_does_not_count() {
+fn a_majority_of_founders_that_are_not_bound_elects_nobody() {
     let mut subject = Subject::recovered(3, blank());
-    subject.campaign();
+    subject.timeout();
+    let yes_then = Message::PreVoteReply { term: Term(1), granted: true };
+    subject.receive(2, 0, yes_then.clone());
+    assert_eq!(subject.node.role(), Role::PreCandidate, "no term is raised before all are there");
+    subject.receive(3, 0, yes_then);
     subject.receive(2, 1, yes());
     subject.persist();
-    assert_eq!(subject.node.membership().store_of(NodeId(3)), None);
-    subject.accepted(3, 1);
-    assert_eq!(subject.node.commit(), LogIndex(0));
+    assert_eq!(subject.node.role(), Role::Candidate, "two of three");
+    subject.receive(3, 1, yes());
+    assert_eq!(subject.node.role(), Role::Leader);
+    for node in 1..=3 {
+        assert_eq!(subject.node.membership().store_of(NodeId(node)), Some(store(node)));
+    }
+    subject.persist();
     subject.accepted(2, 1);
-    assert_eq!(subject.node.commit(), LogIndex(1));
+    assert_eq!(subject.node.commit(), LogIndex(1), "what follows needs a majority");
+}
+
+/// Case 36: it would vote for both directories of a founder that was wiped between its two candidacies, which both lead the term then.
+#[test]
+fn a_founder_that_may_have_been_wiped_does_not_get_a_vote_of_the_same_term_again() {
+    let mut subject = Subject::recovered(3, blank());
+    let ask = || vote(EntryId::ZERO);
+    assert_eq!(only(&subject.receive(2, 1, ask())).message, yes());
+    assert_eq!(only(&subject.receive(2, 1, ask())).message, yes(), "the request was repeated");
+    let no = Message::VoteReply { granted: false };
+    assert_eq!(only(&subject.receive_from_store(2, StoreId(99), 1, ask())).message, no);
+    let given = HardState { term: Term(1), voted_for: Some(NodeId(2)) };
+    let state = RecoveredState { hard_state: given, ..blank() };
+    let mut restarted = Subject::recovered(3, state);
+    assert_eq!(only(&restarted.receive_from_store(2, StoreId(99), 1, ask())).message, no);
+    assert_eq!(only(&restarted.receive_from_store(2, StoreId(99), 2, ask())).message, yes());
 }
 
 /// Case 37.

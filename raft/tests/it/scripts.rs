@@ -34,10 +34,10 @@ scripts! {
         change_that_cannot_be_committed_is_taken_back
         change_with_a_member_down_is_finished
         first_entry_binds_the_founders
+        founding_needs_all_founders
         interrupted_change_is_finished
         joint_needs_both_majorities
         lagging_voter_votes_for_whom_it_does_not_know
-        late_founder_is_bound_later
         learner_is_promoted
         leaving_node_wins_to_finish_the_change
         lost_node_is_replaced
@@ -46,9 +46,9 @@ scripts! {
         promotion_waits_until_in_sync
         removed_leader_hands_over
         removed_node_stays_quiet
-        unbound_founder_does_not_count
         uncommitted_members_are_rolled_back
         voter_is_promoted_by_itself
+        wiped_founder_founds_no_second_cluster
         wiped_node_does_not_count;
     read:
         confirmed_round_serves_a_batch

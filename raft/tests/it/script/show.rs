@@ -280,6 +280,9 @@ fn trace(me: &str, event: &TraceEvent) -> Option<Line> {
         TraceEvent::TransferTimedOut { to } => {
             format!("{me} leads on: {} has not taken over", node(*to))
         }
+        TraceEvent::FounderMissing { founder } => {
+            format!("{me} waits for {}: all founders are needed", node(*founder))
+        }
         TraceEvent::Removed => format!("{me} is removed"),
         TraceEvent::DamageFound { first, last } => {
             format!("{me} finds entries {first} to {last} damaged")
