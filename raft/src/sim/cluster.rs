@@ -147,7 +147,8 @@ impl<W: Workload> SimCluster<W> {
             }
             let (Some(raft), Some(machine)) = (node.raft(), node.machine()) else { continue };
             let disk = world.disk(Address(raft.id().0));
-            if disk.counts().blanked > 0 {
+            // One that was wiped before the founding is a founder like any other; one that was wiped after it is told to stop.
+            if members.store_of(raft.id()) != Some(raft.config().store) {
                 continue;
             }
             running += usize::from(!atlas::is_spent(disk));

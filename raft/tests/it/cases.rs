@@ -818,7 +818,7 @@ struct Bench {
     now: Duration,
 }
 
-fn replica(state: raft_consensus::storage::RecoveredState) -> Bench {
+fn replica(state: RecoveredState) -> Bench {
     let subject = Subject::recovered(3, state);
     Bench { replica: Replica::new(subject.node, ReplicaConfig::default()), now: subject.now }
 }
