@@ -145,6 +145,15 @@ pub enum FatalError {
     Panicked(String),
     /// A snapshot that the log depends on cannot be read or restored.
     Snapshot(String),
+    /// Two nodes lead, or have led, this term: an invariant of the cluster is broken, and what is in the log can no longer be relied on.
+    TwoLeaders(Term),
+    /// More of the log is damaged than can be written again in place.
+    TooMuchDamage {
+        /// The first damaged entry.
+        first: LogIndex,
+        /// The last damaged entry.
+        last: LogIndex,
+    },
 }
 
 impl fmt::Display for FatalError {
@@ -167,6 +176,16 @@ impl fmt::Display for FatalError {
             Self::Snapshot(error) => {
                 write!(f, "a snapshot that the log depends on failed ({error})")
             }
+            Self::TwoLeaders(term) => write!(
+                f,
+                "term {term} has two leaders, which cannot be unless a data directory was copied, or set back to an earlier state, or its \
+                 disk lies about what is durable; find that node and replace it by a new one before this one is started again"
+            ),
+            Self::TooMuchDamage { first, last } => write!(
+                f,
+                "entries {first} to {last} of the log are damaged, and are too long to be repaired in place; replace this node by a new \
+                 one (`lattice cluster replace`)"
+            ),
         }
     }
 }

@@ -69,6 +69,9 @@ use replication::Uncommitted;
 use snapshot::Compaction;
 use transfer::Transfer;
 
+/// Terms by which a node that is not known as a member may be ahead of us: one that was added while we were away, in as many elections.
+const STRANGERS_LEAP_MAX: u64 = 1 << 20;
+
 /// What a node is at the moment (Raft §5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -280,6 +283,12 @@ impl RaftNode {
             .map_or((LogIndex::ZERO, config.founding.clone()), |meta| {
                 (meta.last.index, meta.membership.clone())
             });
+        if last.index > LogIndex::MAX || state.hard_state.term > Term::MAX {
+            return Err(RecoverError::Corrupt(format!(
+                "the last entry is {last} in term {}, further than any cluster comes",
+                state.hard_state.term
+            )));
+        }
         let hard_state = recovered_hard_state(&config, state.hard_state, last.term)?;
         let membership =
             MembershipHistory::recovered(base_index, base_membership, state.memberships.clone());
@@ -565,10 +574,10 @@ impl RaftNode {
             return self.trace(TraceEvent::Dropped { from, reason });
         }
         if let Message::WrongStore { bound } = envelope.message {
-            return self.handle_wrong_store(bound);
+            return self.handle_wrong_store(from, store, bound);
         }
         if envelope.message == Message::Removed {
-            return self.removed();
+            return self.handle_removed(from, store);
         }
         let is_campaign =
             matches!(envelope.message, Message::Vote { .. } | Message::PreVote { .. });
@@ -581,6 +590,10 @@ impl RaftNode {
             self.send(from, Message::WrongStore { bound }, None);
             return self
                 .trace(TraceEvent::Dropped { from, reason: "sent by another data directory" });
+        }
+        if !self.is_credible(from, term) {
+            let reason = "claims a term that nobody can have come to since we knew the members";
+            return self.trace(TraceEvent::Dropped { from, reason });
         }
         if term > self.term() && !self.accept_later_term(&envelope) {
             return;
@@ -610,6 +623,13 @@ impl RaftNode {
             return Err("in a term beyond all elections");
         }
         Ok(())
+    }
+
+    /// Whether a sender can be in this term. A member may be in any. One that we do not know may have been added by entries that we lack,
+    /// and lead; but it does not take us where no election can follow.
+    fn is_credible(&self, from: NodeId, term: Term) -> bool {
+        let is_bound = self.membership().store_of(from).is_some();
+        is_bound || term.0.saturating_sub(self.term().0) <= STRANGERS_LEAP_MAX
     }
 
     /// A later term was seen. Returns whether the message is worth looking at.
@@ -745,12 +765,21 @@ impl RaftNode {
         }
     }
 
-    /// A message of the current term's leader: it is the leader, and it lives. `false` if that cannot be, because we lead this
-    /// term: then the other's directory was wiped or set back after it had voted, and it is not followed.
+    /// A message of the current term's leader: it is the leader, and it lives. `false` if that cannot be, because another leads this
+    /// term, or we do.
+    ///
+    /// At most one leader a term is what everything else rests on. If two members, each known by its data directory, lead one, nothing
+    /// that we do is safe any more, and the node stops. A sender that is not bound proves nothing: it is not followed.
     fn follow(&mut self, leader: NodeId) -> bool {
-        if matches!(self.role, RoleState::Leader(_)) {
-            let reason = "claims to lead the term that we lead";
-            self.trace(TraceEvent::Dropped { from: leader, reason });
+        let is_bound = |node| self.membership().store_of(node).is_some();
+        let other = self.leader().filter(|&other| other != leader);
+        if let Some(other) = other.filter(|&other| is_bound(other) || !is_bound(leader)) {
+            if is_bound(other) && is_bound(leader) {
+                self.stop(FatalError::TwoLeaders(self.term()));
+            } else {
+                let reason = "claims to lead a term that another leads";
+                self.trace(TraceEvent::Dropped { from: leader, reason });
+            }
             return false;
         }
         if self.leader() != Some(leader) || self.role() != Role::Follower {
@@ -863,13 +892,29 @@ impl RaftNode {
     }
 
     fn stop(&mut self, error: FatalError) {
-        self.is_stopped = true;
-        self.outbox.push(Effect::Fatal(error));
+        if !self.is_stopped {
+            self.is_stopped = true;
+            self.outbox.push(Effect::Fatal(error));
+        }
     }
 
-    fn handle_wrong_store(&mut self, bound: StoreId) {
-        // Only a node that the log has not told who it is believes this: it was wiped, or is new under an old name.
-        if bound != self.config.store && self.membership().store_of(self.config.id).is_none() {
+    /// Somebody says that our id is bound to another data directory. Only a node that its log does not contradict believes this: it was
+    /// wiped, or is new under an old name. A founder believes it of founders, one that waits to be added of anybody.
+    fn handle_wrong_store(&mut self, from: NodeId, store: StoreId, bound: StoreId) {
+        let (id, own) = (self.config.id, self.config.store);
+        let members = self.membership();
+        let is_known = members.is_empty() || members.speaks(from, store);
+        if is_known && bound != own && members.store_of(id) != Some(own) {
+            self.stop(FatalError::WrongStore { bound });
+        }
+    }
+
+    /// The commit index moved: does the cluster know us by our directory? One that was bound otherwise meanwhile is not a member, and
+    /// must not go on as if it were.
+    fn note_binding(&mut self) {
+        let members = self.membership.at(self.commit);
+        if members.is_impostor(self.config.id, self.config.store) {
+            let bound = members.store_of(self.config.id).expect("an impostor's id is bound");
             self.stop(FatalError::WrongStore { bound });
         }
     }

@@ -118,6 +118,9 @@ impl LogIndex {
     /// The place before the first entry.
     pub const ZERO: Self = Self(0);
 
+    /// No log gets here. A place beyond it is one that nobody can mean.
+    pub const MAX: Self = Self(u64::MAX / 2);
+
     /// The place after this one.
     #[must_use]
     pub fn next(self) -> Self {

@@ -225,16 +225,19 @@ impl Membership {
         })
     }
 
-    /// What a joint membership goes back to: the old voters alone. Who was to become a voter is a learner, and is not promoted
-    /// without being asked for again.
+    /// What a joint membership goes back to: the old voters alone. Who was to become a voter by this change, now or when it has caught
+    /// up, is a learner, and is not promoted without being asked for again; who was to be promoted `before` it still is.
     #[must_use]
-    pub fn cancelled(&self) -> Self {
+    pub fn cancelled(&self, before: &Self) -> Self {
         let mut settled = self.settled(|standing| match standing {
             Standing::Voter | Standing::Leaving | Standing::Demoted => Some(Standing::Voter),
             Standing::Learner | Standing::Entering => Some(Standing::Learner),
         });
-        for member in settled.members.values_mut() {
-            member.promote_when_ready = false;
+        for (node, member) in &mut settled.members {
+            let waited = before.get(*node).is_some_and(|member| member.promote_when_ready);
+            let is_entering =
+                self.get(*node).is_some_and(|member| member.standing == Standing::Entering);
+            member.promote_when_ready = waited && !is_entering;
         }
         settled
     }
@@ -309,11 +312,27 @@ mod tests {
         let left = joint.left();
         assert!(!left.is_joint() && left.has_removed(NodeId(1)));
         assert_eq!((ids(left.incoming()), ids(left.learners())), (vec![3, 4, 5], vec![2]));
-        let cancelled = joint.cancelled();
+        let cancelled = joint.cancelled(&five);
         assert_eq!(
             (ids(cancelled.incoming()), ids(cancelled.learners())),
             (vec![1, 2, 3], vec![4, 5])
         );
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_takes_no_other_promotion_with_it() {
+        let waiting = |node: u64| MemberChange::AddLearner {
+            node: NodeId(node),
+            store: Some(StoreId(node.into())),
+            promote_when_ready: true,
+            context: Bytes::new(),
+        };
+        let five = three().changed(&[waiting(4), waiting(5)]).unwrap();
+        let changes =
+            [MemberChange::Promote(NodeId(4)), MemberChange::Remove(NodeId(3)), waiting(6)];
+        let back = five.changed(&changes).unwrap().cancelled(&five);
+        let waits = |node| back.get(NodeId(node)).unwrap().promote_when_ready;
+        assert_eq!([4, 5, 6].map(waits), [false, true, false]);
     }
 
     #[test]

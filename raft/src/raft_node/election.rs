@@ -109,6 +109,7 @@ impl RaftNode {
     pub(super) fn may_campaign(&self) -> bool {
         let (id, store) = (self.config.id, self.config.store);
         !self.is_removed
+            && self.term() < Term::MAX
             && !self.log.is_damaged()
             && self.membership.any_since(self.commit, |members| members.counts(id, store))
     }

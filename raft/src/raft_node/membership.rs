@@ -70,6 +70,11 @@ impl MembershipHistory {
         self.changes[after.saturating_sub(1)..].iter().any(|(_, members)| holds(members))
     }
 
+    /// The membership that came with the entry at `index`, if it is one and known.
+    pub(super) fn of_entry(&self, index: LogIndex) -> Option<&Membership> {
+        self.changes.iter().find(|&&(at, _)| at == index).map(|(_, members)| members)
+    }
+
     pub(super) fn push(&mut self, index: LogIndex, membership: Membership) {
         debug_assert!(self.changes.last().is_some_and(|&(at, _)| at < index), "ascending");
         self.changes.push((index, membership));
@@ -272,7 +277,8 @@ impl RaftNode {
             // Not ours: another leader may know it to be committed, and may have left it for the new voters.
             Err(OrderError::TermNotCommitted)
         } else {
-            Ok(self.membership().cancelled())
+            let before = self.membership.at(self.membership.last_change().previous());
+            Ok(self.membership().cancelled(before))
         }
     }
 
@@ -423,8 +429,16 @@ impl RaftNode {
         }
     }
 
-    /// Somebody knows that we are no member any more.
-    pub(super) fn removed(&mut self) {
+    /// Somebody says that we are no member any more. It is believed of a voter, in the directory that it is bound to, of the members
+    /// that we know to be committed, or of any later ones: whoever removed us was one of them once. One that was removed so long ago
+    /// that it knows none of those who are left goes on asking for pre-votes, which disturbs nobody.
+    pub(super) fn handle_removed(&mut self, from: NodeId, store: StoreId) {
+        let is_voter =
+            |members: &Membership| members.is_voter(from) && members.store_of(from) == Some(store);
+        if !self.membership.any_since(self.commit, is_voter) {
+            let reason = "is no voter that could have removed us";
+            return self.trace(TraceEvent::Dropped { from, reason });
+        }
         if self.is_removed {
             return;
         }

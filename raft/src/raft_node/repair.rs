@@ -473,11 +473,7 @@ impl RaftNode {
         fetch.push(entries);
         if fetch.bytes > GATHERED_BYTES_MAX {
             let DamagedEntries { first, last, .. } = fetch.damage;
-            let text = format!(
-                "entries {first} to {last} are damaged, and too long to be repaired in place; \
-                 replace the node by a new one"
-            );
-            self.stop(FatalError::Storage(text));
+            self.stop(FatalError::TooMuchDamage { first, last });
             return false;
         }
         true
@@ -514,7 +510,11 @@ impl RaftNode {
 
     /// The leader's log from `first` on takes the place of ours, in one write.
     fn adopt(&mut self, leader: NodeId, first: LogIndex, entries: Vec<Entry>) {
-        assert!(first > self.commit, "what is committed is never removed");
+        if first <= self.commit {
+            // It has told us since that this is committed, which its own log contradicts.
+            let reason = "contradicts what is committed here";
+            return self.trace(TraceEvent::Dropped { from: leader, reason });
+        }
         let last = entries.last().map_or(first.previous(), |entry| entry.id.index);
         self.truncate(first);
         for entry in entries {
@@ -537,6 +537,8 @@ impl RaftNode {
         self.log.set_snapshot(meta.clone());
         self.log.compact(index);
         self.commit = self.commit.max(index);
+        self.note_removal();
+        self.note_binding();
         self.compaction = None;
         self.trace(TraceEvent::SnapshotInstalled { last: meta.last });
         self.trace(TraceEvent::DamageCovered { through: index });

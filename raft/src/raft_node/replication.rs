@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::effects::{Effect, ProposalId, Rejection};
+use crate::effects::{Effect, FatalError, ProposalId, Rejection};
 use crate::entries::Entries;
 use crate::membership::Membership;
 use crate::message::Message;
@@ -466,6 +466,9 @@ impl RaftNode {
             let rejected = previous.index;
             return self.send(from, Message::AppendRejected { rejected, hint }, None);
         }
+        if entries.iter().any(|entry| self.is_other_under_same_id(entry)) {
+            return self.stop(FatalError::TwoLeaders(self.term()));
+        }
         let matched = entries.last().map_or(previous.index, |entry| entry.id.index);
         if self.append_missing(from, previous.index, entries) {
             self.commit_to(leader_commit.min(matched));
@@ -509,6 +512,14 @@ impl RaftNode {
             self.trace(TraceEvent::Appended { last, count });
         }
         true
+    }
+
+    /// Whether other members stand in our log under the id of this entry: two leaders of its term have made it. Commands are not
+    /// compared, which would take reading them; but the first entry of a cluster is of members.
+    fn is_other_under_same_id(&self, entry: &Entry) -> bool {
+        let Payload::Membership(theirs) = &entry.payload else { return false };
+        self.log.contains(entry.id)
+            && self.membership.of_entry(entry.id.index).is_some_and(|ours| ours != theirs)
     }
 
     /// How many of the leader's entries are in our log already.
@@ -568,6 +579,7 @@ impl RaftNode {
             self.commit = index;
             self.trace(TraceEvent::Committed { index });
             self.note_removal();
+            self.note_binding();
         }
     }
 

@@ -194,8 +194,7 @@ impl RaftNode {
         if !self.follow(from) {
             return;
         }
-        if meta.last.term > self.term() {
-            let reason = "a snapshot of a term to come";
+        if let Err(reason) = self.is_possible(&meta) {
             return self.trace(TraceEvent::Dropped { from, reason });
         }
         if meta.last.index <= self.log.before_damage(self.commit) {
@@ -206,6 +205,23 @@ impl RaftNode {
         if !self.is_writing_snapshot {
             self.is_writing_snapshot = true;
             self.outbox.push(Effect::WriteSnapshot { meta, offset, data });
+        }
+    }
+
+    /// Whether a cluster can have come to this snapshot, in our term.
+    fn is_possible(&self, meta: &SnapshotMeta) -> Result<(), &'static str> {
+        let EntryId { term, index } = meta.last;
+        let committed = self.log.before_damage(self.commit);
+        if term > self.term() {
+            Err("a snapshot of a term to come")
+        } else if index > LogIndex::MAX {
+            Err("a snapshot beyond the end of all logs")
+        } else if meta.membership.incoming().next().is_none() || meta.membership.is_blank() {
+            Err("a snapshot of a cluster without voters")
+        } else if index > committed && self.log.term_at(committed).is_some_and(|at| term < at) {
+            Err("a snapshot of a term that was over before its last entry")
+        } else {
+            Ok(())
         }
     }
 
@@ -242,6 +258,10 @@ impl RaftNode {
             let after = self.token_for(last.index);
             return self.send(leader, Message::AppendAccepted { matched: last.index }, after);
         }
+        if last.index <= self.commit {
+            let reason = "contradicts what is committed here";
+            return self.trace(TraceEvent::Dropped { from: leader, reason });
+        }
         self.install_snapshot(meta);
         let after = Some(self.last_token);
         self.send(leader, Message::SnapshotAck { last, offset, installed: true }, after);
@@ -260,6 +280,7 @@ impl RaftNode {
         self.last_append = self.now;
         (self.commit, self.applying) = (index, index);
         self.note_removal();
+        self.note_binding();
         self.compaction = None;
         self.trace(TraceEvent::SnapshotInstalled { last: meta.last });
         self.restoring = Some((self.last_token, meta));

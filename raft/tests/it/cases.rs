@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_consensus::effects::{Effect, FatalError, IoToken, ProposalId, Rejection};
-use raft_consensus::membership::{Member, MemberChange};
+use raft_consensus::membership::{Member, MemberChange, Membership};
 use raft_consensus::message::{Message, ReadId};
 use raft_consensus::progress::ProgressState;
 use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, RecoverError, Role};
@@ -87,18 +87,87 @@ fn a_later_term_in_a_reply_is_taken_over_and_is_never_a_vote() {
     }
 }
 
-/// A peer whose directory was set back can win our own term a second time, and one that lies can name any: neither takes us down.
+fn fatal(effects: &[Effect]) -> Option<&FatalError> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Fatal(error) => Some(error),
+        _ => None,
+    })
+}
+
+/// A member whose directory was copied or set back can win a term a second time. Nothing is safe any more then.
 #[test]
-fn a_second_leader_of_our_term_is_not_followed_and_an_absurd_term_is_dropped() {
+fn a_second_leader_of_a_term_stops_the_node_whether_it_leads_or_follows() {
+    let mut leader = Subject::new(3, &[1]);
+    leader.lead();
+    let term = leader.node.term();
+    let effects = leader.receive(2, term.0, heartbeat(0));
+    assert_eq!(fatal(&effects), Some(&FatalError::TwoLeaders(term)));
+    assert_eq!(leader.node.next_deadline(), None);
+
+    let mut follower = Subject::new(3, &[1]);
+    follower.receive(2, 2, heartbeat(0));
+    assert_eq!(fatal(&follower.append(2, 2, id(1, 1), vec![], 0)), None);
+    let effects = follower.append(3, 2, id(1, 1), vec![], 0);
+    assert_eq!(fatal(&effects), Some(&FatalError::TwoLeaders(Term(2))));
+}
+
+#[test]
+fn a_stranger_that_claims_a_term_or_its_leadership_takes_nobody_down() {
+    let mut leader = Subject::new(3, &[1]);
+    leader.lead();
+    let term = leader.node.term();
+    leader.receive(9, term.0, heartbeat(0));
+    leader.receive_from_store(2, StoreId(99), term.0, heartbeat(0));
+    for absurd in [term.0 + (1 << 21), Term::MAX.0, Term::MAX.0 + 1, u64::MAX] {
+        leader.receive(9, absurd, heartbeat(0));
+        leader.receive(9, absurd, Message::VoteReply { granted: true });
+        leader.receive_from_store(2, StoreId(99), absurd, heartbeat(0));
+    }
+    leader.receive(2, u64::MAX, heartbeat(0));
+    assert_eq!((leader.node.role(), leader.node.term()), (Role::Leader, term));
+
+    let mut follower = Subject::new(3, &[1]);
+    follower.receive(9, 2, heartbeat(0));
+    assert_eq!(fatal(&follower.receive(2, 2, heartbeat(0))), None);
+    assert_eq!(follower.node.leader(), Some(NodeId(2)), "a member rather than a stranger");
+    follower.receive(9, 2, heartbeat(0));
+    assert_eq!(follower.node.leader(), Some(NodeId(2)));
+    // One that was added by entries that we lack may well lead.
+    follower.receive(9, 1_000, heartbeat(0));
+    assert_eq!((follower.node.leader(), follower.node.term()), (Some(NodeId(9)), Term(1_000)));
+}
+
+#[test]
+fn in_the_last_of_all_terms_a_node_does_not_campaign() {
     let mut subject = Subject::new(3, &[1]);
-    subject.lead();
-    let term = subject.node.term();
-    let heartbeat = || Message::Heartbeat { commit: LogIndex::ZERO, round: 0 };
-    subject.receive(2, term.0, heartbeat());
-    subject.append(2, term.0, id(1, 1), vec![], 0);
-    subject.receive(2, u64::MAX, heartbeat());
-    subject.receive(2, Term::MAX.0 + 1, Message::VoteReply { granted: true });
-    assert_eq!((subject.node.role(), subject.node.term()), (Role::Leader, term));
+    subject.receive(2, Term::MAX.0, heartbeat(0));
+    assert_eq!(subject.node.term(), Term::MAX);
+    subject.receive(2, Term::MAX.0, Message::TimeoutNow);
+    for _ in 0..3 {
+        subject.timeout();
+    }
+    assert_eq!((subject.node.role(), subject.node.term()), (Role::Follower, Term::MAX));
+    let state = recovered(3, &[1], HardState { term: Term(u64::MAX), voted_for: None });
+    let config = Config::new(ME, store(1), founded(3));
+    let error = RaftNode::recover(config, state, 7, Duration::ZERO).unwrap_err();
+    assert!(matches!(error, RecoverError::Corrupt(_)), "{error}");
+}
+
+/// Two leaders of one term have each founded the cluster: a disk has lied, or a directory was copied.
+#[test]
+fn two_foundings_under_one_id_stop_whoever_sees_both() {
+    let mut subject = Subject::recovered(3, blank());
+    let mut founding = entry(1, 1);
+    founding.payload = Payload::Membership(founded(3));
+    subject.append(2, 1, EntryId::ZERO, vec![founding.clone()], 0);
+    subject.persist();
+    assert_eq!(fatal(&subject.append(2, 1, EntryId::ZERO, vec![founding.clone()], 0)), None);
+    let mut others = founded(3);
+    others.bind(NodeId(3), StoreId(99));
+    founding.payload = Payload::Membership(others);
+    let effects = subject.append(2, 1, EntryId::ZERO, vec![founding], 0);
+    assert_eq!(fatal(&effects), Some(&FatalError::TwoLeaders(Term(1))));
+    assert!(batches(&effects).is_empty() && sent(&effects).is_empty());
 }
 
 /// Case 3.
@@ -634,6 +703,72 @@ fn a_founder_that_may_have_been_wiped_does_not_get_a_vote_of_the_same_term_again
     assert_eq!(only(&restarted.receive_from_store(2, StoreId(99), 2, ask())).message, yes());
 }
 
+/// Case 36.
+#[test]
+fn a_node_whose_id_is_bound_to_another_directory_stops_when_that_is_committed() {
+    let mut config = Config::new(NodeId(4), store(4), Membership::default());
+    config.boot = 1;
+    let mut subject = Subject::configured(config, blank());
+    let mut log = [entry(1, 1), entry(2, 1)];
+    log[0].payload = Payload::Membership(founded(3));
+    let mut four = founded(3);
+    four.insert(NodeId(4), Member::learner(StoreId(99)));
+    log[1].payload = Payload::Membership(four);
+    let append = |commit| Message::Append {
+        previous: EntryId::ZERO,
+        entries: log.to_vec().into(),
+        commit: LogIndex(commit),
+    };
+    assert_eq!(fatal(&subject.receive(2, 1, append(1))), None, "it may be taken back");
+    let effects = subject.receive(2, 1, append(2));
+    assert_eq!(fatal(&effects), Some(&FatalError::WrongStore { bound: StoreId(99) }));
+}
+
+#[test]
+fn a_stranger_persuades_nobody_that_it_is_removed_or_has_another_directory() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.receive(9, 1, Message::Removed);
+    subject.receive_from_store(2, StoreId(99), 1, Message::Removed);
+    let wrong = Message::WrongStore { bound: StoreId(99) };
+    assert_eq!(fatal(&subject.receive(2, 1, wrong.clone())), None, "the log knows better");
+    assert!(!subject.node.is_removed());
+    let mut blank = Subject::recovered(3, blank());
+    assert_eq!(fatal(&blank.receive(9, 1, wrong.clone())), None, "not a founder");
+    let effects = blank.receive(2, 1, wrong);
+    assert_eq!(fatal(&effects), Some(&FatalError::WrongStore { bound: StoreId(99) }));
+    subject.receive(2, 1, Message::Removed);
+    assert!(subject.node.is_removed(), "a voter has said so");
+}
+
+/// Each of these would be installed, and have the node panic later.
+#[test]
+fn a_snapshot_that_no_cluster_can_have_come_to_is_refused() {
+    let mut nobody = snapshot(id(9, 1));
+    nobody.membership = Membership::default();
+    let mut unbound = snapshot(id(9, 1));
+    unbound.membership = Membership::founding([ME]);
+    let mut learners = snapshot(id(9, 1));
+    learners.membership = Membership::default();
+    learners.membership.insert(ME, Member::learner(store(1)));
+    for meta in [
+        snapshot(id(u64::MAX, 1)),
+        snapshot(id(LogIndex::MAX.0 + 1, 1)),
+        snapshot(id(9, 2)),
+        snapshot(id(9, 0)),
+        nobody,
+        unbound,
+        learners,
+    ] {
+        let mut subject = Subject::new(3, &[1]);
+        subject.append(2, 1, id(1, 1), vec![], 1);
+        let effects = subject.receive(2, 1, chunk(&meta));
+        assert!(
+            !effects.iter().any(|effect| matches!(effect, Effect::WriteSnapshot { .. })),
+            "{meta:?}"
+        );
+    }
+}
+
 /// Case 37.
 #[test]
 fn a_snapshot_over_an_uncommitted_change_of_members_brings_its_own() {
@@ -706,8 +841,8 @@ fn a_repeated_piece_is_not_acknowledged_before_the_log_is_restarted() {
     assert_eq!(only(&effects).after, Some(token));
     let repeated = subject.receive(2, 2, chunk(&meta));
     assert_eq!(only(&repeated).after, Some(token));
-    // The same for an append that ends where the snapshot does, of this leader or the next.
-    let probe = subject.append(3, 2, id(9, 2), Vec::new(), 9);
+    // The same for an append that ends where the snapshot does.
+    let probe = subject.append(2, 2, id(9, 2), Vec::new(), 9);
     assert_eq!(only(&probe).after, Some(token));
     let restored = subject.persist();
     assert!(restored.contains(&Effect::Restore(meta)));

@@ -96,7 +96,8 @@ fn check_leaving(raft: &RaftNode) -> Result<(), String> {
     let changes: Vec<_> = (commit.0 + 1..=last.0).map(LogIndex).filter(is_change).collect();
     for change in changes.windows(2) {
         let (joint, left) = (raft.membership_at(change[0]), raft.membership_at(change[1]));
-        let is_left = joint.is_joint() && !left.is_joint() && *left != joint.cancelled();
+        let before = raft.membership_at(change[0].previous());
+        let is_left = joint.is_joint() && !left.is_joint() && *left != joint.cancelled(before);
         if is_left && raft.log().term_at(change[1]) == Some(raft.term()) {
             let (id, joint) = (raft.id(), change[0]);
             return Err(format!("{id} has left the joint membership at {joint}, not committed"));

@@ -128,7 +128,7 @@ impl Subject {
             cluster: config.cluster,
             group: config.group,
             from: NodeId(from),
-            to: ME,
+            to: config.id,
             store,
             term: Term(term),
             cause: lattice_trace::Cause::default(),
