@@ -34,6 +34,7 @@ mod clock;
 mod log_thread;
 mod logs;
 mod options;
+pub mod salvage;
 mod session;
 mod start;
 mod status;

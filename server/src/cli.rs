@@ -12,6 +12,7 @@ mod demo;
 mod events;
 mod kv;
 mod output;
+mod recover;
 mod serve;
 
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Command {
     /// Look at the cluster, and change its members
     #[command(subcommand)]
     Cluster(cluster::Cluster),
+    /// Begin a new cluster with what one member still has, when the others are lost for good
+    Recover(recover::Recover),
     /// Measure a server
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -110,6 +113,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Events(events) => events.run(),
         Command::Check(check) => check.run(),
         Command::Cluster(cluster) => block_on(cluster.run()),
+        Command::Recover(recover) => recover.run(),
         Command::Bench(bench) => bench.run(),
         Command::Debug(debug) => debug.run(),
     };

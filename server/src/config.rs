@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use distributed_cache::settings::{parse_memory, policy_of};
 use distributed_cache::store::Policy;
+use raft_consensus::raft_node::{ClockBound, LeaseGuard, ReadPolicy};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
@@ -102,6 +103,17 @@ pub struct Settings {
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_ELECTION_TIMEOUT", value_name = "MS"))]
     pub election_timeout: Option<u64>,
 
+    /// How a leader makes sure that it still leads before it answers a read: `round` asks the others and assumes nothing; `lease` and
+    /// `lease-guard` rest on --max-clock-drift; `honour` asks too, and leaves others their lease-guards: the step between `round` and
+    /// `lease-guard`, in both directions. The same on all nodes [default: round]
+    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_READ_POLICY", value_enum))]
+    pub read_policy: Option<ReadMode>,
+
+    /// With a lease: by how many microseconds more than a second a member's clock may go while another's goes a second. The same on
+    /// all nodes [default: 10000, that is 1 %]
+    #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_MAX_CLOCK_DRIFT", value_name = "PPM"))]
+    pub max_clock_drift: Option<u32>,
+
     /// Entries applied between two snapshots, at least; more when the state is large [default: 10000]
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_SNAPSHOT_COUNT", value_name = "ENTRIES"))]
     pub snapshot_count: Option<u64>,
@@ -166,6 +178,22 @@ pub enum ClusterState {
     Existing,
 }
 
+/// How a leader makes sure that it still leads when it answers a linearizable read; see [`ReadPolicy`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum ReadMode {
+    /// By a round of heartbeats. No assumption about time.
+    #[default]
+    Round,
+    /// By a lease that the answers to heartbeats renew.
+    Lease,
+    /// By the age of the newest committed entry.
+    LeaseGuard,
+    /// By a round, while others may go by lease-guards.
+    Honour,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -176,6 +204,19 @@ pub enum LogFormat {
     Text,
     /// One JSON object an event.
     Json,
+}
+
+impl ReadMode {
+    /// As it is written on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Round => "round",
+            Self::Lease => "lease",
+            Self::LeaseGuard => "lease-guard",
+            Self::Honour => "honour",
+        }
+    }
 }
 
 /// What a node runs with. Made from [`Settings`]; [`Config::check`] says what must hold.
@@ -199,6 +240,10 @@ pub struct Config {
     pub heartbeat: Duration,
     /// The shortest election timeout; the longest is half as long again.
     pub election_timeout: Duration,
+    /// How reads are made sure of; the same on all nodes.
+    pub read_mode: ReadMode,
+    /// By how many microseconds a second the members' clocks may differ in speed; for leases only, the same on all nodes.
+    pub max_clock_drift_ppm: u32,
     /// Entries applied between two snapshots.
     pub snapshot_count: u64,
     /// Where health and metrics are served; `None` for nowhere.
@@ -285,7 +330,7 @@ pub enum ConfigError {
 }
 
 /// The keys of a configuration file.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 21] = [
     "name",
     "data-dir",
     "listen-client-urls",
@@ -297,6 +342,8 @@ const KEYS: [&str; 19] = [
     "initial-cluster-token",
     "heartbeat-interval",
     "election-timeout",
+    "read-policy",
+    "max-clock-drift",
     "snapshot-count",
     "admin-listen",
     "cache-listen",
@@ -306,6 +353,9 @@ const KEYS: [&str; 19] = [
     "insecure-no-auth",
     "log-format",
 ];
+
+/// Clocks that differ by more than a half are broken, and a lease by them would be as short.
+const CLOCK_DRIFT_MAX_PPM: u32 = 500_000;
 
 /// etcd's bound: a longer timeout is a mistake in the unit.
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
@@ -352,6 +402,8 @@ impl Settings {
             initial_cluster_token: self.initial_cluster_token.or(lower.initial_cluster_token),
             heartbeat_interval: self.heartbeat_interval.or(lower.heartbeat_interval),
             election_timeout: self.election_timeout.or(lower.election_timeout),
+            read_policy: self.read_policy.or(lower.read_policy),
+            max_clock_drift: self.max_clock_drift.or(lower.max_clock_drift),
             snapshot_count: self.snapshot_count.or(lower.snapshot_count),
             admin_listen: self.admin_listen.or(lower.admin_listen),
             cache_listen: self.cache_listen.or(lower.cache_listen),
@@ -398,6 +450,10 @@ impl Config {
             state: settings.initial_cluster_state.unwrap_or_default(),
             heartbeat: Duration::from_millis(settings.heartbeat_interval.unwrap_or(100)),
             election_timeout: Duration::from_millis(settings.election_timeout.unwrap_or(1000)),
+            read_mode: settings.read_policy.unwrap_or_default(),
+            max_clock_drift_ppm: settings
+                .max_clock_drift
+                .unwrap_or(ClockBound::default().drift_ppm),
             snapshot_count: settings.snapshot_count.unwrap_or(10_000),
             admin_listen: address(
                 "admin-listen",
@@ -433,6 +489,22 @@ impl Config {
             let reason = format!("{:?} is above {ELECTION_TIMEOUT_MAX:?}", self.election_timeout);
             return value("election-timeout", reason);
         }
+        if self.max_clock_drift_ppm > CLOCK_DRIFT_MAX_PPM {
+            let reason = format!(
+                "{} microseconds a second is above {CLOCK_DRIFT_MAX_PPM}: with such clocks use --read-policy=round",
+                self.max_clock_drift_ppm
+            );
+            return value("max-clock-drift", reason);
+        }
+        if self.read_policy() != ReadPolicy::ReadIndex
+            && self.election_timeout <= 2 * ClockBound::default().margin
+        {
+            let reason = format!(
+                "an election timeout of {:?} leaves no time for a lease",
+                self.election_timeout
+            );
+            return value("read-policy", reason);
+        }
         if self.snapshot_count == 0 {
             return value("snapshot-count", "must be above zero".into());
         }
@@ -452,6 +524,19 @@ impl Config {
     /// etcd: time for a slow disk, and to outlast the loss of a leader and one election that fails.
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// What the node is told about reads.
+    pub(crate) fn read_policy(&self) -> ReadPolicy {
+        let drift_ppm = self.max_clock_drift_ppm;
+        let clock = ClockBound { drift_ppm, ..ClockBound::default() };
+        let guard = LeaseGuard { lease: None, clock };
+        match self.read_mode {
+            ReadMode::Round => ReadPolicy::ReadIndex,
+            ReadMode::Lease => ReadPolicy::Lease(clock),
+            ReadMode::LeaseGuard => ReadPolicy::LeaseGuard(guard),
+            ReadMode::Honour => ReadPolicy::Honour(guard),
+        }
     }
 
     /// Things that work but deserve a word, one sentence each.
@@ -672,7 +757,9 @@ mod tests {
                 let value = match *key {
                     "initial-cluster-state" => "'existing'",
                     "log-format" => "'json'",
-                    "heartbeat-interval" | "election-timeout" | "snapshot-count" => "7",
+                    "read-policy" => "'lease-guard'",
+                    "heartbeat-interval" | "election-timeout" | "snapshot-count"
+                    | "max-clock-drift" => "7",
                     "insecure-no-auth" => "true",
                     _ => "'x'",
                 };
@@ -717,6 +804,16 @@ mod tests {
             (Settings { heartbeat_interval: Some(1000), ..base() }, "--heartbeat-interval"),
             (Settings { election_timeout: Some(50_001), ..base() }, "--election-timeout"),
             (Settings { snapshot_count: Some(0), ..base() }, "--snapshot-count"),
+            (Settings { max_clock_drift: Some(500_001), ..base() }, "--max-clock-drift"),
+            (
+                Settings {
+                    heartbeat_interval: Some(1),
+                    election_timeout: Some(10),
+                    read_policy: Some(ReadMode::Lease),
+                    ..base()
+                },
+                "--read-policy",
+            ),
             (Settings { initial_cluster: some("n1=http://h:1"), ..base() }, "--initial-cluster"),
             (Settings { listen_client_urls: some("h:1"), ..base() }, "--listen-client-urls"),
             (Settings { admin_listen: Some("8080".into()), ..base() }, "--admin-listen"),
@@ -736,6 +833,20 @@ mod tests {
             let text = refusal(settings);
             assert!(text.starts_with(setting), "{setting}: {text}");
         }
+    }
+
+    #[test]
+    fn reads_go_by_what_was_asked_for_and_by_rounds_if_nothing_was() {
+        let policy = |read_policy, max_clock_drift| {
+            let settings = Settings { read_policy, max_clock_drift, ..Settings::default() };
+            Config::new(settings).unwrap().read_policy()
+        };
+        assert_eq!(policy(None, None), ReadPolicy::ReadIndex);
+        let clock = ClockBound { drift_ppm: 500, ..ClockBound::default() };
+        assert_eq!(policy(Some(ReadMode::Lease), Some(500)), ReadPolicy::Lease(clock));
+        let guard = LeaseGuard::default();
+        assert_eq!(policy(Some(ReadMode::LeaseGuard), None), ReadPolicy::LeaseGuard(guard));
+        assert_eq!(policy(Some(ReadMode::Honour), None), ReadPolicy::Honour(guard));
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod members;
 mod metrics;
 mod node;
 pub mod proto;
+pub mod recover;
 mod relay;
 mod runtime;
 pub mod url;

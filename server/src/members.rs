@@ -177,7 +177,7 @@ pub(crate) fn encode(contact: &Contact) -> Option<Bytes> {
 }
 
 /// What a context says; `None` if it is empty, or was not written by this or an earlier version.
-fn decode(context: &[u8]) -> Option<Contact> {
+pub(crate) fn decode(context: &[u8]) -> Option<Contact> {
     let (&[version, count], mut rest) = context.split_first_chunk()?;
     let mut text = || {
         let (length, after) = rest.split_first_chunk()?;

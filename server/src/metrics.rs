@@ -22,6 +22,8 @@ use prometheus_client::registry::{Registry, Unit};
 use raft_consensus::driver::{Raft, Status};
 use tonic::Code;
 
+use crate::config::ReadMode;
+
 /// The counters of one node.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -53,7 +55,7 @@ const LATENCY_BUCKETS: [f64; 14] = [
 ];
 
 impl Metrics {
-    pub(crate) fn new(raft: Raft<KvReader>, cache: Option<Arc<Engine>>) -> Self {
+    pub(crate) fn new(raft: Raft<KvReader>, reads: ReadMode, cache: Option<Arc<Engine>>) -> Self {
         let mut registry = Registry::with_prefix("lattice");
         let requests =
             Family::<RequestLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| {
@@ -69,6 +71,11 @@ impl Metrics {
             "build",
             "The version of this program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register(
+            "raft_reads_by",
+            "How a leader makes sure that it still leads when it answers a read; the same on all nodes",
+            Info::new([("policy", reads.name())]),
         );
         registry.register_collector(Box::new(NodeCollector { raft }));
         if let Some(engine) = cache {

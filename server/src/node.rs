@@ -325,7 +325,7 @@ impl Node {
             cluster,
             relay: Relay::new(id, cluster, members.clone(), coordinator, limits, raft.clone()),
             members,
-            metrics: Metrics::new(raft.clone(), cache_engine),
+            metrics: Metrics::new(raft.clone(), config.read_mode, cache_engine),
             range_reads: RangeReads::new(),
             request_timeout: config.request_timeout(),
             election_patience: 3 * config.election_timeout,
@@ -363,6 +363,7 @@ impl Node {
             peers = %join(&peer_urls),
             admin = %admin_url.as_ref().map_or_else(|| "none".into(), ToString::to_string),
             cache = %cache_address.map_or_else(|| "none".into(), |address| address.to_string()),
+            reads = config.read_mode.name(),
             "node started"
         );
         Ok(Self {
@@ -509,6 +510,7 @@ async fn start_raft(
     options.limits.snapshot_entries = config.snapshot_count;
     options.timing.heartbeat = config.heartbeat;
     options.timing.election_timeout = config.election_timeout..config.election_timeout * 3 / 2;
+    options.reads = config.read_policy();
     let raft = Raft::start(options, KvMachine::new(limits), transport.clone())?;
     let members = Members::new(raft.clone(), place.seeds);
     tokio::spawn(members.clone().follow(me, Arc::clone(&transport)));
@@ -527,7 +529,7 @@ fn open_directory(config: &Config, place: &Place) -> Result<DataDirectory, Ident
 }
 
 /// Random bits from the operating system, by way of the keys that the standard library draws for its hash maps.
-fn random_bits() -> u128 {
+pub(crate) fn random_bits() -> u128 {
     let half = || u128::from(RandomState::new().hash_one(0_u8));
     half() << 64 | half()
 }

@@ -220,7 +220,7 @@ pub(super) fn restore<M: DurableStateMachine>(
     }
 }
 
-fn committed(entry: &Entry) -> Committed {
+pub(super) fn committed(entry: &Entry) -> Committed {
     let command = match &entry.payload {
         Payload::Command(command) => Some(command.clone()),
         Payload::Noop | Payload::Membership(_) => None,

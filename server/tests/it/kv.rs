@@ -140,10 +140,11 @@ async fn what_is_not_served_says_so() {
 async fn members_tell_their_names_addresses_and_state() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client(0).await;
-    // A member publishes itself once there is a leader: until then its name is empty.
+    // The founders' names are known from the first moment; where clients reach them they publish once there is a leader.
     let members = loop {
-        let members = client.members(false).await.unwrap().members;
-        if members.iter().all(|member| !member.name.is_empty()) {
+        let members = client.members(true).await.unwrap().members;
+        assert!(members.iter().all(|member| !member.name.is_empty()), "{members:?}");
+        if members.iter().all(|member| !member.client_ur_ls.is_empty()) {
             break members;
         }
     };

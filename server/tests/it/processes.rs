@@ -14,6 +14,7 @@ mod load;
 mod members;
 mod nodes;
 mod pause;
+mod recover;
 mod terminate;
 
 use std::process::Command;

@@ -18,7 +18,7 @@ fn value(number: usize) -> String {
     format!("the value of key {number:04}, which is in each log once")
 }
 
-async fn put_all(cluster: &Processes) {
+pub(super) async fn put_all(cluster: &Processes) {
     let leader = cluster.leader().await;
     let client = cluster.nodes[leader].client().await;
     for number in 0..KEYS {
@@ -57,7 +57,7 @@ fn segments_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Flips one bit of this key's value in the log below `directory`.
-fn flip_a_bit(directory: &Path, number: usize) {
+pub(super) fn flip_a_bit(directory: &Path, number: usize) {
     let wanted = value(number).into_bytes();
     let flipped = segments_below(directory).into_iter().any(|path| {
         let mut content = fs::read(&path).unwrap();

@@ -16,7 +16,22 @@ fn kills() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_leaders_lose_nothing_that_was_acknowledged() {
-    let mut cluster = Processes::start(3).await;
+    kill_leaders(Processes::start(3).await).await;
+}
+
+/// A leader that goes by the age of its log asks nobody before it answers; what it answers is checked with everything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_leaders_with_lease_guards_answer_nothing_old() {
+    let mut cluster = Processes::new(3);
+    for node in &mut cluster.nodes {
+        node.args.push("--read-policy=lease-guard".into());
+    }
+    cluster.start_all();
+    cluster.leader().await;
+    kill_leaders(cluster).await;
+}
+
+async fn kill_leaders(mut cluster: Processes) {
     let load = Load::start(&cluster, 6, 4);
     load.acknowledges_more(200).await;
     let mut gaps = Vec::new();
