@@ -172,7 +172,10 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     if error.chain().any(|cause| cause.is::<cluster::NoSuchMember>()) {
         return Exit::NotFound;
     }
-    if error.chain().any(|cause| cause.is::<cluster::Conflict>()) {
+    if error
+        .chain()
+        .any(|cause| cause.is::<serve::LostDirectory>() || cause.is::<cluster::Conflict>())
+    {
         return Exit::Precondition;
     }
     if error.chain().any(|cause| cause.is::<events::NoStore>()) {

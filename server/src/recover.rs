@@ -336,6 +336,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_crash_left_is_cleared_away_and_nothing_else() {
+        let temporary = tempfile::tempdir().unwrap();
+        let to = temporary.path().join("new");
+        let left = temporary.path().join("new.recovering");
+        fs::create_dir_all(left.join(COPY)).unwrap();
+        fs::create_dir_all(left.join(NEW).join("group-0")).unwrap();
+        drop(Work::begin(&to).unwrap());
+        assert!(!left.exists());
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("thesis.tex"), "…").unwrap();
+        assert!(matches!(Work::begin(&to).unwrap_err(), RecoverError::Io { .. }));
+        assert!(left.join("thesis.tex").exists());
+    }
+
+    #[test]
     fn a_new_cluster_has_another_id() {
         for old in [1, 2, 3, u64::MAX] {
             let new = another_cluster(ClusterId(old));

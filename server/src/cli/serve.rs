@@ -1,5 +1,6 @@
 //! `lattice serve`: one node, until a signal or a fatal error.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -37,6 +38,22 @@ impl Serve {
     }
 }
 
+/// The cluster knows the node under a directory that it does not have any more.
+#[derive(Debug)]
+pub(crate) struct LostDirectory(FatalError);
+
+impl fmt::Display for LostDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (`lattice cluster replace`, then start with an empty directory and --initial-cluster-state=existing)",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for LostDirectory {}
+
 /// As many open files as the system allows: the usual soft limit of 1024 is made for other programs.
 pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -66,9 +83,7 @@ async fn serve(config: Config) -> anyhow::Result<Exit> {
         }
         reason = node.stopped() => {
             let error = match reason {
-                Some(reason @ FatalError::WrongStore { .. }) => anyhow::anyhow!(
-                    "{reason} (`lattice cluster replace`, then start with an empty directory and --initial-cluster-state=existing)"
-                ),
+                Some(reason @ FatalError::WrongStore { .. }) => LostDirectory(reason).into(),
                 Some(reason) => anyhow::anyhow!("{reason}"),
                 None => anyhow::anyhow!("Raft ended without a reason"),
             };

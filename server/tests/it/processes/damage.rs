@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use lattice::proto::etcdserverpb::{PutRequest, RangeRequest};
 
 use super::nodes::Processes;
+use super::until;
 
 /// Keys that are written one after another, so that each is in a frame of its own.
 const KEYS: usize = 30;
@@ -23,7 +24,8 @@ pub(super) async fn put_all(cluster: &Processes) {
     let client = cluster.nodes[leader].client().await;
     for number in 0..KEYS {
         let (key, value) = (key(number).into(), value(number).into());
-        client.put(PutRequest { key, value, ..PutRequest::default() }).await.unwrap();
+        let put = PutRequest { key, value, ..PutRequest::default() };
+        until("a write", async || client.put(put.clone()).await.ok()).await;
     }
     for index in 0..cluster.nodes.len() {
         cluster.caught_up(index).await;

@@ -9,6 +9,7 @@ use tokio::process::Command;
 use super::damage::{flip_a_bit, put_all};
 use super::members::{done, field, voters};
 use super::nodes::{LATTICE, Processes};
+use super::until;
 
 const KEYS: usize = 40;
 const USAGE: i32 = 2;
@@ -34,7 +35,7 @@ async fn holds_all(processes: &Processes, index: usize, stale: bool) {
         let (key, value) = pair(number);
         let request =
             RangeRequest { key: key.into(), serializable: stale, ..RangeRequest::default() };
-        let found = client.range(request).await.unwrap().kvs;
+        let found = until("a read", async || client.range(request.clone()).await.ok()).await.kvs;
         let found: Vec<_> = found.into_iter().map(|pair| pair.value).collect();
         assert_eq!(found, [value], "n{index}, key {number}");
     }
@@ -53,7 +54,7 @@ async fn a_survivor_becomes_a_new_cluster_with_everything_that_it_had() {
     for number in 0..KEYS {
         let (key, value) = pair(number);
         let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
-        client.put(put).await.unwrap();
+        until("a write", async || client.put(put.clone()).await.ok()).await;
     }
     processes.caught_up(0).await;
     let (from, to) = (processes.nodes[0].data_dir.clone(), processes.directory().join("new"));
