@@ -86,8 +86,9 @@ fn main() -> ExitCode {
         // A node that panics is a violation of its seed, and reported as such.
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let run =
-        |seed| if options.is_twice { simulation.run_twice(seed) } else { simulation.run(seed) };
+    let run = |seed| {
+        if options.is_twice { simulation.run_twice(seed) } else { simulation.run_planted(seed) }
+    };
     if let Some(path) = &options.replay {
         return replay(&simulation, path);
     }

@@ -236,6 +236,11 @@ impl Log {
     /// The entries from `first` to `last` are intact again, and durable.
     pub fn mend(&mut self, first: LogIndex, last: LogIndex) {
         self.damaged.retain(|damage| damage.first < first || last < damage.last);
+        for damage in &mut self.damaged {
+            if first <= damage.first && damage.first <= last {
+                damage.first = last.next();
+            }
+        }
     }
 
     /// Entries from `from` to at most `through`, at most `bytes_max` of them but at least one; `None` if the first of them is

@@ -526,6 +526,8 @@ impl Replica {
                 out.push(Output::Compact { through, oldest_snapshot });
             }
             Effect::RoleChanged { .. } => {
+                #[cfg(feature = "sim")]
+                self.fail_proposals_of_who_stepped_down(out);
                 self.ask_again_at(now);
                 out.push(Output::StatusChanged);
             }
@@ -557,7 +559,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         #[cfg(feature = "sim")]
-        if self.node.config().planted_bug == Some(crate::sim::PlantedBug::FsyncErrorIgnored) {
+        if self.has_bug(crate::sim::PlantedBug::FsyncErrorIgnored) {
             return self.step(now, Event::Persisted(token), out);
         }
         let _ = token;
@@ -600,6 +602,20 @@ impl Replica {
         }
         if !proposals.is_empty() {
             self.step(now, Event::Propose(proposals), out);
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    fn has_bug(&self, bug: crate::sim::PlantedBug) -> bool {
+        self.node.config().planted_bug == Some(bug)
+    }
+
+    /// With a planted bug, who leads no more says of all proposals that they have no effect.
+    #[cfg(feature = "sim")]
+    fn fail_proposals_of_who_stepped_down(&mut self, out: &mut Vec<Output>) {
+        let is_leading = self.node.role() == Role::Leader;
+        if !is_leading && self.has_bug(crate::sim::PlantedBug::ProposalsFailedOnStepDown) {
+            self.answer_passed_over(LogIndex(u64::MAX), ProposalError::Superseded, out);
         }
     }
 
@@ -792,6 +808,13 @@ impl Replica {
             self.snapshot_is_wanted = false;
             self.bytes_since_snapshot = 0;
             let membership = self.node.membership_at(self.given.index).clone();
+            #[cfg(feature = "sim")]
+            let membership = match self.node.config().planted_bug {
+                Some(crate::sim::PlantedBug::SnapshotWithoutLatestMembers) => {
+                    self.node.membership_at(latest).clone()
+                }
+                _ => membership,
+            };
             out.push(Output::TakeSnapshot { last: self.given, membership });
         }
     }

@@ -261,15 +261,26 @@ impl RaftNode {
             Some("not a founder")
         } else if is_led && !transfer {
             Some("a leader was heard from less than an election timeout ago")
-        } else if !self.log.is_up_to_date(last) {
+        } else if self.is_ahead_of(last) {
             Some("its log is behind ours")
         } else {
             None
         }
     }
 
+    /// Whether our log is more complete than one that ends with `last` (Raft §5.4.1).
+    fn is_ahead_of(&self, last: EntryId) -> bool {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::LongerLogWins) {
+            return self.log.last().index > last.index;
+        }
+        !self.log.is_up_to_date(last)
+    }
+
     pub(super) fn handle_vote_reply(&mut self, from: NodeId, store: StoreId, granted: bool) {
         let counts = self.membership().counts(from, store) || self.counts_anybody();
+        #[cfg(feature = "sim")]
+        let (from, store) = self.voter_of_repeated_vote(from, store);
         if let RoleState::Candidate(ballot) = &mut self.role
             && counts
         {
@@ -301,6 +312,19 @@ impl RaftNode {
         return self.has_bug(crate::sim::PlantedBug::VoteOfAnybodyCounted);
         #[cfg(not(feature = "sim"))]
         false
+    }
+
+    /// With a planted bug, whoever has voted already votes again, in the name of one who has not.
+    #[cfg(feature = "sim")]
+    fn voter_of_repeated_vote(&self, from: NodeId, store: StoreId) -> (NodeId, StoreId) {
+        let RoleState::Candidate(ballot) = &self.role else { return (from, store) };
+        let is_repeated = ballot.answers.contains_key(&from);
+        if !is_repeated || !self.has_bug(crate::sim::PlantedBug::RepeatedVoteCounted) {
+            return (from, store);
+        }
+        let mut silent = self.other_voters();
+        silent.retain(|peer| !ballot.answers.contains_key(peer));
+        (silent.first().copied().unwrap_or(from), store)
     }
 
     fn tally(&self, ballot: &Ballot) -> Tally {

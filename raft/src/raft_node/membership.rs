@@ -234,7 +234,11 @@ impl RaftNode {
         if self.has_bug(crate::sim::PlantedBug::SingleStepChangeBeforeFirstCommit) {
             let is_open = self.membership.last_change() > self.commit;
             let next = self.membership().changed(changes)?.left();
-            return if is_open { Err(OrderError::ChangeInProgress) } else { Ok(next) };
+            return match (is_open, self.has_quorum_contact(&next)) {
+                (true, _) => Err(OrderError::ChangeInProgress),
+                (false, false) => Err(OrderError::WouldLoseQuorum),
+                (false, true) => Ok(next),
+            };
         }
         if self.term_start().is_some_and(|start| start > self.commit) {
             return Err(OrderError::TermNotCommitted);

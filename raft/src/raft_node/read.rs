@@ -114,6 +114,10 @@ impl RaftNode {
 
     fn confirm_by_round(&mut self, id: ReadId) {
         let RoleState::Leader(leader) = &mut self.role else { return };
+        #[cfg(feature = "sim")]
+        if self.config.planted_bug == Some(crate::sim::PlantedBug::ReadWithoutMajority) {
+            return self.serve_read(id, self.commit);
+        }
         if leader.reads.push(id, self.commit) {
             self.begin_round();
         }

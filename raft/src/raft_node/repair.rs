@@ -31,6 +31,8 @@
 //!    or the end of the leader's, all of it in the leader's one term, and replaces ours in a single write. A request bears a number
 //!    that was never used before, so an answer from before the damage was found is no answer.
 //!
+//! Whom nobody could help reads its own disk again, for a read may fail once and succeed later.
+//!
 //! Entries that nobody else ever had were never committed: a leader elected without them says so by the second way.
 //! Entries that the others have compacted come with the leader's snapshot: see [`RaftNode::cover`].
 //!
@@ -269,7 +271,42 @@ impl RaftNode {
         if was_asked {
             self.repair.turn += 1;
         }
+        self.read_own_again();
         self.seek_repair();
+    }
+
+    // Reading again.
+
+    /// Whoever was asked has not helped so far. What could not be read may be readable again: a cable, a controller, a path that comes
+    /// back. Where several nodes failed to read the same entries for a moment, nobody else would ever help.
+    fn read_own_again(&mut self) {
+        let is_early = self.now < self.repair.since + self.config.election_timeout.start;
+        let Some(&damage) = self.log.damaged().last() else { return };
+        if damage.terms_known && !is_early {
+            let (to, bytes_max) = (self.config.id, self.config.append_bytes_max);
+            let (from, through) = (damage.first, damage.last);
+            self.outbox.push(Effect::ReadForRepair { to, from, through, bytes_max });
+        }
+    }
+
+    /// Our own disk has given us these entries after all; none if it has not. The store has verified what it read, and they are the
+    /// entries that we know to have been there.
+    fn own_entries_read(&mut self, entries: &[Entry]) {
+        let Some(&DamagedEntries { first, last, .. }) = self.log.damaged().last() else { return };
+        let mut places = entries.iter().zip(first.0..);
+        let is_run = places.all(|(entry, at)| entry.id.index.0 == at);
+        let are_ours = entries.iter().all(|entry| self.log.contains(entry.id));
+        let Some(through) = entries.last().map(|entry| entry.id.index.min(last)) else { return };
+        if !is_run || !are_ours || self.repair.writing.is_some() {
+            return;
+        }
+        self.log.mend(first, through);
+        self.repair.since = self.now;
+        self.trace(TraceEvent::Repaired { first, last: through, by: self.config.id });
+        self.seek_repair();
+        if matches!(self.role, RoleState::Leader(_)) {
+            self.advance_commit();
+        }
     }
 
     // Helping.
@@ -321,6 +358,9 @@ impl RaftNode {
 
     /// Entries were read for `to`; none if they could not be.
     pub(super) fn handle_repair_read(&mut self, to: NodeId, entries: Vec<Entry>) {
+        if to == self.config.id {
+            return self.own_entries_read(&entries);
+        }
         let Some(served) = self.repair.serving.remove(&to) else { return };
         // A later request may ask for others; the log may have been cut back meanwhile.
         let is_wanted = entries.first().is_some_and(|entry| entry.id.index == served.first)

@@ -166,6 +166,12 @@ impl RaftNode {
         }
         let from = progress.next;
         if self.log.term_at(from.previous()).is_none() {
+            #[cfg(feature = "sim")]
+            if self.config.planted_bug == Some(crate::sim::PlantedBug::NoSnapshotForWhoIsFarBehind)
+            {
+                progress.probe(self.log.base().index.next());
+                return None;
+            }
             self.start_snapshot(peer);
             return None;
         }
@@ -225,6 +231,11 @@ impl RaftNode {
         let speaks = self.membership().speaks(from, store);
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from).filter(|_| speaks) else { return };
+        #[cfg(feature = "sim")]
+        let matched = match self.config.planted_bug {
+            Some(crate::sim::PlantedBug::MatchedUpToNext) => matched.max(progress.next.previous()),
+            _ => matched,
+        };
         let is_news = progress.accepted(matched);
         let agrees = match &progress.state {
             ProgressState::Probe { .. } => true,
@@ -371,6 +382,11 @@ impl RaftNode {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&peer) else { return };
         let commit = self.commit.min(progress.matched);
+        #[cfg(feature = "sim")]
+        let commit = match self.config.planted_bug {
+            Some(crate::sim::PlantedBug::HeartbeatCommitsBeyondMatched) => self.commit,
+            _ => commit,
+        };
         progress.told_commit = progress.told_commit.max(commit);
         let round = leader.reads.round();
         self.send(peer, Message::Heartbeat { commit, round }, None);
@@ -473,6 +489,10 @@ impl RaftNode {
         if self.append_missing(from, previous.index, entries) {
             self.commit_to(leader_commit.min(matched));
             let after = self.token_for(matched);
+            #[cfg(feature = "sim")]
+            if self.has_bug(crate::sim::PlantedBug::AppendAcknowledgedBeforeDisk) {
+                return self.send_unguarded(from, Message::AppendAccepted { matched }, None);
+            }
             self.send(from, Message::AppendAccepted { matched }, after);
         }
     }
@@ -587,6 +607,13 @@ impl RaftNode {
         if !self.follow(from) {
             return;
         }
+        #[cfg(feature = "sim")]
+        let commit = match self.config.planted_bug {
+            Some(crate::sim::PlantedBug::HeartbeatCommitsBeyondMatched) => {
+                commit.min(self.log.last().index)
+            }
+            _ => commit,
+        };
         if commit <= self.log.last().index {
             // What is damaged may have to give way to what the leader has; what is committed may not.
             self.commit_to(self.log.before_damage(commit));

@@ -45,11 +45,20 @@ impl RaftNode {
         self.membership.compact(meta.last.index);
         self.log.set_snapshot(meta);
         self.cover_damage();
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::CompactionBeforeSnapshotIsDurable) {
+            self.compact_if_durable();
+        }
     }
 
     /// The snapshot is recorded: what lies before it may go.
     pub(super) fn compact_if_durable(&mut self) {
         let durable = self.log.durable_token();
+        #[cfg(feature = "sim")]
+        let durable = match self.config.planted_bug {
+            Some(crate::sim::PlantedBug::CompactionBeforeSnapshotIsDurable) => self.last_token,
+            _ => durable,
+        };
         let Some(compaction) = self.compaction.take_if(|compaction| compaction.after <= durable)
         else {
             return;
@@ -197,7 +206,7 @@ impl RaftNode {
         if let Err(reason) = self.is_possible(&meta) {
             return self.trace(TraceEvent::Dropped { from, reason });
         }
-        if meta.last.index <= self.log.before_damage(self.commit) {
+        if self.is_covered(meta.last) {
             let matched = self.log.before_damage(self.commit);
             let after = self.token_for(matched);
             return self.send(from, Message::AppendAccepted { matched }, after);
@@ -234,7 +243,7 @@ impl RaftNode {
         self.is_writing_snapshot = false;
         let RoleState::Follower { leader: Some(leader) } = self.role else { return };
         let last = meta.last;
-        if last.index <= self.log.before_damage(self.commit) {
+        if self.is_covered(last) {
             return;
         }
         if !is_complete {
@@ -252,7 +261,7 @@ impl RaftNode {
             let reason = "ends within what is damaged here";
             return self.trace(TraceEvent::Dropped { from: leader, reason });
         }
-        if self.log.contains(last) {
+        if self.log.contains(last) && !self.is_older_installed() {
             // We have the entries themselves: they are committed, that is all (Raft §7).
             self.commit_to(last.index);
             let after = self.token_for(last.index);
@@ -267,14 +276,33 @@ impl RaftNode {
         self.send(leader, Message::SnapshotAck { last, offset, installed: true }, after);
     }
 
+    /// Whether we have everything up to the snapshot's last entry, committed.
+    fn is_covered(&self, last: EntryId) -> bool {
+        last.index <= self.log.before_damage(self.commit) && !self.is_older_installed()
+    }
+
+    /// Never, but for a planted bug: whether a snapshot is installed over what we have.
+    fn is_older_installed(&self) -> bool {
+        #[cfg(feature = "sim")]
+        return self.has_bug(crate::sim::PlantedBug::SnapshotOverLaterCommit);
+        #[cfg(not(feature = "sim"))]
+        false
+    }
+
     /// The log begins anew behind a snapshot from the leader.
     fn install_snapshot(&mut self, meta: SnapshotMeta) {
-        assert!(meta.last.index > self.commit, "a snapshot never takes back what is committed");
+        assert!(!self.is_covered(meta.last), "a snapshot never takes back what is committed");
         let batch = self.batch();
         batch.snapshot = Some(meta.clone());
         batch.restart_log = true;
         let index = meta.last.index;
+        #[cfg(feature = "sim")]
+        let of_log = self.membership.current().clone();
         self.membership.restart(index, meta.membership.clone());
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::MembersOfSnapshotIgnored) {
+            self.membership.restart(index, of_log);
+        }
         self.outbox.push(Effect::MembershipChanged(meta.membership.clone()));
         self.log.restart(meta.clone());
         self.last_append = self.now;

@@ -101,12 +101,20 @@ impl Replica {
         else {
             return;
         };
-        if index <= self.applied.index {
+        if index <= self.applied.index || self.reads_before_applied() {
             let requests = confirming.requests.into_iter();
             out.extend(requests.map(|(request, _)| Output::ReadReady(request)));
         } else {
             self.reads.confirmed.entry(index).or_default().extend(confirming.requests);
         }
+    }
+
+    /// Never, but for a planted bug: whether a read is served by a machine that is behind it.
+    fn reads_before_applied(&self) -> bool {
+        #[cfg(feature = "sim")]
+        return self.has_bug(crate::sim::PlantedBug::ReadBeforeApplied);
+        #[cfg(not(feature = "sim"))]
+        false
     }
 
     /// Nobody could confirm it: it goes back into the queue, to be asked again a little later.

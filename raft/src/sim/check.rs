@@ -178,6 +178,7 @@ impl<W: Workload> Checker<W> {
     /// The node has lost its disk, and with it what it has promised.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.told.remove(&node);
+        self.quorums.forget(node);
     }
 
     fn promise(&mut self, node: NodeId, term: Term, vote: Option<NodeId>) -> Checked {

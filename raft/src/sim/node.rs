@@ -292,13 +292,17 @@ impl<W: Workload> SimNode<W> {
         let disk: Arc<dyn Disk> = Arc::new(context.disk().clone());
         let setup = &self.setup;
         let mut random = || u128::from(context.rng().next_u64());
+        let store = match setup.bug {
+            Some(PlantedBug::AmnesiacVoterCounted) => u128::from(setup.id.0),
+            _ => random() << 64 | random(),
+        };
         let directory = DataDirectory::open(
             Arc::clone(&disk),
             Path::new(DIRECTORY),
             CLUSTER,
             setup.id,
             &setup.founders,
-            random() << 64 | random(),
+            store,
         )
         .map_err(|error| reason(&error))?;
         let mut options = JournalLogOptions::new(directory.log_id(GROUP));

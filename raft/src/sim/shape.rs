@@ -308,7 +308,7 @@ impl Shape {
         self.setup.late_news = Chance::percent(one_of(rng, &[0, 90, 100]));
         self.setup.hand_over = Chance::percent(one_of(rng, &[0, 3]));
         self.setup.late_by = Span::millis(20, 400);
-        if bug == Some(PlantedBug::AnyReplyConfirmsRead) {
+        if bug.is_some_and(PlantedBug::is_about_rounds) {
             self.link.reorder = Chance::percent(30);
             self.setup.late_news = Chance::percent(100);
         }
@@ -332,7 +332,7 @@ impl Shape {
         };
         let drawn = one_of(rng, &[0, 1, 2, 3]);
         self.setup.reads = match (bug, drawn) {
-            (Some(PlantedBug::AnyReplyConfirmsRead), _) => ReadPolicy::ReadIndex,
+            (Some(bug), _) if bug.is_about_rounds() => ReadPolicy::ReadIndex,
             (Some(PlantedBug::NewLeaderDoesNotWait), _) => guard(1_000),
             (Some(_), _) | (None, 0 | 1) => ReadPolicy::Lease(clock),
             (None, 2) => guard(0),

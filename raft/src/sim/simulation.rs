@@ -13,7 +13,7 @@ use super::check::Oracle;
 use super::cluster::SimCluster;
 use super::shape::{Shape, Tuning};
 use super::spec::SpecTrace;
-use super::workload::Workload;
+use super::workload::{Retried, Swaps, Workload};
 
 /// Everything about a run but its seed.
 #[derive(Clone, Debug)]
@@ -165,6 +165,21 @@ impl<W: Workload> Simulation<W> {
         run(&options, || SimCluster::new(self.workload.clone(), draw(), safety, self.oracle))
     }
 
+    /// The same, with other clients and another machine.
+    pub fn with<V: Workload>(&self, workload: V) -> Simulation<V> {
+        Simulation {
+            workload,
+            tuning: self.tuning,
+            bug: self.bug,
+            oracle: self.oracle,
+            faults: self.faults.clone(),
+            beyond_budget: self.beyond_budget,
+            safety: self.safety,
+            command: self.command.clone(),
+            failures: self.failures.clone(),
+        }
+    }
+
     /// Runs one seed twice. That the second run is not the same as the first is a violation.
     pub fn run_twice(&self, seed: u64) -> Report {
         let (mut one, other) = (self.run(seed), self.run(seed));
@@ -183,6 +198,18 @@ impl<W: Workload> Simulation<W> {
         };
         let beyond = if self.beyond_budget { " --beyond-budget" } else { "" };
         format!("{} --seed {seed}{bug}{beyond}", self.command)
+    }
+}
+
+impl Simulation<Swaps> {
+    /// Runs one seed with the clients that show the planted bug, if there is one: those of most bugs need no sessions.
+    pub fn run_planted(&self, seed: u64) -> Report {
+        match self.bug {
+            Some(PlantedBug::SessionsForgottenInSnapshots) => {
+                self.with(Retried::new(true)).run(seed)
+            }
+            _ => self.run(seed),
+        }
     }
 }
 

@@ -338,10 +338,22 @@ fn parse(path: &Path, bytes: Vec<u8>) -> Result<Identity, IdentityError> {
     let version = title.and_then(|version| version.parse().ok());
     match version {
         Some(VERSION) => {}
-        Some(version) => return Err(IdentityError::Version { path: path.to_path_buf(), version }),
+        // A newer version ends with a checksum too: without it, a flipped bit would pass for one.
+        Some(version) if ends_with_checksum(&text) => {
+            return Err(IdentityError::Version { path: path.to_path_buf(), version });
+        }
+        Some(_) => return Err(corrupt("its checksum is wrong")),
         None => return Err(corrupt("its first line is not that of an identity file")),
     }
     Identity::decode(&text).ok_or_else(|| corrupt("its checksum or its fields are wrong"))
+}
+
+/// Whether the last line is the checksum of all before it, in whatever version.
+fn ends_with_checksum(text: &str) -> bool {
+    let checksum = text.rfind("crc32c ").map(|at| text.split_at(at));
+    checksum.is_some_and(|(content, line)| {
+        line == format!("crc32c {:08x}\n", crc32c::crc32c(content.as_bytes()))
+    })
 }
 
 fn create(disk: &dyn Disk, directory: &Path, identity: &Identity) -> Result<(), IdentityError> {
@@ -465,8 +477,19 @@ mod tests {
     #[test]
     fn a_newer_version_is_named_as_such() {
         let disk = created();
-        disk.set_content("/data/identity", "lattice data directory 9\nanything\n");
+        let content = "lattice data directory 9\nanything\n";
+        let checksum = crc32c::crc32c(content.as_bytes());
+        disk.set_content("/data/identity", format!("{content}crc32c {checksum:08x}\n"));
         assert!(matches!(open_as(&disk, 7, 2), Err(IdentityError::Version { version: 9, .. })));
+    }
+
+    #[test]
+    fn a_damaged_version_is_not_taken_for_a_newer_one() {
+        let disk = created();
+        // The last bit of the version's digit: 1 becomes 5.
+        let position = "lattice data directory ".len();
+        disk.corrupt("/data/identity", position, 1 << 2).unwrap();
+        assert!(matches!(open_as(&disk, 7, 2), Err(IdentityError::Corrupt { .. })));
     }
 
     #[test]

@@ -1211,3 +1211,30 @@ fn a_failed_snapshot_rests_and_an_unsupported_one_is_not_asked_for_again() {
     replica.now += Duration::from_secs(60);
     assert!(!asks(&replica.handle(Input::TakeSnapshot)));
 }
+
+/// Three nodes that all failed to read the same entries for a moment would wait for each other for ever.
+#[test]
+fn who_is_helped_by_nobody_reads_its_own_disk_again() {
+    let mut subject = Subject::new(3, &[1, 1, 1, 1]);
+    subject.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(3) });
+    let reads = |effect: &Effect| match effect {
+        Effect::ReadForRepair { to, from, through, .. } => Some((*to, *from, *through)),
+        _ => None,
+    };
+    let read = (0..10).find_map(|_| subject.timeout().iter().find_map(reads));
+    assert_eq!(read, Some((ME, LogIndex(2), LogIndex(3))));
+    let read = |subject: &mut Subject, entries| {
+        subject.step(Event::RepairRead { to: ME, entries });
+        subject.node.log().sound()
+    };
+    assert_eq!(read(&mut subject, Vec::new()), LogIndex(1), "it failed again");
+    assert_eq!(
+        read(&mut subject, vec![entry(2, 3), entry(3, 3)]),
+        LogIndex(1),
+        "not what was there"
+    );
+    assert_eq!(read(&mut subject, vec![entry(3, 1)]), LogIndex(1), "not all of it");
+    assert_eq!(read(&mut subject, vec![entry(2, 1)]), LogIndex(2));
+    assert_eq!(read(&mut subject, vec![entry(3, 1), entry(4, 1)]), LogIndex(4));
+    assert!(!subject.node.log().is_damaged());
+}

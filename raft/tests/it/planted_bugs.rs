@@ -13,7 +13,7 @@ fn first_violation(bug: PlantedBug, seeds: u64) -> Report {
     fan_out(
         0..seeds,
         THREADS,
-        |seed| simulation.run(seed),
+        |seed| simulation.run_planted(seed),
         |report| {
             if !report.is_ok() && found.as_ref().is_none_or(|found| report.seed < found.seed) {
                 found = Some(report);

@@ -2,7 +2,7 @@
 //!
 //! - Who leads has been told by a majority of the voters in force in its log, in both halves of a joint membership, that it has
 //!   their votes.
-//! - What a leader commits by counting is on the disks of a majority of them.
+//! - What a leader commits by counting is on the disks of a majority of them, or was until a disk was lost.
 //! - A leader leaves a joint membership for the new voters only when it knows that one to be committed.
 //! - Who is asked to take over has the asking leader's whole log on its disk.
 
@@ -19,6 +19,8 @@ pub(super) struct Quorums {
     votes: BTreeMap<(Term, NodeId), BTreeSet<NodeId>>,
     /// How far each node's log was durable when it was last up.
     durable: BTreeMap<NodeId, LogIndex>,
+    /// How far the log was durable that a node had on a disk that was lost: what it has acknowledged of it may still be on its way.
+    lost: BTreeMap<NodeId, LogIndex>,
     /// What each leader had committed when it was last looked at.
     led: BTreeMap<(Term, NodeId), LogIndex>,
 }
@@ -26,6 +28,13 @@ pub(super) struct Quorums {
 impl Quorums {
     pub(super) fn voted(&mut self, voter: NodeId, term: Term, candidate: NodeId) {
         self.votes.entry((term, candidate)).or_default().insert(voter);
+    }
+
+    /// The node has lost its disk.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        let durable = self.durable.remove(&node).unwrap_or_default();
+        let lost = self.lost.entry(node).or_default();
+        *lost = durable.max(*lost);
     }
 
     pub(super) fn check(&mut self, raft: &RaftNode) -> Result<(), String> {
@@ -64,7 +73,10 @@ impl Quorums {
     fn check_commit(&self, raft: &RaftNode) -> Result<(), String> {
         let (id, commit) = (raft.id(), raft.commit());
         let is_on_quorum = |members: &Membership| {
-            let durable = |node| self.durable.get(&node).copied().unwrap_or_default();
+            let durable = |node| {
+                let logs = [self.durable.get(&node), self.lost.get(&node)];
+                logs.into_iter().flatten().copied().max().unwrap_or_default()
+            };
             members.reached(durable).is_some_and(|reached| reached >= commit)
         };
         let (then, now) = (raft.membership_at(commit), raft.membership());

@@ -206,6 +206,9 @@ pub(crate) fn effect(id: NodeId, effect: &Effect, commands: &[String]) -> Option
         Effect::ReadEntries { to, from, through, .. } => {
             format!("{me} reads {from} to {through} from disk for {}", node(*to))
         }
+        Effect::ReadForRepair { to, from, through, .. } if *to == id => {
+            format!("{me} reads {from} to {through} from its own disk again")
+        }
         Effect::ReadForRepair { to, from, through, .. } => {
             format!("{me} reads {from} to {through} from disk for {}", node(*to))
         }
