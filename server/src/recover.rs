@@ -81,6 +81,9 @@ pub enum RecoverError {
     /// There is nothing to recover from.
     #[error("{} is no data directory", .0.display())]
     NoDirectory(PathBuf),
+    /// The new directory would lie in the old one, which is only read.
+    #[error("{} lies in the directory to be recovered; choose one outside of it", .0.display())]
+    Within(PathBuf),
     /// The new directory would take somebody's place.
     #[error("{} exists and is not empty; choose a new directory", .0.display())]
     Exists(PathBuf),
@@ -135,6 +138,13 @@ impl Recovery {
         let Self { from, to, .. } = &self;
         let identity = DataDirectory::look(&RealDisk, from)?
             .ok_or_else(|| RecoverError::NoDirectory(from.clone()))?;
+        let outer = fs::canonicalize(from).map_err(io("find", from))?;
+        let inner = std::path::absolute(to).map_err(io("find", to))?;
+        // Its ancestors may be links, and need not exist yet.
+        let mut ancestors = inner.ancestors().filter_map(|path| fs::canonicalize(path).ok());
+        if ancestors.next().is_some_and(|path| path.starts_with(&outer)) {
+            return Err(RecoverError::Within(to.clone()));
+        }
         let names = fs::read_dir(to).map(Iterator::count);
         if !matches!(&names, Ok(0)) && !names.is_err_and(|error| is_missing(&error)) {
             return Err(RecoverError::Exists(to.clone()));
@@ -326,6 +336,8 @@ mod tests {
         let running = directory(&from);
         assert!(matches!(refused(), RecoverError::Identity(IdentityError::Locked { .. })));
         drop(running);
+        let within = recovery(&from, from.join("a/b")).prepare().unwrap_err();
+        assert!(matches!(within, RecoverError::Within(_)), "{within}");
         let empty = refused();
         assert!(matches!(empty, RecoverError::Log { source: SalvageError::Empty, .. }), "{empty}");
         fs::create_dir(&to).unwrap();

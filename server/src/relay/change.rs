@@ -157,6 +157,19 @@ impl Coordinator {
         let deadline = Instant::now() + CHANGE_MAX;
         let Ok(_turn) = timeout_at(deadline, self.turn.lock()).await else { return busy() };
         loop {
+            let status = self.raft.status();
+            if status.leader != Some(status.node) {
+                return Changed::NotLeader;
+            }
+            // What is under way may be this very change, whose answer was lost: what becomes of it decides what is left to do.
+            let is_settled = status.membership == status.committed_membership;
+            if !is_settled || status.membership.is_joint() {
+                if Instant::now() >= deadline {
+                    return busy();
+                }
+                sleep(RETRY).await;
+                continue;
+            }
             let (node, order) = match self.plan(change) {
                 Ok(Plan::Order(node, order)) => (node, order),
                 Ok(Plan::IsDone(node)) => return Changed::Done(node),

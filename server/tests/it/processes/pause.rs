@@ -19,7 +19,24 @@ fn pause() -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_slept_serves_no_stale_read() {
-    let cluster = Processes::start(3).await;
+    sleep_and_wake(Processes::start(3).await).await;
+}
+
+/// It sends nobody anything before it answers: only its clock tells it that its time is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_lease_that_slept_serves_no_stale_read() {
+    for policy in ["lease", "lease-guard"] {
+        let mut cluster = Processes::new(3);
+        for node in &mut cluster.nodes {
+            node.args.push(format!("--read-policy={policy}"));
+        }
+        cluster.start_all();
+        cluster.leader().await;
+        sleep_and_wake(cluster).await;
+    }
+}
+
+async fn sleep_and_wake(cluster: Processes) {
     let mut load = Load::start(&cluster, 4, 8);
     load.acknowledges_more(100).await;
 
