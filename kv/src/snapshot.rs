@@ -3,7 +3,8 @@
 //! **Writing.** Versions are immutable, so a view only has to remember the revision at which it was
 //! taken: it then reads the store slice by slice under short locks and passes over everything
 //! newer, while writes go on. (Compaction will have to wait for views, or views will have to hold
-//! its horizon back.)
+//! its horizon back.) Parts end at versions whose hash says so, not after so many bytes: so a
+//! part stays what it is while nothing in it changes, and Raft neither sends nor writes it again.
 //!
 //! **Reading.** A new state is built beside the old one and takes its place only after the last
 //! part, when all counts and the state hash agree with what the head of the snapshot says. Parts
@@ -30,8 +31,12 @@ use crate::store::{ExportCursor, StateStore, StoreSize};
 /// The version of the codec that this build writes, and the newest that it reads.
 pub const CODEC_VERSION: u8 = 1;
 
-/// A part is complete when it has grown to this many bytes; so it is larger by one version at most.
-const PART_BYTES: usize = 4 << 20;
+/// A part ends behind the first version that [`ends_part`], once it has the smallest of these lengths, and when it has
+/// reached the largest; so it is larger by one version at most.
+const PART_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=4 << 20;
+
+/// Bytes from one version that ends a part to the next, on average.
+const PART_SPAN: u64 = 1 << 20;
 
 /// How much of the store is read before the lock is let go.
 const SLICE_VERSIONS: usize = 512;
@@ -153,10 +158,11 @@ impl<S: StateStore> View<S> {
         Self { state, head, cursor: Some(ExportCursor::default()), parts: 0 }
     }
 
-    /// Appends the next slice of the store to a part.
-    fn read_slice(&mut self, out: &mut Vec<u8>, last_key: &mut Vec<u8>) {
-        let Some(after) = self.cursor.take() else { return };
-        let full = out.len().saturating_add(SLICE_BYTES).min(PART_BYTES);
+    /// Appends the next slice of the store to a part; says whether the part ends with it.
+    fn read_slice(&mut self, out: &mut Vec<u8>, last_key: &mut Vec<u8>) -> bool {
+        let Some(after) = self.cursor.take() else { return true };
+        let slice_end = out.len().saturating_add(SLICE_BYTES);
+        let mut is_end = false;
         let state = lock(&self.state);
         self.cursor =
             state.store.export(&after, self.head.revision, SLICE_VERSIONS, &mut |key, version| {
@@ -167,9 +173,30 @@ impl<S: StateStore> View<S> {
                     last_key.extend_from_slice(key);
                 }
                 encode_version(out, version);
-                if out.len() < full { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                is_end = out.len() >= *PART_BYTES.end()
+                    || out.len() >= *PART_BYTES.start() && ends_part(key, version);
+                if is_end || out.len() >= slice_end {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             });
+        is_end
     }
+}
+
+/// Whether a part may end behind this version: the more likely the longer it is, and a function of nothing else than the version, so
+/// that a write elsewhere leaves the part as it is. (FNV-1a, and the end of `SplitMix64` to mix it.)
+fn ends_part(key: &[u8], version: &Version) -> bool {
+    let Revision { main, sub } = version.revision;
+    let bytes = key.iter().copied().chain(main.to_le_bytes()).chain(sub.to_le_bytes());
+    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    hash % PART_SPAN < u64::try_from(key.len() + version.value.len()).unwrap_or(u64::MAX)
 }
 
 impl<S: StateStore> SnapshotView for View<S> {
@@ -182,9 +209,7 @@ impl<S: StateStore> SnapshotView for View<S> {
         let empty = out.len();
         // Every part names its first key, even if the part before it ended in the same history.
         let mut last_key = Vec::new();
-        while self.cursor.is_some() && out.len() < PART_BYTES {
-            self.read_slice(&mut out, &mut last_key);
-        }
+        while !self.read_slice(&mut out, &mut last_key) && self.cursor.is_some() {}
         if out.len() == empty {
             return Ok(None);
         }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use lattice_sim::{Campaign, FaultKind, Report, fan_out};
 use raft_consensus::sim::{
-    FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug, Simulation, Swaps, Tuning,
+    FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug, SNAPSHOT_MARKERS,
+    Simulation, Swaps, Tuning,
 };
 
 const HELP: &str = "\
@@ -25,7 +26,7 @@ Options:
   --from S       the first of them (default 0)
   --seed S       run this seed only, and tell all about it
   --bug NAME     plant a bug in every node; the campaign must find it
-  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks, leases, members
+  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks, leases, members, snapshots
   --oracle NAME  which checks of linearizability are made: both (default), places, search
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
@@ -179,10 +180,12 @@ fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> (Campaign,
         Tuning::General if is_whole => MARKERS,
         Tuning::Leases if is_whole => LEASE_MARKERS,
         Tuning::Members if is_whole => MEMBER_MARKERS,
+        Tuning::Snapshots if is_whole => SNAPSHOT_MARKERS,
         Tuning::General
         | Tuning::Leases
         | Tuning::Members
         | Tuning::LostLeaders
+        | Tuning::Snapshots
         | Tuning::SlowDisks => &[],
     };
     for missed in campaign.missed(markers) {

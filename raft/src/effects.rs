@@ -287,7 +287,7 @@ pub enum Effect {
     WriteSnapshot {
         /// Which snapshot.
         meta: SnapshotMeta,
-        /// Where the piece begins; zero begins anew.
+        /// Where the piece begins; one at zero is what a snapshot begins with.
         offset: u64,
         /// The piece.
         data: Bytes,

@@ -130,7 +130,7 @@ pub enum Message {
     SnapshotChunk {
         /// What the snapshot stands for; its size and checksum too.
         meta: SnapshotMeta,
-        /// Where in the file the piece begins.
+        /// Where the piece begins, in the run of bytes of the manifest and all parts. It lies within the manifest or one part.
         offset: u64,
         /// The piece.
         data: Bytes,
@@ -139,7 +139,7 @@ pub enum Message {
     SnapshotAck {
         /// The snapshot's last entry.
         last: EntryId,
-        /// The next byte wanted.
+        /// The next byte wanted: over parts that are here it jumps.
         offset: u64,
         /// The snapshot is whole, verified and in force: the follower's log now begins after it.
         installed: bool,

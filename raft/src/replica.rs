@@ -15,7 +15,8 @@
 //!   new [`ReadId`](crate::message::ReadId); one that is too old is given up.
 //! - **Applying** goes in runs of bounded size, one at a time, so that a slow machine holds little memory and new proposals
 //!   are refused when it falls too far behind.
-//! - **Snapshots** of our own are taken between two runs, so that they stand for exactly the entries given out so far.
+//! - **Snapshots** of our own are taken between two runs, so that they stand for exactly the entries given out so far. Pieces of them are
+//!   read for followers at a bounded pace.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -35,9 +36,11 @@ use crate::trace::TraceEvent;
 use crate::types::{Entry, EntryId, LogIndex, NodeId, SnapshotMeta, Term};
 
 mod orders;
+mod pace;
 mod reads;
 
 use orders::Orders;
+use pace::{Pace, Wanted};
 use reads::Reads;
 
 /// The caller's name for a read, unique while the node runs.
@@ -58,6 +61,8 @@ pub struct ReplicaConfig {
     pub reads_max: usize,
     /// A read without an answer is asked again after this time.
     pub read_retry: Duration,
+    /// Bytes of snapshots read and sent in a second, to all followers together; one at least.
+    pub snapshot_bytes_per_second: u64,
 }
 
 impl Default for ReplicaConfig {
@@ -68,6 +73,7 @@ impl Default for ReplicaConfig {
             apply_lag_max: 50_000,
             reads_max: 10_000,
             read_retry: Duration::from_millis(300),
+            snapshot_bytes_per_second: 64 << 20,
         }
     }
 }
@@ -339,6 +345,7 @@ pub struct Replica {
     bytes_since_snapshot: u64,
     has_snapshots: bool,
     snapshot_not_before: Duration,
+    pace: Pace,
     is_low_on_space: bool,
     is_stopped: bool,
     /// Everything that was given out to be sent, if somebody wants to know.
@@ -354,6 +361,7 @@ impl Replica {
         let index = node.applied();
         let term = node.log().term_at(index).expect("what is applied is in the log");
         let start = EntryId::new(term, index);
+        let pace = Pace::new(config.snapshot_bytes_per_second);
         Self {
             node,
             config,
@@ -372,6 +380,7 @@ impl Replica {
             bytes_since_snapshot: 0,
             has_snapshots: true,
             snapshot_not_before: Duration::ZERO,
+            pace,
             is_low_on_space: false,
             is_stopped: false,
             #[cfg(feature = "sim")]
@@ -406,7 +415,9 @@ impl Replica {
     /// When the replica wants [`Input::Timeout`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        [self.node.next_deadline(), self.reads.next_deadline()].into_iter().flatten().min()
+        let deadlines =
+            [self.node.next_deadline(), self.reads.next_deadline(), self.pace.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Takes one input at time `now`.
@@ -447,6 +458,10 @@ impl Replica {
             }
             Input::SnapshotTaken(outcome) => self.snapshot_taken(now, outcome, out),
             Input::SnapshotRead { to, meta, offset, data } => {
+                self.pace.read(now, to, data.as_ref().map_or(0, Bytes::len));
+                // Damaged, perhaps; a new one writes anew what is.
+                let is_latest = self.node.log().snapshot() == Some(&meta);
+                self.snapshot_is_wanted |= data.is_none() && is_latest;
                 self.step(now, Event::SnapshotRead { to, meta, offset, data }, out);
             }
             Input::SnapshotWritten { meta, offset, is_complete } => {
@@ -456,6 +471,7 @@ impl Replica {
         }
         self.ask_for_reads(now, out);
         self.give_work(now, out);
+        self.read_snapshots(now, out);
     }
 
     // The node's effects.
@@ -513,7 +529,7 @@ impl Replica {
                 out.push(Output::ReadForRepair { to, range: from..=through, bytes_max });
             }
             Effect::ReadSnapshot { to, meta, offset } => {
-                out.push(Output::ReadSnapshot { to, meta, offset });
+                self.pace.ask(Wanted { to, meta, offset });
             }
             Effect::WriteSnapshot { meta, offset, data } => {
                 out.push(Output::WriteSnapshot { meta, offset, data });
@@ -539,6 +555,16 @@ impl Replica {
                 out.push(Output::Trace(event));
             }
             Effect::Fatal(error) => self.stop(error, out),
+        }
+    }
+
+    /// Lets pieces of snapshots be read, at their pace.
+    fn read_snapshots(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.node.role() != Role::Leader {
+            return self.pace.forget();
+        }
+        while let Some(Wanted { to, meta, offset }) = self.pace.next(now) {
+            out.push(Output::ReadSnapshot { to, meta, offset });
         }
     }
 

@@ -94,9 +94,9 @@ pub struct SnapshotMeta {
     pub last: EntryId,
     /// The members as of `last`.
     pub membership: Membership,
-    /// Length of the snapshot file in bytes.
+    /// Length in bytes: its manifest and all parts.
     pub size: u64,
-    /// CRC32C of the snapshot file.
+    /// CRC32C of its manifest, which holds a digest of each part.
     pub checksum: u32,
 }
 

@@ -204,6 +204,22 @@ fn encode_raft(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(
         ("raft_reads", "Linearizable reads that were confirmed", counters.reads),
         ("raft_snapshots_taken", "Snapshots taken", counters.snapshots_taken),
         ("raft_snapshots_installed", "Snapshots installed", counters.snapshots_installed),
+        ("raft_snapshot_bytes_sent", "Bytes of snapshots sent", counters.snapshot_bytes.bytes_sent),
+        (
+            "raft_snapshot_bytes_received",
+            "Bytes of snapshots received",
+            counters.snapshot_bytes.bytes_received,
+        ),
+        (
+            "raft_snapshot_bytes_kept",
+            "Bytes of snapshots not asked for, since the parts were here",
+            counters.snapshot_bytes.bytes_kept + counters.snapshot_bytes.bytes_resumed,
+        ),
+        (
+            "raft_snapshot_bytes_reused",
+            "Bytes of own snapshots not written, since the parts were here",
+            counters.snapshot_bytes.bytes_reused,
+        ),
         ("raft_entries_repaired", "Damaged entries that were repaired", counters.entries_repaired),
         ("raft_entries_served", "Entries given to damaged nodes", counters.entries_served),
         (

@@ -78,6 +78,28 @@ fn parts_are_of_moderate_size_and_have_names_of_their_own() {
     assert_eq!(names.len(), parts.len());
 }
 
+/// Parts that did not change are neither sent nor written again.
+#[test]
+fn a_write_leaves_most_parts_as_they_were() {
+    let mut replica = Replica::default();
+    let value = Bytes::from(vec![7; 16 << 10]);
+    for number in 0..1_000 {
+        replica.put(format!("key-{number:04}"), value.clone());
+    }
+    let before: std::collections::BTreeSet<Bytes> =
+        replica.snapshot().into_iter().map(|part| part.data).collect();
+    replica.put("key-0001-and-a-half", "new");
+    replica.put("key-0500", "other");
+    let parts = replica.snapshot();
+    assert!(parts.len() >= 8, "16 MiB: {} parts", parts.len());
+    let new = parts.iter().filter(|part| !before.contains(&part.data)).count();
+    assert!(
+        new <= 4,
+        "{new} of {} parts are new: the head, and one or two at each write",
+        parts.len()
+    );
+}
+
 /// The view is of the moment at which it was taken, however much is written and deleted before its
 /// last part is read.
 #[test]

@@ -197,7 +197,7 @@ impl WriteJob {
         if let Some(sync) = self.sync.take() {
             sync()?;
         }
-        let mut writer = self.snapshots.begin(self.last, &self.membership)?;
+        let mut writer = self.snapshots.begin(self.last, &self.membership);
         while let Some(part) = self.view.next_part()? {
             writer.part(&part)?;
         }

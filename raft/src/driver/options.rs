@@ -47,6 +47,8 @@ pub struct Limits {
     pub kept_entries: u64,
     /// Bytes of a snapshot sent at a time.
     pub snapshot_chunk_bytes: usize,
+    /// Bytes of snapshots that a leader reads and sends in a second, to all followers of its group together.
+    pub snapshot_bytes_per_second: u64,
 }
 
 /// Who a node is, where it keeps its log, and how it behaves.
@@ -97,6 +99,7 @@ impl Default for Limits {
             snapshot_entries: 10_000,
             kept_entries: 5_000,
             snapshot_chunk_bytes: 512 << 10,
+            snapshot_bytes_per_second: 64 << 20,
         }
     }
 }

@@ -167,7 +167,7 @@ pub fn begin_with<M: DurableStateMachine>(
         .view()
         .map_err(SalvageError::Machine)?
         .ok_or_else(|| SalvageError::Machine("this state machine takes no snapshots".into()))?;
-    let mut writer = snapshots.begin(machine.applied(), membership)?;
+    let mut writer = snapshots.begin(machine.applied(), membership);
     while let Some(part) = view.next_part().map_err(SalvageError::Machine)? {
         writer.part(&part)?;
     }

@@ -85,7 +85,7 @@ pub(super) fn start<M: DurableStateMachine>(
     let worker = apply_thread::Worker {
         machine,
         log: log_reader,
-        snapshots,
+        snapshots: snapshots.clone(),
         completions: completions.clone(),
     };
     let apply = if options.apply_inline {
@@ -116,7 +116,17 @@ pub(super) fn start<M: DurableStateMachine>(
     let workers = Workers { log, apply, transfer, handles };
     let read_timeout = options.timing.read_timeout;
     let task = Task::new(
-        Parts { replica, workers, transport, status, logs, sync_counters, dropped, read_timeout },
+        Parts {
+            replica,
+            workers,
+            transport,
+            status,
+            logs,
+            sync_counters,
+            snapshots,
+            dropped,
+            read_timeout,
+        },
         options.directory,
     );
     let queues = Queues { commands: command_queue, messages, completed, failed };
@@ -182,6 +192,7 @@ fn replica<M: DurableStateMachine>(
         apply_lag_max: limits.apply_lag,
         reads_max: limits.reads,
         read_retry: timing.election_timeout.start,
+        snapshot_bytes_per_second: limits.snapshot_bytes_per_second,
         ..ReplicaConfig::default()
     };
     Ok(Replica::new(node, config))

@@ -8,6 +8,7 @@ use crate::membership::Membership;
 use crate::progress::ProgressState;
 use crate::raft_node::Role;
 use crate::replica::Replica;
+use crate::storage::SnapshotCounts;
 use crate::types::{EntryId, LogIndex, NodeId, Term};
 
 /// How a node is doing.
@@ -92,6 +93,8 @@ pub struct Counters {
     pub snapshots_taken: u64,
     /// Snapshots installed from a leader.
     pub snapshots_installed: u64,
+    /// Bytes of snapshots: sent, received, and known already.
+    pub snapshot_bytes: SnapshotCounts,
     /// Entries that were damaged on this node's disk and were repaired.
     pub entries_repaired: u64,
     /// Entries given to nodes whose logs are damaged.

@@ -14,7 +14,7 @@ use crate::effects::{FatalError, IoToken, OrderError, ProposalId};
 use crate::message::Envelope;
 use crate::raft_node::Proposal;
 use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome};
-use crate::storage::{DataDirectory, JournalLog, LogStore, StorageError};
+use crate::storage::{DataDirectory, JournalLog, LogStore, SnapshotStore, StorageError};
 use crate::trace::TraceEvent;
 use crate::transport::{Inbox, Transport};
 use crate::types::{LogIndex, SnapshotMeta};
@@ -70,6 +70,8 @@ pub(super) struct Parts {
     pub(super) status: watch::Sender<Status>,
     pub(super) logs: Logs,
     pub(super) sync_counters: Arc<SyncCounters>,
+    /// For what it counts.
+    pub(super) snapshots: SnapshotStore,
     pub(super) dropped: Arc<AtomicU64>,
     pub(super) read_timeout: Duration,
 }
@@ -508,6 +510,7 @@ impl Task {
         self.counters.proposals_pending = self.proposals.len() as u64;
         self.counters.messages_dropped = self.parts.dropped.load(Ordering::Relaxed);
         self.parts.sync_counters.fill(&mut self.counters);
+        self.counters.snapshot_bytes = self.parts.snapshots.counts();
         status.counters = self.counters;
         if let Some(fatal) = &self.stopping {
             status.is_stopped = true;

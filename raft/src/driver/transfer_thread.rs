@@ -3,14 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "transfers have a thread of their own")]
 
 use std::ops::RangeInclusive;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::replica::Input;
-use crate::storage::{LogReader, SnapshotError, SnapshotStore, StorageError};
+use crate::storage::{LogReader, Received, SnapshotError, SnapshotStore, StorageError};
 use crate::types::{Entry, LogIndex, NodeId, SnapshotMeta};
 
 use super::log_thread::{or_report_panic, with_causes};
@@ -59,15 +59,25 @@ struct Worker<R> {
 
 impl<R: LogReader> Worker<R> {
     fn run(self, queue: &Receiver<TransferJob>) {
-        while let Ok(job) = queue.recv() {
-            let Some(input) = self.work(job) else { continue };
+        // What a job has left to be done: other jobs go first.
+        let mut rest = None;
+        loop {
+            let job = match queue.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => match rest.take().map_or_else(|| queue.recv(), Ok) {
+                    Ok(job) => job,
+                    Err(RecvError) => return,
+                },
+            };
+            let Some(input) = self.work(job, &mut rest) else { continue };
             if self.completions.send(input).is_err() {
                 return;
             }
         }
     }
 
-    fn work(&self, job: TransferJob) -> Option<Input> {
+    fn work(&self, job: TransferJob, rest: &mut Option<TransferJob>) -> Option<Input> {
         match job {
             TransferJob::ReadEntries { to, range, bytes_max } => {
                 let entries = self.read(range, bytes_max);
@@ -83,7 +93,7 @@ impl<R: LogReader> Worker<R> {
                 Some(Input::SnapshotRead { to, meta, offset, data })
             }
             TransferJob::WriteSnapshot { meta, offset, data } => {
-                Some(self.write(meta, offset, &data))
+                self.write(meta, offset, &data, rest)
             }
             TransferJob::RemoveSnapshots { before } => {
                 self.or_log("remove old snapshots", self.snapshots.retain(before));
@@ -102,21 +112,29 @@ impl<R: LogReader> Worker<R> {
         self.or_log("read entries for a follower", entries).unwrap_or_default()
     }
 
-    fn write(&self, meta: SnapshotMeta, offset: u64, data: &[u8]) -> Input {
+    fn write(
+        &self,
+        meta: SnapshotMeta,
+        offset: u64,
+        data: &[u8],
+        rest: &mut Option<TransferJob>,
+    ) -> Option<Input> {
         match self.snapshots.receive(&meta, offset, data) {
-            Ok(received) => Input::SnapshotWritten {
-                meta,
-                offset: received.next,
-                is_complete: received.is_complete,
-            },
+            Ok(Received { next, is_busy: true, .. }) => {
+                *rest = Some(TransferJob::WriteSnapshot { meta, offset: next, data: Bytes::new() });
+                None
+            }
+            Ok(Received { next, is_complete, .. }) => {
+                Some(Input::SnapshotWritten { meta, offset: next, is_complete })
+            }
             Err(error) if error.is_fatal() => {
                 let error = with_causes(&error);
-                Input::PersistFailed { token: crate::effects::IoToken::default(), error }
+                Some(Input::PersistFailed { token: crate::effects::IoToken::default(), error })
             }
             Err(error) => {
-                // A full disk, or bytes that do not add up: from the beginning, when there is room.
-                self.or_log::<(), SnapshotError>("write the leader's snapshot", Err(error));
-                Input::SnapshotWritten { meta, offset: 0, is_complete: false }
+                // A full disk, or bytes that do not add up. To want the same again makes the leader wait before it tries.
+                self.or_log::<(), SnapshotError>("take in the leader's snapshot", Err(error));
+                Some(Input::SnapshotWritten { meta, offset, is_complete: false })
             }
         }
     }

@@ -2,8 +2,9 @@
 //! compacted behind them.
 //!
 //! A snapshot travels in pieces, one at a time, each acknowledged with the next byte wanted; after a lost message or a broken
-//! connection it goes on where it stopped. Pieces are messages like any other here; the transport gives them a stream of
-//! their own, so that they delay no heartbeat.
+//! connection it goes on where it stopped. The first piece is the manifest, and from then on the receiver's answers jump over the parts
+//! that it has; after its restart, too, it is asked for nothing but what it lacks (`storage/snapshot/receive.rs`). Pieces are messages like
+//! any other here; the replica gives them a pace, and the transport a stream of their own, so that they delay no heartbeat.
 //!
 //! **Installing is crash-safe by order**: the file is whole, verified and durable before the core hears of it; then one write records the
 //! snapshot and restarts the log behind it; only when that is durable is the state machine restored and the leader told. A

@@ -134,6 +134,10 @@ planted_bugs! {
     /// Snapshots leave out what sessions remember, so that a command that is sent again takes effect again (thesis §6.3; Jepsen,
     /// Redis-Raft).
     SessionsForgottenInSnapshots = "sessions-forgotten-in-snapshots", General within 300;
+    /// A part of a snapshot is taken for one that is here because it has the same name and length.
+    PartTakenByName = "part-taken-by-name", General within 200;
+    /// A part of a snapshot that came before a restart is taken for whole.
+    ResumedPartNotVerified = "resumed-part-not-verified", Snapshots within 300;
 }
 
 impl PlantedBug {

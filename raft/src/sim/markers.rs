@@ -16,6 +16,8 @@ pub(super) const LOST_DISK: &str = "node with a lost disk refused";
 pub(super) const DISK_FULL: &str = "write waited for space";
 pub(super) const SYNC_FAILED: &str = "sync failed";
 pub(super) const READ_FAILED: &str = "read given up";
+pub(super) const PART_SKIPPED: &str = "snapshot part skipped";
+pub(super) const RESUMED: &str = "snapshot resumed after a restart";
 const QUORUM_LOST: &str = "leader deposed by check-quorum";
 const DISK_STALLED: &str = "leader gave way for its own slow disk";
 const CONFLICT: &str = "conflicting entries truncated";
@@ -57,6 +59,8 @@ pub const MARKERS: &[Marker] = &[
     Marker::new(SNAPSHOT_NEEDED, 200),
     Marker::new(SNAPSHOT_INSTALLED, 200),
     Marker::new(SNAPSHOT_IN_ELECTION, 50_000),
+    Marker::new(PART_SKIPPED, 1_000),
+    Marker::new(RESUMED, 5_000),
     Marker::new(SPLIT_VOTE, 200),
     Marker::new(PRE_VOTE_REFUSED, 200),
     Marker::new(APPEND_REFUSED, 200),
@@ -70,6 +74,13 @@ pub const LEASE_MARKERS: &[Marker] = &[
     Marker::new(LEASE_OVER, 200),
     Marker::new(COMMIT_DEFERRED, 200),
     Marker::new(HANDED_OVER, 200),
+];
+
+/// What a campaign with the tuning `snapshots` must meet besides.
+pub const SNAPSHOT_MARKERS: &[Marker] = &[
+    Marker::new(SNAPSHOT_INSTALLED, 50),
+    Marker::new(PART_SKIPPED, 50),
+    Marker::new(RESUMED, 200),
 ];
 
 /// What every campaign in which members change must meet, and within how many seeds.

@@ -31,7 +31,7 @@ use crate::raft_node::{Config, Proposal, RaftNode, ReadPolicy, Role};
 use crate::replica::{Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId};
 use crate::state_machine::{Committed, DurableStateMachine};
 use crate::storage::{
-    DataDirectory, JournalLog, JournalLogOptions, JournalLogReader, LogReader, LogStore,
+    DataDirectory, JournalLog, JournalLogOptions, JournalLogReader, LogReader, LogStore, Received,
     RecoveredState, SnapshotStore, StorageError,
 };
 use crate::trace::TraceEvent;
@@ -316,7 +316,8 @@ impl<W: Workload> SimNode<W> {
             context.mark(markers::TORN_TAIL);
         }
         let snapshot = recovered.snapshot.as_ref();
-        let snapshots = SnapshotStore::open(disk, &directory.snapshot_directory(GROUP), snapshot)
+        let path = directory.snapshot_directory(GROUP);
+        let snapshots = SnapshotStore::open_with_bug(disk, &path, snapshot, setup.bug)
             .map_err(|error| reason(&error))?;
         let mut machine = self.workload.machine();
         if let Some(meta) = snapshot {
@@ -695,7 +696,19 @@ impl<W: Workload> Running<W> {
         if let Some(marker) = self.setup.elections.borrow().snapshot() {
             context.mark(marker);
         }
-        let pending = match self.snapshots.receive(&meta, offset, data) {
+        let before = self.snapshots.counts();
+        let mut result = self.snapshots.receive(&meta, offset, data);
+        while let Ok(Received { next, is_busy: true, .. }) = result {
+            result = self.snapshots.receive(&meta, next, &[]);
+        }
+        let after = self.snapshots.counts();
+        if after.bytes_kept > before.bytes_kept {
+            context.mark(markers::PART_SKIPPED);
+        }
+        if after.bytes_resumed > before.bytes_resumed {
+            context.mark(markers::RESUMED);
+        }
+        let pending = match result {
             Ok(received) => Pending::Input(Input::SnapshotWritten {
                 meta,
                 offset: received.next,
@@ -704,7 +717,7 @@ impl<W: Workload> Running<W> {
             Err(error) if error.is_fatal() => Pending::Failure(reason(&error)),
             Err(error) => {
                 context.trace(kind::SNAPSHOT, format_args!("refused: {error}"));
-                Pending::Input(Input::SnapshotWritten { meta, offset: 0, is_complete: false })
+                Pending::Input(Input::SnapshotWritten { meta, offset, is_complete: false })
             }
         };
         self.after_disk(pending, context);

@@ -34,12 +34,20 @@ pub enum Tuning {
     Leases,
     /// Members that come and go, and leadership that is handed over, under all faults.
     Members,
+    /// Snapshots that take long, of many small parts, and machines that lose power meanwhile.
+    Snapshots,
 }
 
 impl Tuning {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::General, Self::LostLeaders, Self::SlowDisks, Self::Leases, Self::Members];
+    pub const ALL: [Self; 6] = [
+        Self::General,
+        Self::LostLeaders,
+        Self::SlowDisks,
+        Self::Leases,
+        Self::Members,
+        Self::Snapshots,
+    ];
 
     /// Its name on the command line.
     #[must_use]
@@ -50,6 +58,7 @@ impl Tuning {
             Self::SlowDisks => "slow-disks",
             Self::Leases => "leases",
             Self::Members => "members",
+            Self::Snapshots => "snapshots",
         }
     }
 
@@ -70,6 +79,7 @@ impl Tuning {
                 let kinds = [FaultKind::Crash, FaultKind::PartitionMinority, FaultKind::DiskSlow];
                 drawn(rng, &kinds, 2_000)
             }
+            Self::Snapshots => drawn(rng, &[FaultKind::Crash, FaultKind::PartitionMinority], 2_000),
             // Clocks that jump or stand still are beyond what leases are built on.
             Self::Leases => lease_faults(rng, clocks_drift(seed)),
         }
@@ -202,6 +212,7 @@ impl Shape {
                 return shape;
             }
             Tuning::Members => shape.change_members(rng),
+            Tuning::Snapshots => shape.send_snapshots(rng),
         }
         shape.leave_time_for_elections();
         shape
@@ -221,6 +232,10 @@ impl Shape {
                 apply_lag_max: one_of(rng, &[50, 1_000]),
                 reads_max: one_of(rng, &[2, 1_000]),
                 read_retry: Duration::from_millis(between(rng, 50, 300)),
+                snapshot_bytes_per_second: one_of(
+                    &mut stream(seed, "pace", 0),
+                    &[10_000, 200_000, 1 << 30],
+                ),
             },
             election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
             heartbeat: Duration::from_millis(between(rng, 40, 100)),
@@ -294,6 +309,19 @@ impl Shape {
         self.link.delay.max = Duration::from_millis(5);
         self.link.loss = Chance::percent(one_of(rng, &[0, 3, 8]));
         self.disk.sync.max = Duration::from_millis(30);
+        self.patience.think = Span::millis(1, 20);
+    }
+
+    /// Whoever was away for a moment needs a snapshot, which is on its way for a second.
+    fn send_snapshots(&mut self, rng: &mut ChaCha8Rng) {
+        self.nodes = 3;
+        self.setup.founders.truncate(3);
+        self.setup.kept_entries = 0;
+        self.setup.replica.snapshot_entries = one_of(rng, &[10, 25]);
+        self.setup.replica.snapshot_bytes_per_second = one_of(rng, &[5_000, 20_000]);
+        self.setup.chunk_bytes = one_of(rng, &[100, 300]);
+        self.link.delay.max = Duration::from_millis(2);
+        self.disk.sync.max = Duration::from_millis(5);
         self.patience.think = Span::millis(1, 20);
     }
 

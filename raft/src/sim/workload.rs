@@ -99,6 +99,10 @@ pub struct Registers {
     refused: u64,
 }
 
+/// Small, so that snapshots have several parts.
+const PART_BYTES: usize = 512;
+/// Bytes of the machine's state that never change: an attic.
+const ATTIC: usize = 4_096;
 /// Few, so that operations meet.
 const REGISTERS: u64 = 4;
 /// One command in so many is refused by the machine.
@@ -108,7 +112,7 @@ impl Workload for Swaps {
     type Machine = Simple<Registers>;
 
     fn machine(&self) -> Simple<Registers> {
-        Simple::new(Registers::default())
+        Simple::new(Registers::default()).parts_of(PART_BYTES)
     }
 
     fn operation(&mut self, client: u64, rng: &mut ChaCha8Rng) -> Operation {
@@ -220,13 +224,13 @@ impl StateMachine for Registers {
             snapshot.extend_from_slice(&register.to_le_bytes());
             snapshot.extend_from_slice(&value.to_le_bytes());
         }
-        // Long enough to travel in several pieces.
-        snapshot.resize(snapshot.len() + 4_096, 0xa5);
+        // Long enough to travel in several pieces, and for parts that stay as they are from snapshot to snapshot.
+        snapshot.extend_from_slice(&attic());
         Ok(Some(snapshot))
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
-        let content = snapshot.get(..snapshot.len().saturating_sub(4_096)).unwrap_or_default();
+        let content = snapshot.strip_suffix(attic().as_slice()).unwrap_or_default();
         let numbers: Vec<u64> = content
             .chunks_exact(8)
             .map(|chunk| u64::from_le_bytes(chunk.try_into().expect("eight bytes")))
@@ -238,6 +242,11 @@ impl StateMachine for Registers {
         self.values = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         Ok(())
     }
+}
+
+fn attic() -> Vec<u8> {
+    let words = (0..ATTIC as u64 / 8).map(|number| digest(number, b"attic"));
+    words.flat_map(u64::to_le_bytes).collect()
 }
 
 /// Folds bytes into a digest (FNV-1a).

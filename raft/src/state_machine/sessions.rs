@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::cut::{self, Cuts};
 use super::{
     BoxError, Committed, DurableStateMachine, Fatal, Part, Reply, SnapshotParts, SnapshotView,
     SyncJob,
@@ -390,9 +391,6 @@ impl<M: DurableStateMachine> DurableStateMachine for Sessions<M> {
     }
 }
 
-/// The table is cut into parts of this many bytes.
-const PART_BYTES: usize = 4 << 20;
-
 /// The sessions, then what the machine has.
 struct View {
     table: Option<Bytes>,
@@ -403,7 +401,7 @@ struct View {
 impl SnapshotView for View {
     fn next_part(&mut self) -> Result<Option<Part>, BoxError> {
         let Some(table) = &mut self.table else { return self.machine.next_part() };
-        let data = table.split_to(PART_BYTES.min(table.len()));
+        let data = Cuts::of(cut::AVERAGE).take(table);
         if table.is_empty() {
             self.table = None;
         }

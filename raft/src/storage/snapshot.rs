@@ -1,25 +1,30 @@
-//! Snapshot files: written beside the running node, sent and received in pieces, replaced without a moment in which there
-//! is none.
+//! Snapshots: a manifest that lists parts, and parts that are files named by their digest; written beside the running node, sent
+//! and received in pieces, replaced without a moment in which there is none.
 //!
-//! A file is written under a temporary name, synced, renamed, and its directory synced; only then does the log record
-//! it as the latest one, and only then is the previous one removed. So the file that the log refers to is always there and
-//! whole, whatever call a crash falls on; one that is newer than the log's record was never referred to and goes when the store
-//! is opened. The name holds index, term and checksum, `{index}-{term}-{crc32c}.snap`: two nodes' snapshots of the same
-//! entry need not be the same bytes, and one from the leader must not replace the one that the log still refers to.
+//! **What is here is neither fetched nor written again.** A part is known by the SHA-256 of its bytes, on every node and in every
+//! snapshot. So a receiver that restarts keeps what came, whoever sends the rest; it skips what its own snapshots have; and a
+//! node's next snapshot writes only the parts that changed. Before a part counts as *here* it is read and compared with its digest.
+//!
+//! **A crash finds the old snapshot or the new one, whatever call it falls on.** A part is written under a temporary name, synced and
+//! renamed; when all names are durable the manifest follows in the same way, and with its name the snapshot is there. Only then does the log
+//! record it as the latest one, and only then are the previous one and the parts that nobody needs removed. A snapshot that is newer
+//! than the log's record was never referred to: when the store is opened, it counts as one that is still arriving. Manifests are named
+//! `{index}-{term}-{crc32c}.snap`: two nodes' snapshots of the same entry need not be the same bytes, and one from the leader must not
+//! replace the one that the log still refers to. See `files` for the directory, `manifest` for the bytes, `receive` for transfers.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{collections::BTreeSet, io};
 
 use bytes::Bytes;
-use lattice_journal::{Disk, OpenMode};
+use lattice_journal::Disk;
 use thiserror::Error;
 
 use crate::membership::Membership;
-use crate::types::{EntryId, LogIndex, SnapshotMeta, Term};
+use crate::types::{EntryId, LogIndex, SnapshotMeta};
 
-mod format;
+mod files;
+mod manifest;
 mod reader;
 mod receive;
 mod writer;
@@ -28,14 +33,33 @@ pub use reader::SnapshotReader;
 pub use receive::Received;
 pub use writer::SnapshotWriter;
 
+use files::{Counters, Files, INCOMING, SNAPSHOT, manifest_name, parse_manifest_name, parse_name};
+use manifest::{Manifest, Place};
+
 /// The snapshots of one Raft group. Clones share the directory; calls block on the disk.
 #[derive(Clone, Debug)]
 pub struct SnapshotStore {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
-    /// Numbers the temporary files of this process.
-    temporary: Arc<AtomicU64>,
-    incoming: Arc<Mutex<Option<receive::Incoming>>>,
+    files: Arc<Files>,
+    receiving: Arc<Mutex<receive::Receiving>>,
+    /// The manifest that was last sent from.
+    sending: Arc<Mutex<Option<Arc<Manifest>>>>,
+}
+
+/// What has gone through a store since it was opened, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotCounts {
+    /// Read to be sent.
+    pub bytes_sent: u64,
+    /// Arrived.
+    pub bytes_received: u64,
+    /// Not asked for, since a snapshot that was here has them.
+    pub bytes_kept: u64,
+    /// Not asked for, since they had come before the store was opened.
+    pub bytes_resumed: u64,
+    /// Written for snapshots of our own.
+    pub bytes_written: u64,
+    /// Not written for snapshots of our own, since they were here.
+    pub bytes_reused: u64,
 }
 
 /// Why a snapshot could not be written, taken in or read.
@@ -86,9 +110,6 @@ pub enum SnapshotError {
     },
 }
 
-const SUFFIX: &str = ".snap";
-const TEMPORARY_SUFFIX: &str = ".tmp";
-
 impl SnapshotError {
     /// Whether the node must stop: the disk failed, and nothing is known about what it holds.
     #[must_use]
@@ -117,8 +138,8 @@ impl SnapshotError {
 }
 
 impl SnapshotStore {
-    /// Opens the directory, which is created if need be, and removes what a crash may have left: temporary files, and
-    /// snapshots other than `latest`, the one that the log refers to.
+    /// Opens the directory, which is created if need be, and removes what a crash may have left: temporary files, snapshots
+    /// other than `latest`, the one that the log refers to, and parts that are neither in that one nor in the last one that was arriving.
     ///
     /// Whether `latest` is there and whole is seen when it is read; see [`Self::verify`].
     ///
@@ -130,61 +151,130 @@ impl SnapshotStore {
         directory: &Path,
         latest: Option<&SnapshotMeta>,
     ) -> Result<Self, SnapshotError> {
-        let create = disk.create_dir(directory);
-        create.map_err(|error| SnapshotError::io("create the directory of", directory, error))?;
-        let store = Self {
-            disk,
-            directory: directory.to_path_buf(),
-            temporary: Arc::default(),
-            incoming: Arc::default(),
-        };
-        let latest = latest.map(file_name);
-        store.remove_where(|name| {
-            name.ends_with(TEMPORARY_SUFFIX)
-                || (parse_name(name).is_some() && latest.as_deref() != Some(name))
-        })?;
+        Self::open_files(Files::open(disk, directory)?, latest)
+    }
+
+    /// Opens the directory with a planted bug.
+    #[cfg(feature = "sim")]
+    pub(crate) fn open_with_bug(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        latest: Option<&SnapshotMeta>,
+        bug: Option<crate::sim::PlantedBug>,
+    ) -> Result<Self, SnapshotError> {
+        let mut files = Files::open(disk, directory)?;
+        files.bug = bug;
+        Self::open_files(files, latest)
+    }
+
+    fn open_files(files: Files, latest: Option<&SnapshotMeta>) -> Result<Self, SnapshotError> {
+        let store =
+            Self { files: Arc::new(files), receiving: Arc::default(), sending: Arc::default() };
+        store.clean(latest)?;
         Ok(store)
     }
 
-    /// Begins to write a snapshot of the state as of `last`, when the members were `membership`.
-    ///
-    /// # Errors
-    ///
-    /// What the disk said.
-    pub fn begin(
-        &self,
-        last: EntryId,
-        membership: &Membership,
-    ) -> Result<SnapshotWriter, SnapshotError> {
-        let temporary = self.temporary_name();
-        SnapshotWriter::begin(Arc::clone(&self.disk), &self.directory, &temporary, last, membership)
+    fn clean(&self, latest: Option<&SnapshotMeta>) -> Result<(), SnapshotError> {
+        let files = &self.files;
+        let names = files.names()?;
+        let interrupted = self.interrupted(&names, latest)?;
+        if let Some((name, _)) = &interrupted
+            && let Some(stem) = name.strip_suffix(SNAPSHOT)
+        {
+            files.rename(&files.path(name), &files.path(&format!("{stem}{INCOMING}")))?;
+            files.sync_names()?;
+        }
+        let kept = latest.map(|meta| manifest_name(meta, SNAPSHOT));
+        files.remove_where(&names, |name| {
+            let is_kept = |kept: &Option<String>| kept.as_deref() == Some(name);
+            files::is_temporary(name)
+                || (parse_name(name, SNAPSHOT).is_some() && !is_kept(&kept))
+                || (parse_name(name, INCOMING).is_some()
+                    && interrupted.as_ref().is_none_or(|(kept, _)| kept != name))
+        })?;
+        files.sweep()?;
+        if let Some((_, manifest)) = interrupted {
+            let mut came: BTreeSet<_> =
+                names.iter().filter_map(|name| files::parse_part(name)).collect();
+            came.retain(|part| manifest.parts.iter().any(|listed| listed.digest == *part));
+            if let Some(Ok(Some(latest))) = kept.map(|name| files.read_manifest(&name)) {
+                latest.parts.iter().for_each(|part| {
+                    came.remove(&part.digest);
+                });
+            }
+            self.lock_receiving().came_before = came;
+        }
+        Ok(())
     }
 
-    /// The bytes of a snapshot file from `offset` on, at most `length_max` of them; none at its end.
+    /// The snapshot that was arriving when the store was closed, or had arrived and the log has no record of it: one at most, and only
+    /// if it is of use yet.
+    fn interrupted(
+        &self,
+        names: &[String],
+        latest: Option<&SnapshotMeta>,
+    ) -> Result<Option<(String, Manifest)>, SnapshotError> {
+        let latest = latest.map_or(LogIndex::ZERO, |meta| meta.last.index);
+        let is_newer =
+            |name: &&String| parse_manifest_name(name).is_some_and(|last| last.index > latest);
+        let Some(name) = names.iter().rfind(is_newer) else { return Ok(None) };
+        match self.files.read_manifest(name) {
+            Ok(manifest) => Ok(manifest.map(|manifest| (name.clone(), manifest))),
+            Err(SnapshotError::Corrupt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins to write a snapshot of the state as of `last`, when the members were `membership`.
+    #[must_use]
+    pub fn begin(&self, last: EntryId, membership: &Membership) -> SnapshotWriter {
+        SnapshotWriter::begin(&self.files, last, membership)
+    }
+
+    /// The bytes of a snapshot from `offset` on, at most `length_max` of them and not beyond the manifest, or the part, that they
+    /// begin in; none at the end. A part is verified before its first bytes are given.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Missing`] if it was removed; [`SnapshotError::Corrupt`] if its length is wrong; else what the
-    /// disk said. The content is not verified: the receiver does.
+    /// [`SnapshotError::Missing`] if it was removed; [`SnapshotError::Corrupt`] if it is damaged; else what the disk said.
     pub fn read(
         &self,
         meta: &SnapshotMeta,
         offset: u64,
         length_max: usize,
     ) -> Result<Bytes, SnapshotError> {
-        let (file, path) = self.open_file(meta)?;
-        let fatal = |error| SnapshotError::fatal("read", &path, error);
-        if file.length().map_err(fatal)? != meta.size {
-            let reason = "its length is not the one that was recorded";
-            return Err(SnapshotError::corrupt(&path, reason));
+        let manifest = self.manifest_to_send(meta)?;
+        let at_most = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(length_max);
+        let bytes = match manifest.place(offset) {
+            Place::Manifest => {
+                let name = manifest_name(meta, SNAPSHOT);
+                let length = at_most(manifest.length() - offset);
+                self.files.read_manifest_bytes(&name, offset, length)?
+            }
+            Place::Part { part, within } => {
+                let listed = &manifest.parts[part];
+                if within == 0 && !self.files.holds(listed) {
+                    let path = self.files.path(&manifest_name(meta, SNAPSHOT));
+                    return Err(SnapshotError::corrupt(&path, "a part of it is damaged"));
+                }
+                let length = at_most(u64::from(listed.size - within));
+                self.files.read_part(listed, within, length)?
+            }
+            Place::End => Bytes::new(),
+        };
+        let length = u64::try_from(bytes.len()).expect("a length fits 64 bits");
+        Counters::add(&self.files.counters.sent, length);
+        Ok(bytes)
+    }
+
+    fn manifest_to_send(&self, meta: &SnapshotMeta) -> Result<Arc<Manifest>, SnapshotError> {
+        let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(manifest) = sending.as_ref().filter(|manifest| manifest.meta() == *meta) {
+            return Ok(Arc::clone(manifest));
         }
-        let left = usize::try_from(meta.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; left.min(length_max)];
-        let count = file.read_at(&mut bytes, offset).map_err(fatal)?;
-        if count < bytes.len() {
-            return Err(SnapshotError::corrupt(&path, "it is cut short"));
-        }
-        Ok(bytes.into())
+        let manifest = Arc::new(self.manifest(meta)?);
+        *sending = Some(Arc::clone(&manifest));
+        Ok(manifest)
     }
 
     /// Opens a snapshot to restore a state machine from. Every part is verified before it is handed out.
@@ -193,8 +283,21 @@ impl SnapshotStore {
     ///
     /// [`SnapshotError::Missing`], [`SnapshotError::Corrupt`], or what the disk said.
     pub fn open_parts(&self, meta: &SnapshotMeta) -> Result<SnapshotReader, SnapshotError> {
-        let (file, path) = self.open_file(meta)?;
-        SnapshotReader::open(file, &path, meta)
+        Ok(SnapshotReader::new(&self.files, self.manifest(meta)?))
+    }
+
+    fn manifest(&self, meta: &SnapshotMeta) -> Result<Manifest, SnapshotError> {
+        let name = manifest_name(meta, SNAPSHOT);
+        let manifest = self.files.read_manifest(&name)?.ok_or_else(|| SnapshotError::Missing {
+            last: meta.last,
+            directory: self.files.directory().to_path_buf(),
+        })?;
+        if manifest.meta() == *meta {
+            Ok(manifest)
+        } else {
+            let reason = "it is not the snapshot that was recorded";
+            Err(SnapshotError::corrupt(&self.files.path(&name), reason))
+        }
     }
 
     /// Reads a whole snapshot and checks every byte of it.
@@ -214,77 +317,33 @@ impl SnapshotStore {
     ///
     /// What the disk said.
     pub fn list(&self) -> Result<Vec<EntryId>, SnapshotError> {
-        Ok(self.names()?.iter().filter_map(|name| parse_name(name)).collect())
+        Ok(self.files.names()?.iter().filter_map(|name| parse_name(name, SNAPSHOT)).collect())
     }
 
-    /// Removes the snapshots whose last entry lies before `oldest`, that of the oldest one still in use.
+    /// Removes the snapshots whose last entry lies before `oldest`, that of the oldest one still in use, and the parts that only they
+    /// had.
     ///
     /// # Errors
     ///
     /// What the disk said.
     pub fn retain(&self, oldest: LogIndex) -> Result<(), SnapshotError> {
+        self.forget_incoming(oldest);
+        let is_older = |name: &str, suffix| {
+            parse_name(name, suffix).is_some_and(|last: EntryId| last.index < oldest)
+        };
         // A newer one may have been finished just now, and its record be on its way to the log.
-        self.remove_where(|name| parse_name(name).is_some_and(|last| last.index < oldest))
-    }
-
-    fn remove_where(&self, is_doomed: impl Fn(&str) -> bool) -> Result<(), SnapshotError> {
-        let mut removed = false;
-        for name in self.names()?.iter().filter(|name| is_doomed(name)) {
-            let path = self.directory.join(name);
-            match self.disk.remove(&path) {
-                Ok(()) => removed = true,
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(SnapshotError::fatal("remove", &path, error)),
-            }
+        let is_doomed = |name: &str| is_older(name, SNAPSHOT) || is_older(name, INCOMING);
+        if self.files.remove_where(&self.files.names()?, is_doomed)? {
+            self.files.sweep()?;
         }
-        if removed { sync_dir(self.disk.as_ref(), &self.directory) } else { Ok(()) }
+        Ok(())
     }
 
-    fn names(&self) -> Result<Vec<String>, SnapshotError> {
-        let names = self.disk.list(&self.directory);
-        names.map_err(|error| SnapshotError::fatal("list", &self.directory, error))
+    /// What has gone through since the store was opened.
+    #[must_use]
+    pub fn counts(&self) -> SnapshotCounts {
+        self.files.counters.read()
     }
-
-    fn open_file(
-        &self,
-        meta: &SnapshotMeta,
-    ) -> Result<(Box<dyn lattice_journal::DiskFile>, PathBuf), SnapshotError> {
-        let path = self.directory.join(file_name(meta));
-        match self.disk.open(&path, OpenMode::Read) {
-            Ok(file) => Ok((file, path)),
-            Err(error) if is_missing(&error) => {
-                Err(SnapshotError::Missing { last: meta.last, directory: self.directory.clone() })
-            }
-            Err(error) => Err(SnapshotError::fatal("open", &path, error)),
-        }
-    }
-
-    fn temporary_name(&self) -> String {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        format!("{number}{TEMPORARY_SUFFIX}")
-    }
-}
-
-fn file_name(meta: &SnapshotMeta) -> String {
-    let (index, term) = (meta.last.index.0, meta.last.term.0);
-    format!("{index:020}-{term:020}-{:08x}{SUFFIX}", meta.checksum)
-}
-
-/// The last entry of the snapshot with this file name; `None` if it is not a snapshot's.
-fn parse_name(name: &str) -> Option<EntryId> {
-    let mut fields = name.strip_suffix(SUFFIX)?.split('-');
-    let index = fields.next()?.parse().ok()?;
-    let term = fields.next()?.parse().ok()?;
-    u32::from_str_radix(fields.next()?, 16).ok()?;
-    fields.next().is_none().then_some(EntryId::new(Term(term), LogIndex(index)))
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-}
-
-fn sync_dir(disk: &dyn Disk, directory: &Path) -> Result<(), SnapshotError> {
-    disk.sync_dir(directory).map_err(|error| SnapshotError::fatal("sync", directory, error))
 }
 
 #[cfg(test)]

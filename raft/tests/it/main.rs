@@ -15,6 +15,9 @@ mod script;
 mod scripts;
 mod simulation;
 mod snapshot_install;
+mod snapshot_pace;
+#[cfg(feature = "grpc")]
+mod snapshot_transfer;
 mod storage;
 #[cfg(feature = "grpc")]
 mod transport;

@@ -113,7 +113,7 @@ fn a_plan_that_names_nothing_that_exists_is_refused() {
 /// What finds the planted bugs must find nothing without them.
 #[test]
 fn clusters_keep_every_promise_when_leaders_fall_and_disks_are_slow_and_reads_have_leases() {
-    for tuning in [Tuning::LostLeaders, Tuning::SlowDisks, Tuning::Leases] {
+    for tuning in [Tuning::LostLeaders, Tuning::SlowDisks, Tuning::Leases, Tuning::Snapshots] {
         let campaign = campaign(tuning, 60);
         assert!(campaign.operations > 1_000, "{tuning:?}:\n{campaign}");
     }

@@ -34,10 +34,10 @@ fn entry(index: u64) -> Entry {
 
 fn write_snapshot(store: &SnapshotStore, last: u64) -> SnapshotMeta {
     let members = Membership::founding([NodeId(1), NodeId(2), NodeId(3)]);
-    let mut writer = store.begin(entry(last).id, &members).unwrap();
-    let part = |name: &str| Part { name: name.to_owned(), data: vec![7; 3 << 20].into() };
-    writer.part(&part("first")).unwrap();
-    writer.part(&part("second")).unwrap();
+    let mut writer = store.begin(entry(last).id, &members);
+    let part = |name: &str, byte| Part { name: name.to_owned(), data: vec![byte; 3 << 20].into() };
+    writer.part(&part("first", 7)).unwrap();
+    writer.part(&part("second", 8)).unwrap();
     writer.finish().unwrap()
 }
 

@@ -155,7 +155,7 @@ impl<W: Workload> Running<W> {
     ) -> Result<Option<SnapshotMeta>, SnapshotError> {
         let view = self.machine.view().expect("the machines of simulations can be viewed");
         let Some(mut view) = view else { return Ok(None) };
-        let mut writer = self.snapshots.begin(last, membership)?;
+        let mut writer = self.snapshots.begin(last, membership);
         while let Some(part) = view.next_part().expect("the machines of simulations can be viewed")
         {
             writer.part(&part)?;

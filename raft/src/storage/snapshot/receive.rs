@@ -1,162 +1,279 @@
-//! Takes in a snapshot that the leader sends piece by piece.
+//! Takes in a snapshot that a leader sends piece by piece: the manifest first, then the parts that are not here.
+//!
+//! The answer to each piece is the next byte wanted, in the run of bytes that begins with the manifest and goes on with all parts in
+//! order. Over a part that is here (from an earlier snapshot, or because it came before a restart, from whatever leader) the
+//! answer jumps. The manifest is kept on disk while its snapshot arrives, so that what came is still needed after a restart.
+//!
+//! A part gets its name only when it is whole, synced, and has the digest that the manifest lists. If it has not, it is asked for once
+//! more; after that the snapshot is refused until the leader offers another.
 
-use std::path::{Path, PathBuf};
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use lattice_journal::{Disk, DiskFile, OpenMode};
-
-use super::reader::SnapshotReader;
-use super::{SnapshotError, SnapshotStore, file_name, is_missing, sync_dir};
+use super::files::{
+    Counters, Files, INCOMING, PartFile, Pinned, SNAPSHOT, manifest_name, parse_name,
+};
+use super::manifest::{Manifest, PartDigest, declared_length};
+use super::{SnapshotError, SnapshotStore};
 use crate::types::SnapshotMeta;
 
-/// Space is taken in steps of this many bytes: a size that the sender lied about costs no more than one of them.
-const ALLOCATION_STEP: u64 = 8 << 20;
+/// Bytes of parts that are here which one call reads to check them.
+const CHECKED_MAX: u64 = 16 << 20;
 
 /// How far a snapshot that is being received has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// The next byte wanted. If it is not the end of the piece just given, that piece was not where it should be and
-    /// nothing was done with it.
+    /// The next byte wanted. If the piece just given did not begin at the one wanted before, nothing was done with it.
     pub next: u64,
     /// The snapshot is whole, verified and durable.
     pub is_complete: bool,
+    /// Parts that are here have still to be checked before it is known which byte is wanted: give an empty piece that begins at `next`,
+    /// and ask nobody for anything.
+    pub is_busy: bool,
+}
+
+/// What a store knows of the snapshots that leaders send.
+#[derive(Debug, Default)]
+pub(super) struct Receiving {
+    incoming: Option<Incoming>,
+    /// The last one that was not what it claimed to be.
+    refused: Option<SnapshotMeta>,
+    /// Parts that came before the store was opened, for a snapshot that did not become whole.
+    pub(super) came_before: BTreeSet<PartDigest>,
 }
 
 /// A snapshot that is not whole yet.
 #[derive(Debug)]
-pub(super) struct Incoming {
+struct Incoming {
     meta: SnapshotMeta,
-    path: PathBuf,
-    file: Box<dyn DiskFile>,
-    next: u64,
-    allocated: u64,
-    /// CRC32C of what has come so far.
-    checksum: u32,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// As much of the manifest as has come.
+    Manifest(Vec<u8>),
+    Parts(Box<Assembly>),
+}
+
+#[derive(Debug)]
+struct Assembly {
+    manifest: Manifest,
+    /// The part that is looked at.
+    at: usize,
+    /// What has come of it.
+    file: Option<PartFile>,
+    /// It came before, and was something else.
+    is_second_try: bool,
+    _pinned: Pinned,
+}
+
+impl Received {
+    fn wants(next: u64) -> Self {
+        Self { next, is_complete: false, is_busy: false }
+    }
 }
 
 impl SnapshotStore {
-    /// Takes in the piece of the snapshot `meta` that begins at `offset`. Offset zero begins anew, and drops what came of
-    /// any other snapshot; any other offset must be the one that is expected, else the answer says which.
-    ///
-    /// Progress is kept in memory only: after a restart the answer is zero. If the whole file is here already (a
-    /// crash came between its arrival and the log's record of it), offset zero answers *complete*.
+    /// Takes in the piece of the snapshot `meta` that begins at `offset`. A piece at offset zero of a snapshot that is not the one
+    /// arriving begins with it, in place of that one; any other piece must begin at the byte that is wanted, else the answer
+    /// says which that is. One call reads 16 MiB of what is here at most, and then says that it is busy.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::NoSpace`] and [`SnapshotError::Corrupt`] drop what has come so far; the snapshot may be sent again. Others
-    /// are fatal.
+    /// [`SnapshotError::NoSpace`] and [`SnapshotError::Corrupt`] drop all that has come so far. After the latter the snapshot is refused:
+    /// its pieces are answered with a wish for byte zero. Other errors are fatal.
     pub fn receive(
         &self,
         meta: &SnapshotMeta,
         offset: u64,
         data: &[u8],
     ) -> Result<Received, SnapshotError> {
-        let mut slot = self.lock_incoming();
-        if offset == 0 {
-            self.discard(&mut slot);
-            if self.holds(meta)? {
-                return Ok(Received { next: meta.size, is_complete: true });
+        let mut receiving = self.lock_receiving();
+        let Receiving { incoming, refused, came_before } = &mut *receiving;
+        if refused.as_ref() == Some(meta) {
+            return Ok(Received::wants(0));
+        }
+        if incoming.as_ref().is_none_or(|incoming| incoming.meta != *meta) {
+            if offset != 0 {
+                return Ok(Received::wants(0));
             }
-            *slot = Some(self.begin_receiving(meta)?);
+            *incoming = Some(Incoming { meta: meta.clone(), stage: Stage::Manifest(Vec::new()) });
         }
-        let Some(incoming) = slot.as_mut().filter(|incoming| incoming.meta == *meta) else {
-            return Ok(Received { next: 0, is_complete: false });
-        };
-        if offset != incoming.next {
-            return Ok(Received { next: incoming.next, is_complete: false });
+        let arriving = incoming.as_mut().expect("it was begun above");
+        let result = arriving.take(&self.files, came_before, offset, data);
+        if let Err(SnapshotError::Corrupt { .. }) = &result {
+            *refused = Some(meta.clone());
         }
-        let result = incoming.take(data).and_then(|()| self.complete(incoming));
-        let next = incoming.next;
-        match result {
-            Ok(is_complete) => {
-                if is_complete {
-                    *slot = None;
-                }
-                Ok(Received { next, is_complete })
-            }
-            Err(error) => {
-                self.discard(&mut slot);
-                Err(error)
-            }
+        if !matches!(result, Ok(Received { is_complete: false, .. })) {
+            *incoming = None;
         }
+        drop(receiving);
+        if let Err(SnapshotError::Corrupt { .. } | SnapshotError::NoSpace { .. }) = &result {
+            // What cannot be removed now is with the next snapshot.
+            let _: Result<(), _> = self.remove_incoming();
+        }
+        result
     }
 
-    fn lock_incoming(&self) -> MutexGuard<'_, Option<Incoming>> {
-        // A panic leaves a file that lacks bytes at worst, which its checksum tells.
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Gives up a snapshot that is arriving if its last entry lies before `oldest`: nobody will send the rest.
+    pub(super) fn forget_incoming(&self, oldest: crate::types::LogIndex) {
+        let incoming = &mut self.lock_receiving().incoming;
+        incoming.take_if(|incoming| incoming.meta.last.index < oldest);
     }
 
-    fn begin_receiving(&self, meta: &SnapshotMeta) -> Result<Incoming, SnapshotError> {
-        let path = self.directory.join(self.temporary_name());
-        let file = self.disk.open(&path, OpenMode::CreateNew);
-        let file = file.map_err(|error| SnapshotError::io("create", &path, error))?;
-        Ok(Incoming { meta: meta.clone(), path, file, next: 0, allocated: 0, checksum: 0 })
+    fn remove_incoming(&self) -> Result<(), SnapshotError> {
+        let names = self.files.names()?;
+        self.files.remove_where(&names, |name| parse_name(name, INCOMING).is_some())?;
+        self.files.sweep()
     }
 
-    fn discard(&self, slot: &mut Option<Incoming>) {
-        if let Some(incoming) = slot.take() {
-            drop(incoming.file);
-            // If it cannot be removed now, it is when the store is opened next.
-            let _ = self.disk.remove(&incoming.path);
-        }
-    }
-
-    /// Whether the file is here, whole and durable.
-    fn holds(&self, meta: &SnapshotMeta) -> Result<bool, SnapshotError> {
-        match self.verify(meta) {
-            Ok(()) => sync_dir(self.disk.as_ref(), &self.directory).map(|()| true),
-            Err(SnapshotError::Missing { .. } | SnapshotError::Corrupt { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Verifies and names the file if its last byte has come.
-    fn complete(&self, incoming: &Incoming) -> Result<bool, SnapshotError> {
-        if incoming.next < incoming.meta.size {
-            return Ok(false);
-        }
-        let Incoming { meta, path, file, checksum, .. } = incoming;
-        if *checksum != meta.checksum {
-            return Err(SnapshotError::corrupt(path, "its checksum is not the sender's"));
-        }
-        file.sync_data().map_err(|error| SnapshotError::fatal("sync", path, error))?;
-        check_frame(self.disk.as_ref(), path, meta)?;
-        let rename = self.disk.rename(path, &self.directory.join(file_name(meta)));
-        rename.map_err(|error| SnapshotError::io("rename", path, error))?;
-        sync_dir(self.disk.as_ref(), &self.directory)?;
-        Ok(true)
+    pub(super) fn lock_receiving(&self) -> MutexGuard<'_, Receiving> {
+        // A panic leaves a part that lacks bytes at worst, which has no name yet.
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Incoming {
-    fn take(&mut self, data: &[u8]) -> Result<(), SnapshotError> {
-        let length = u64::try_from(data.len()).expect("a length fits 64 bits");
-        let end = self.next.checked_add(length).filter(|&end| end <= self.meta.size);
-        let end = end.ok_or_else(|| SnapshotError::corrupt(&self.path, "it is too long"))?;
-        if end > self.allocated {
-            let wanted = end.max(self.allocated.saturating_add(ALLOCATION_STEP));
-            let wanted = wanted.min(self.meta.size);
-            let allocate = self.file.allocate(wanted);
-            allocate.map_err(|error| SnapshotError::io("allocate", &self.path, error))?;
-            self.allocated = wanted;
+    fn take(
+        &mut self,
+        files: &Arc<Files>,
+        came_before: &BTreeSet<PartDigest>,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<Received, SnapshotError> {
+        let meta = &self.meta;
+        let bytes = match &mut self.stage {
+            Stage::Manifest(bytes) => bytes,
+            Stage::Parts(assembly) => return assembly.take(files, meta, came_before, offset, data),
+        };
+        let path = files.path(&manifest_name(meta, INCOMING));
+        let corrupt = |flaw| SnapshotError::corrupt(&path, flaw);
+        if length_of(bytes) != offset {
+            return Ok(Received::wants(length_of(bytes)));
         }
-        let write = self.file.write_at(data, self.next);
-        write.map_err(|error| SnapshotError::io("write", &self.path, error))?;
-        self.checksum = crc32c::crc32c_append(self.checksum, data);
-        self.next = end;
-        Ok(())
+        bytes.extend_from_slice(data);
+        Counters::add(&files.counters.received, length_of(data));
+        let have = length_of(bytes);
+        match declared_length(bytes).map_err(corrupt)? {
+            Some(length) if bytes.len() == length => {}
+            Some(length) if bytes.len() > length => {
+                return Err(corrupt("its manifest is longer than it says"));
+            }
+            Some(_) | None if have < meta.size => return Ok(Received::wants(have)),
+            Some(_) | None => return Err(corrupt("it is shorter than its manifest")),
+        }
+        let manifest = Manifest::decode(bytes).map_err(corrupt)?;
+        if manifest.meta() != *meta {
+            return Err(corrupt("it is not the snapshot that was offered"));
+        }
+        let mut assembly = Assembly::begin(files, manifest, bytes)?;
+        let received = assembly.advance(files, meta, came_before)?;
+        self.stage = Stage::Parts(Box::new(assembly));
+        Ok(received)
     }
 }
 
-/// What arrived is what the sender has; that it is a snapshot of the entry it claims must be seen too.
-fn check_frame(disk: &dyn Disk, path: &Path, meta: &SnapshotMeta) -> Result<(), SnapshotError> {
-    let file = disk.open(path, OpenMode::Read);
-    let file = file.map_err(|error| {
-        if is_missing(&error) {
-            SnapshotError::corrupt(path, "it was removed while it arrived")
+impl Assembly {
+    /// Keeps the manifest: from now on its parts are needed, and those of any other that was arriving are not.
+    fn begin(files: &Arc<Files>, manifest: Manifest, bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let _pinned = Pinned::all(files, &manifest);
+        let ours = manifest_name(&manifest.meta(), INCOMING);
+        files.write_manifest(&ours, bytes)?;
+        files.sync_names()?;
+        let is_doomed = |name: &str| parse_name(name, INCOMING).is_some() && name != ours;
+        files.remove_where(&files.names()?, is_doomed)?;
+        files.sweep()?;
+        Ok(Self { manifest, at: 0, file: None, is_second_try: false, _pinned })
+    }
+
+    fn wanted(&self) -> u64 {
+        let written = self.file.as_ref().map_or(0, PartFile::written);
+        if self.at == self.manifest.parts.len() {
+            self.manifest.size()
         } else {
-            SnapshotError::fatal("open", path, error)
+            self.manifest.start(self.at) + u64::from(written)
         }
-    })?;
-    SnapshotReader::open(file, path, meta).map(drop)
+    }
+
+    fn take(
+        &mut self,
+        files: &Arc<Files>,
+        meta: &SnapshotMeta,
+        came_before: &BTreeSet<PartDigest>,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<Received, SnapshotError> {
+        if offset != self.wanted() {
+            return Ok(Received::wants(self.wanted()));
+        }
+        if !data.is_empty() && self.at < self.manifest.parts.len() && !self.write(files, data)? {
+            return Ok(Received::wants(self.wanted()));
+        }
+        self.advance(files, meta, came_before)
+    }
+
+    /// Takes a piece of the part that is looked at. `false` if it must be sent again.
+    fn write(&mut self, files: &Arc<Files>, data: &[u8]) -> Result<bool, SnapshotError> {
+        let listed = &self.manifest.parts[self.at];
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(PartFile::create(files, listed)?),
+        };
+        file.write(data)?;
+        Counters::add(&files.counters.received, length_of(data));
+        let Some(file) = self.file.take_if(|file| file.is_whole()) else { return Ok(true) };
+        if file.finish()? {
+            files.sync_names()?;
+            self.at += 1;
+            self.is_second_try = false;
+            return Ok(true);
+        }
+        if self.is_second_try {
+            let path = files.path(&manifest_name(&self.manifest.meta(), INCOMING));
+            return Err(SnapshotError::corrupt(&path, "a part had a wrong digest twice"));
+        }
+        self.is_second_try = true;
+        Ok(false)
+    }
+
+    /// Moves over the parts that are here, and completes the snapshot if they all are.
+    fn advance(
+        &mut self,
+        files: &Files,
+        meta: &SnapshotMeta,
+        came_before: &BTreeSet<PartDigest>,
+    ) -> Result<Received, SnapshotError> {
+        let mut checked = 0;
+        while let (None, Some(listed)) = (&self.file, self.manifest.parts.get(self.at)) {
+            if checked >= CHECKED_MAX {
+                return Ok(Received { is_busy: true, ..Received::wants(self.wanted()) });
+            }
+            let size = u64::from(listed.size);
+            checked += size;
+            // What came wrong once is not here.
+            if self.is_second_try || !files.holds(listed) {
+                return Ok(Received::wants(self.wanted()));
+            }
+            let counters = &files.counters;
+            let is_resumed = came_before.contains(&listed.digest);
+            let counter = if is_resumed { &counters.resumed } else { &counters.kept };
+            Counters::add(counter, size);
+            self.at += 1;
+        }
+        if self.file.is_some() {
+            return Ok(Received::wants(self.wanted()));
+        }
+        // Parts that were here may owe their names to a process that was killed.
+        files.sync_names()?;
+        let [from, to] =
+            [INCOMING, SNAPSHOT].map(|suffix| files.path(&manifest_name(meta, suffix)));
+        files.rename(&from, &to)?;
+        files.sync_names()?;
+        Ok(Received { is_complete: true, ..Received::wants(self.manifest.size()) })
+    }
+}
+
+fn length_of(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).expect("a length fits 64 bits")
 }

@@ -1,0 +1,223 @@
+//! A snapshot that takes many election timeouts to send: the follower hears its leader all the while.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lattice_journal::MemoryDisk;
+use raft_consensus::effects::ProposalId;
+use raft_consensus::membership::Membership;
+use raft_consensus::message::{Envelope, Message};
+use raft_consensus::raft_node::{Config, Proposal, RaftNode, Role};
+use raft_consensus::replica::{
+    Input, Output, Replica, ReplicaConfig, Request, Run, SnapshotOutcome,
+};
+use raft_consensus::state_machine::Part;
+use raft_consensus::storage::{RecoveredState, SnapshotStore};
+use raft_consensus::types::{NodeId, Payload, StoreId, Term};
+
+const MS: Duration = Duration::from_millis(1);
+const HEARTBEAT: Duration = Duration::from_millis(50);
+const PARTS: usize = 64;
+const PART_BYTES: usize = 1_000;
+const BYTES_PER_SECOND: u64 = 20_000;
+/// How much longer a piece of a snapshot is on its way than anything else.
+const SLOW_LINK: Duration = Duration::from_millis(40);
+
+/// Three replicas without their state machines, in virtual time.
+struct Cluster {
+    now: Duration,
+    replicas: BTreeMap<NodeId, (Replica, SnapshotStore)>,
+    /// What will happen, in order.
+    queue: BTreeMap<(Duration, u64), (NodeId, Input)>,
+    queued: u64,
+    /// A follower, once there is one, and whether it is cut off.
+    late: NodeId,
+    is_alone: bool,
+    /// When it heard heartbeats, and how many messages of campaigns anybody sent.
+    heartbeats: Vec<Duration>,
+    campaigns: usize,
+    installed: Option<Duration>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let ids = [1, 2, 3].map(NodeId);
+        let replica = |id: NodeId| {
+            let mut config = Config::new(id, StoreId(u128::from(id.0)), Membership::founding(ids));
+            config.election_timeout = 150 * MS..300 * MS;
+            config.heartbeat = HEARTBEAT;
+            config.kept_entries = 0;
+            let node = RaftNode::recover(config, RecoveredState::default(), id.0, MS).unwrap();
+            let config = ReplicaConfig {
+                snapshot_entries: 10,
+                snapshot_bytes_per_second: BYTES_PER_SECOND,
+                ..ReplicaConfig::default()
+            };
+            let disk = Arc::new(MemoryDisk::new());
+            let store = SnapshotStore::open(disk, Path::new("/snapshots"), None).unwrap();
+            (id, (Replica::new(node, config), store))
+        };
+        Self {
+            now: MS,
+            replicas: ids.map(replica).into(),
+            queue: BTreeMap::new(),
+            queued: 0,
+            late: NodeId(0),
+            is_alone: false,
+            heartbeats: Vec::new(),
+            campaigns: 0,
+            installed: None,
+        }
+    }
+
+    fn later(&mut self, delay: Duration, id: NodeId, input: Input) {
+        self.queued += 1;
+        self.queue.insert((self.now + delay, self.queued), (id, input));
+    }
+
+    fn input(&mut self, id: NodeId, input: Input) {
+        let mut outputs = Vec::new();
+        let (replica, _) = self.replicas.get_mut(&id).unwrap();
+        replica.handle(self.now, input, &mut outputs);
+        outputs.into_iter().for_each(|output| self.carry_out(id, output));
+    }
+
+    fn carry_out(&mut self, id: NodeId, output: Output) {
+        let store = self.replicas[&id].1.clone();
+        let done = match output {
+            Output::Send(envelope) => return self.send(envelope),
+            Output::Persist(batch) => Input::Persisted(batch.token),
+            Output::Apply(Run { entries, .. }) => {
+                let entries = entries.expect("all entries fit into memory");
+                let last = entries.last().unwrap().id;
+                let commands =
+                    entries.iter().filter(|entry| matches!(entry.payload, Payload::Command(_)));
+                let replies = commands.map(|entry| (entry.id, Ok(Bytes::new()))).collect();
+                Input::Applied { last, replies }
+            }
+            Output::TakeSnapshot { last, membership } => {
+                let mut writer = store.begin(last, &membership);
+                for number in 0..PARTS {
+                    let data = number.to_le_bytes().repeat(PART_BYTES / 8).into();
+                    writer.part(&Part { name: number.to_string(), data }).unwrap();
+                }
+                Input::SnapshotTaken(SnapshotOutcome::Taken(writer.finish().unwrap()))
+            }
+            Output::ReadSnapshot { to, meta, offset } => {
+                let data = store.read(&meta, offset, 100_000).ok();
+                Input::SnapshotRead { to, meta, offset, data }
+            }
+            Output::WriteSnapshot { meta, offset, data } => {
+                let received = store.receive(&meta, offset, &data).unwrap();
+                let (offset, is_complete) = (received.next, received.is_complete);
+                Input::SnapshotWritten { meta, offset, is_complete }
+            }
+            Output::Restore(meta) => {
+                self.installed = Some(self.now);
+                Input::Restored(meta.last)
+            }
+            _ => return,
+        };
+        self.later(Duration::ZERO, id, done);
+    }
+
+    fn send(&mut self, envelope: Envelope) {
+        if self.is_alone && (envelope.from == self.late || envelope.to == self.late) {
+            return;
+        }
+        let mut delay = MS;
+        match envelope.message {
+            Message::SnapshotChunk { .. } => delay += SLOW_LINK,
+            Message::PreVote { .. } | Message::Vote { .. } => self.campaigns += 1,
+            _ => {}
+        }
+        self.later(delay, envelope.to, Input::Receive(envelope));
+    }
+
+    fn step(&mut self) {
+        let due = |(id, (replica, _)): (&NodeId, &(Replica, SnapshotStore))| {
+            (replica.next_deadline().unwrap(), *id)
+        };
+        let (deadline, sleeper) = self.replicas.iter().map(due).min().unwrap();
+        let is_message = self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= deadline);
+        if is_message {
+            let ((at, _), (id, input)) = self.queue.pop_first().unwrap();
+            self.now = self.now.max(at);
+            if let Input::Receive(envelope) = &input
+                && id == self.late
+                && matches!(envelope.message, Message::Heartbeat { .. })
+            {
+                self.heartbeats.push(self.now);
+            }
+            self.input(id, input);
+        } else {
+            self.now = self.now.max(deadline);
+            self.input(sleeper, Input::Timeout);
+        }
+        assert!(self.now < Duration::from_secs(60), "it never ends");
+    }
+
+    fn until(&mut self, is_done: impl Fn(&Self) -> bool) {
+        while !is_done(self) {
+            self.step();
+        }
+    }
+
+    fn leader(&self) -> Option<(NodeId, Term)> {
+        let leads =
+            |(replica, _): &&(Replica, SnapshotStore)| replica.node().role() == Role::Leader;
+        let (replica, _) = self.replicas.values().find(leads)?;
+        Some((replica.node().id(), replica.node().term()))
+    }
+}
+
+#[test]
+fn a_slow_snapshot_keeps_its_pace_and_delays_no_heartbeat() {
+    let mut cluster = Cluster::new();
+    let is_founded = |cluster: &Cluster| {
+        cluster.replicas.values().all(|(replica, _)| {
+            let node = replica.node();
+            node.membership().is_fully_bound() && node.commit() == node.log().last().index
+        })
+    };
+    cluster.until(is_founded);
+    let (leader, term) = cluster.leader().unwrap();
+    cluster.late = cluster.replicas.keys().copied().find(|id| *id != leader).unwrap();
+    cluster.is_alone = true;
+    for number in 0..30 {
+        let proposal =
+            Proposal { id: ProposalId(number), session: None, command: Bytes::from_static(b"x") };
+        let request = Request { proposal, reclaims_space: false };
+        cluster.input(leader, Input::Propose(vec![request]));
+    }
+    let has_compacted = |cluster: &Cluster| {
+        let log = cluster.replicas[&leader].0.node().log();
+        log.base().index.0 > 1 && log.snapshot().is_some()
+    };
+    cluster.until(has_compacted);
+
+    // It has looked for another leader meanwhile, in vain. From the first heartbeat on it follows.
+    cluster.is_alone = false;
+    cluster.heartbeats.clear();
+    cluster.until(|cluster| !cluster.heartbeats.is_empty());
+    let begun = cluster.now;
+    (cluster.campaigns, cluster.installed) = (0, None);
+    cluster.until(|cluster| cluster.installed.is_some());
+
+    let took = cluster.installed.unwrap() - begun;
+    let size = u64::try_from(PARTS * PART_BYTES).unwrap();
+    let paced = Duration::from_secs(1) * u32::try_from(size / BYTES_PER_SECOND).unwrap();
+    assert!(took >= paced, "it took {took:?} at a pace of {paced:?}");
+    assert!(took <= 2 * paced, "it took {took:?} at a pace of {paced:?}");
+    assert!(took >= 10 * Duration::from_millis(300), "many election timeouts");
+    assert_eq!(cluster.campaigns, 0, "nobody missed the leader");
+    assert_eq!(cluster.leader(), Some((leader, term)));
+    let gaps = cluster.heartbeats.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(gaps.max().unwrap() <= HEARTBEAT + MS, "no heartbeat came late");
+    let counts = cluster.replicas[&cluster.late].1.counts();
+    let sent = cluster.replicas[&leader].1.counts().bytes_sent;
+    assert_eq!(sent, counts.bytes_received, "nothing was sent twice");
+}
