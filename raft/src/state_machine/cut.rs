@@ -30,7 +30,8 @@ impl Cuts {
         1 << (self.zeros - 2)
     }
 
-    fn longest(self) -> usize {
+    /// The length that no part exceeds.
+    pub(super) fn longest(self) -> usize {
         1 << (self.zeros + 2)
     }
 
@@ -39,7 +40,8 @@ impl Cuts {
         bytes.split_to(self.length(bytes))
     }
 
-    fn length(self, bytes: &[u8]) -> usize {
+    /// The length of the first part of what begins with these bytes: all there are, or at least [`Self::longest`].
+    pub(super) fn length(self, bytes: &[u8]) -> usize {
         let longest = bytes.len().min(self.longest());
         let shortest = self.shortest();
         if longest <= shortest {

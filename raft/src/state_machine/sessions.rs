@@ -11,11 +11,14 @@
 //! - **Numbers** may arrive in any order within [`OUTSTANDING_MAX`] of what is acknowledged, so a client may have several commands under way.
 //! - **What is remembered is bounded**: a number that runs too far ahead is refused, and replies beyond [`REPLY_BYTES_MAX`] are dropped,
 //!   oldest first. That the command was applied is remembered all the same; a repetition is told [`SessionError::ReplyDropped`].
-//! - **Expiry** goes by logged time. Each command of a session carries the wall clock of whoever proposed it, and the table's time is the
-//!   greatest of them: a replica's own clock decides nothing. A session that was not used for as long as it asked for when it
-//!   was opened is dropped with the next session command of anybody. Its client is told [`SessionError::Unknown`] and nothing is
-//!   applied; what it had sent before may have been. A proposer whose clock is far ahead expires sessions early; no command is ever applied
-//!   twice for it.
+//! - **Expiry** goes by logged time. Each command of a session carries the wall clock of whoever proposed it, and the table's own time
+//!   runs on as the greatest of them does: a replica's clock decides nothing. A session that was not used for as long as it asked for
+//!   when it was opened is dropped with the next session command of anybody. Its client is told [`SessionError::Unknown`] and nothing is
+//!   applied; what it had sent before may have been.
+//! - **A clock that is far off** moves the table's time once, by [`LEAP_MS_MAX`] at most, and is gone on from: when the right time is heard
+//!   again, being behind by more than that, it is gone on from that, without the table's time moving. So a wrong clock may
+//!   expire sessions early by as much each time that it and a right one take turns; it never ends expiry, and no command is ever
+//!   applied twice for it. Where nobody sends a command of a session for longer, sessions are kept longer than they asked for.
 //!
 //! Entries without a session go to the machine as they are.
 //!
@@ -23,6 +26,7 @@
 //! replicas refuse alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -37,6 +41,8 @@ use crate::types::{EntryId, SessionId};
 mod command;
 mod encoding;
 
+use encoding::TableParts;
+
 pub use command::SessionCommand;
 
 /// Sessions that are open at once; opening more is refused.
@@ -47,6 +53,9 @@ pub const OUTSTANDING_MAX: u64 = 256;
 pub const REPLY_BYTES_MAX: usize = 64 << 10;
 /// The longest and the shortest time, in milliseconds, for which a session may ask to be kept without being used.
 pub const IDLE_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 3_600_000;
+
+/// By how much, in milliseconds, one command may move the time by which sessions expire.
+pub const LEAP_MS_MAX: u64 = 10 * 60_000;
 
 /// Why a command of a session was not applied. The same on every replica.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -158,9 +167,13 @@ impl Session {
 /// All sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Table {
-    /// The greatest time that any command bore, in milliseconds since the UNIX epoch.
+    /// The time by which sessions expire, in milliseconds.
     now: u64,
-    sessions: BTreeMap<u64, Session>,
+    /// What a command must be ahead of to move it: the greatest time that one bore, in milliseconds since the UNIX epoch; or a
+    /// lesser one, if that was far off.
+    heard: u64,
+    /// Shared with the snapshots that are being written.
+    sessions: BTreeMap<u64, Arc<Session>>,
     /// When each session expires, for the soonest to be found; follows from `sessions`.
     expiries: BTreeSet<(u64, u64)>,
 }
@@ -178,7 +191,7 @@ impl Table {
         let Some(command) = SessionCommand::decode(command) else {
             return Verdict::Answer(Err(SessionError::Malformed.into()));
         };
-        self.now = self.now.max(command.time_ms());
+        self.hear(command.time_ms());
         self.expire();
         match command {
             SessionCommand::Open { idle_ms, .. } => Verdict::Answer(self.open(entry, idle_ms)),
@@ -197,6 +210,14 @@ impl Table {
         }
     }
 
+    fn hear(&mut self, time: u64) {
+        let ahead = time.saturating_sub(self.heard);
+        self.now = self.now.saturating_add(ahead.min(LEAP_MS_MAX));
+        if ahead > 0 || self.heard - time > LEAP_MS_MAX {
+            self.heard = time;
+        }
+    }
+
     fn open(&mut self, entry: EntryId, idle_ms: u64) -> Reply {
         if self.sessions.len() >= SESSIONS_MAX {
             return Err(SessionError::TooMany.into());
@@ -205,7 +226,7 @@ impl Table {
         let session = Session { idle_ms, used_at: self.now, ..Session::default() };
         let id = entry.index.0;
         self.expiries.insert((session.expires_at(), id));
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Arc::new(session));
         Ok(Bytes::copy_from_slice(&id.to_le_bytes()))
     }
 
@@ -216,6 +237,7 @@ impl Table {
     /// The session, which is being used now.
     fn used(&mut self, id: u64) -> Result<&mut Session, SessionError> {
         let session = self.sessions.get_mut(&id).ok_or(SessionError::Unknown(id))?;
+        let session = Arc::make_mut(session);
         self.expiries.remove(&(session.expires_at(), id));
         session.used_at = self.now;
         self.expiries.insert((session.expires_at(), id));
@@ -247,7 +269,7 @@ impl Table {
 
     fn remember(&mut self, id: SessionId, reply: &Reply) {
         let session = self.sessions.get_mut(&id.session).expect("it was open when it was judged");
-        session.remember(id.sequence, Outcome::of(reply));
+        Arc::make_mut(session).remember(id.sequence, Outcome::of(reply));
     }
 
     fn remove(&mut self, id: u64) {
@@ -312,17 +334,18 @@ impl<M: DurableStateMachine> Sessions<M> {
     }
 
     /// The sessions as a snapshot has them.
-    fn table_in_snapshot(&self) -> Bytes {
+    fn table_in_snapshot(&self) -> TableParts {
         #[cfg(feature = "sim")]
         if self.forgets {
             let mut table = self.table.clone();
             for session in table.sessions.values_mut() {
+                let session = Arc::make_mut(session);
                 session.outcomes.clear();
                 (session.acknowledged, session.bytes) = (0, 0);
             }
-            return table.encode();
+            return TableParts::of(&table);
         }
-        self.table.encode()
+        TableParts::of(&self.table)
     }
 
     /// How many sessions are open.
@@ -393,18 +416,18 @@ impl<M: DurableStateMachine> DurableStateMachine for Sessions<M> {
 
 /// The sessions, then what the machine has.
 struct View {
-    table: Option<Bytes>,
+    table: Option<TableParts>,
     parts: usize,
     machine: Box<dyn SnapshotView>,
 }
 
 impl SnapshotView for View {
     fn next_part(&mut self) -> Result<Option<Part>, BoxError> {
-        let Some(table) = &mut self.table else { return self.machine.next_part() };
-        let data = Cuts::of(cut::AVERAGE).take(table);
-        if table.is_empty() {
+        let data = self.table.as_mut().and_then(|table| table.next(Cuts::of(cut::AVERAGE)));
+        let Some(data) = data else {
             self.table = None;
-        }
+            return self.machine.next_part();
+        };
         self.parts += 1;
         Ok(Some(Part { name: format!("sessions-{}", self.parts), data }))
     }

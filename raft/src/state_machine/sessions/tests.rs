@@ -155,7 +155,7 @@ fn replies_that_are_too_much_are_dropped_oldest_first_and_nothing_is_applied_aga
     let mut bench = Bench::new();
     let session = bench.open(60_000);
     bench.add(session, 1, 0, 5).unwrap();
-    let table = bench.machine.table.sessions.get_mut(&session).unwrap();
+    let table = Arc::make_mut(bench.machine.table.sessions.get_mut(&session).unwrap());
     // Machines may answer at length.
     let reply = |length| Outcome::Reply(Bytes::from(vec![0; length]));
     table.remember(2, reply(REPLY_BYTES_MAX - 1));
@@ -192,6 +192,74 @@ fn sessions_expire_by_the_time_that_the_log_bears_and_never_come_back() {
 }
 
 #[test]
+fn a_clock_that_is_far_ahead_neither_ends_expiry_nor_ends_all_sessions() {
+    let mut bench = Bench::new();
+    let (short, long) = (bench.open(10_000), bench.open(2 * LEAP_MS_MAX));
+    let right = bench.now;
+    bench.now = u64::MAX - 1;
+    bench.add(long, 1, 0, 1).unwrap();
+    assert_eq!(error(&bench.add(short, 1, 0, 1)), SessionError::Unknown(short), "early");
+    assert_eq!(bench.machine.open_sessions(), 1, "the other has time left");
+    // The right clock is heard again, and sessions expire by it.
+    bench.now = right;
+    let later = bench.open(10_000);
+    bench.now += 9_000;
+    assert_eq!(text(&bench.add(later, 1, 0, 1)), "2");
+    bench.now += 11_000;
+    assert_eq!(error(&bench.add(later, 2, 0, 1)), SessionError::Unknown(later));
+    assert_eq!(text(&bench.add(long, 2, 0, 1)), "3");
+    // Little differences between clocks that take turns do not add up.
+    for turn in 0..10_000 {
+        bench.now = right + 20_000 + turn % 2 * 5_000;
+        bench.add(long, 3 + turn, 2 + turn, 1).unwrap();
+    }
+    assert_eq!(bench.machine.open_sessions(), 1);
+    assert!(bench.machine.table.now < 3 * LEAP_MS_MAX);
+}
+
+/// Many replies, so that the table has many parts: what is held beside the table is one part.
+#[test]
+fn a_large_table_is_written_and_read_a_part_at_a_time() {
+    let mut bench = Bench::new();
+    for _ in 0..200 {
+        let session = bench.open(60_000);
+        let table = bench.machine.table.sessions.get_mut(&session).unwrap();
+        Arc::make_mut(table).remember(1, Outcome::Reply(vec![7; REPLY_BYTES_MAX].into()));
+    }
+    let mut parts = TableParts::of(&bench.machine.table);
+    let before = bench.machine.table.clone();
+    bench.now += 1;
+    for session in 1..=200 {
+        bench.add(session, 2, 1, 1).unwrap();
+    }
+    let mut written = VecDeque::new();
+    let cuts = Cuts::of(32 << 10);
+    while let Some(data) = parts.next(cuts) {
+        assert!(data.len() <= cuts.longest());
+        written.push_back(Part { name: format!("sessions-{}", written.len()), data });
+    }
+    assert!(written.len() > 100);
+    assert_eq!(Table::restore(&mut Parts(written)).unwrap(), before, "as it was at that moment");
+}
+
+#[test]
+fn a_table_of_version_1_is_read() {
+    let mut bench = Bench::new();
+    bench.open(60_000);
+    let whole = TableParts::of(&bench.machine.table).next(Cuts::of(cut::AVERAGE)).unwrap();
+    let mut whole = whole.to_vec();
+    let heard = whole.drain(17..25);
+    drop(heard);
+    whole[8] = 1;
+    let length = whole.len() as u64;
+    whole[..8].copy_from_slice(&length.to_le_bytes());
+    let part = Part { name: "sessions-1".to_owned(), data: whole.into() };
+    let table = Table::restore(&mut Parts(VecDeque::from([part]))).unwrap();
+    assert_eq!((table.heard, table.now), (bench.machine.table.now, bench.machine.table.now));
+    assert_eq!(table.sessions, bench.machine.table.sessions);
+}
+
+#[test]
 fn a_closed_session_applies_nothing_and_closing_twice_does_no_harm() {
     let mut bench = Bench::new();
     let session = bench.open(60_000);
@@ -225,7 +293,7 @@ fn a_snapshot_that_is_cut_or_lies_about_its_sessions_is_refused() {
     let mut bench = Bench::new();
     let session = bench.open(60_000);
     bench.add(session, 1, 0, 5).unwrap();
-    let whole = bench.machine.table.encode();
+    let whole = TableParts::of(&bench.machine.table).next(Cuts::of(cut::AVERAGE)).unwrap();
     let restore = |bytes: &[u8]| {
         let part = Part { name: "sessions-1".to_owned(), data: Bytes::copy_from_slice(bytes) };
         Table::restore(&mut Parts(VecDeque::from([part])))
