@@ -113,6 +113,8 @@ pub enum Message {
     HeartbeatReply {
         /// The round of the heartbeat that is answered.
         round: u64,
+        /// Entries of the sender's log are damaged: it acknowledges nothing, and cannot lead.
+        is_damaged: bool,
     },
     /// A follower asks its leader for an index at which it may serve a linearizable read (Raft §6.4 of the thesis).
     ReadIndex {

@@ -66,6 +66,8 @@ pub struct Progress {
     pub told_commit: LogIndex,
     /// Entries for it are being read from the log store.
     pub is_reading: bool,
+    /// Its log is damaged, as it said when it was last heard: it acknowledges nothing until that is repaired.
+    pub is_damaged: bool,
     catch_up: CatchUp,
     inflight: VecDeque<Inflight>,
     inflight_bytes: usize,
@@ -83,6 +85,7 @@ impl Progress {
             round: 0,
             told_commit: LogIndex::ZERO,
             is_reading: false,
+            is_damaged: false,
             catch_up: CatchUp::default(),
             inflight: VecDeque::new(),
             inflight_bytes: 0,
@@ -139,12 +142,13 @@ impl Progress {
         }
     }
 
-    /// Whether the follower keeps up: it streams, its last round was quick, the one under way is not late, and it was heard from
+    /// Whether the follower keeps up: its log is whole, it streams, its last round was quick, the one under way is not late, and it was heard from
     /// within the time a round may take.
     #[must_use]
     pub fn is_in_sync(&self, now: Duration, within: Duration) -> bool {
         let CatchUp { round, is_quick } = self.catch_up;
         self.state == ProgressState::Replicate
+            && !self.is_damaged
             && is_quick
             && round.is_none_or(|(_, begun)| now <= begun + within)
             && now < self.contact + within
@@ -188,12 +192,13 @@ impl Progress {
             round,
             told_commit,
             is_reading,
+            is_damaged,
             // Matters to orders of operators only, which the check does not give.
             catch_up: _,
             inflight,
             inflight_bytes: _,
         } = self;
-        (matched, next, round, told_commit, is_reading).hash(into);
+        (matched, next, round, told_commit, is_reading, is_damaged).hash(into);
         clock.age(*contact).hash(into);
         match state {
             ProgressState::Probe { sent } => (0, sent.map(|sent| clock.age(sent))).hash(into),

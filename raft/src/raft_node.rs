@@ -676,7 +676,7 @@ impl RaftNode {
     fn answer_earlier_term(&mut self, from: NodeId, message: Message) {
         match message {
             Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotChunk { .. } => {
-                self.send(from, Message::HeartbeatReply { round: 0 }, None);
+                self.answer_heartbeat(from, 0);
             }
             Message::PreVote { term, .. } => {
                 self.send(from, Message::PreVoteReply { term, granted: false }, None);
@@ -724,7 +724,9 @@ impl RaftNode {
                 self.handle_rejected(from, rejected, hint);
             }
             Message::Heartbeat { commit, round } => self.handle_heartbeat(from, commit, round),
-            Message::HeartbeatReply { round } => self.handle_heartbeat_reply(from, store, round),
+            Message::HeartbeatReply { round, is_damaged } => {
+                self.handle_heartbeat_reply(from, store, round, is_damaged);
+            }
             Message::ReadIndex { id } => self.handle_remote_read(from, id),
             Message::ReadIndexReply { id, index } => self.handle_read_reply(id, index),
             Message::SnapshotChunk { meta, offset, data } => {

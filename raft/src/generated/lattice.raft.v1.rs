@@ -241,6 +241,8 @@ pub struct Heartbeat {
 pub struct HeartbeatReply {
     #[prost(uint64, tag = "1")]
     pub round: u64,
+    #[prost(bool, tag = "2")]
+    pub is_damaged: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadIndex {

@@ -338,6 +338,10 @@ impl RaftNode {
         if let Some(members) = self.wrong_members(self.membership()) {
             return ballot.tally(&members);
         }
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::FoundedByMajority) {
+            return ballot.tally(self.membership());
+        }
         if self.membership().is_blank() {
             return unanimous(self.membership(), ballot);
         }

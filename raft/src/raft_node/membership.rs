@@ -254,7 +254,7 @@ impl RaftNode {
         if let Some((node, _)) = lagging {
             return Err(OrderError::NotInSync(node));
         }
-        if next.is_joint() && !self.has_quorum_contact(&next.left()) {
+        if next.is_joint() && !self.could_commit(&next.left()) {
             return Err(OrderError::WouldLoseQuorum);
         }
         Ok(next)

@@ -395,9 +395,19 @@ impl RaftNode {
     /// Check-quorum (thesis §6.2): whether a majority of these voters was heard from within the longest election timeout. One that is not
     /// bound to its store yet does not count, however often it is heard from.
     pub(super) fn has_quorum_contact(&self, membership: &Membership) -> bool {
+        self.hears_majority(membership, |_| true)
+    }
+
+    /// Whether a majority of these voters was heard from, and could acknowledge what we send.
+    pub(super) fn could_commit(&self, membership: &Membership) -> bool {
+        self.hears_majority(membership, |progress| !progress.is_damaged)
+    }
+
+    fn hears_majority(&self, membership: &Membership, counts: impl Fn(&Progress) -> bool) -> bool {
         let RoleState::Leader(leader) = &self.role else { return false };
         let contact = |node| {
-            let heard = leader.progress.get(&node).map(|progress| progress.contact);
+            let follower = leader.progress.get(&node).filter(|&progress| counts(progress));
+            let heard = follower.map(|progress| progress.contact);
             let heard = if node == self.config.id { Some(self.now) } else { heard };
             heard.filter(|_| membership.store_of(node).is_some())
         };
@@ -418,7 +428,13 @@ impl RaftNode {
         }
     }
 
-    pub(super) fn handle_heartbeat_reply(&mut self, from: NodeId, store: StoreId, round: u64) {
+    pub(super) fn handle_heartbeat_reply(
+        &mut self,
+        from: NodeId,
+        store: StoreId,
+        round: u64,
+        is_damaged: bool,
+    ) {
         let speaks = self.membership().speaks(from, store);
         let retry_after = 2 * self.config.heartbeat;
         let RoleState::Leader(leader) = &mut self.role else { return };
@@ -431,6 +447,9 @@ impl RaftNode {
             round
         };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
+        if speaks {
+            progress.is_damaged = is_damaged;
+        }
         if speaks && round <= begun {
             progress.round = progress.round.max(round);
             self.lease_round_answered(from, round);
@@ -621,7 +640,12 @@ impl RaftNode {
             let reason = "commits what we acknowledged and do not have: a disk has lied";
             self.trace(TraceEvent::Dropped { from, reason });
         }
-        self.send(from, Message::HeartbeatReply { round }, None);
+        self.answer_heartbeat(from, round);
+    }
+
+    pub(super) fn answer_heartbeat(&mut self, to: NodeId, round: u64) {
+        let is_damaged = self.log.is_damaged();
+        self.send(to, Message::HeartbeatReply { round, is_damaged }, None);
     }
 }
 

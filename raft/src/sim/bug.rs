@@ -138,6 +138,8 @@ planted_bugs! {
     PartTakenByName = "part-taken-by-name", General within 200;
     /// A part of a snapshot that came before a restart is taken for whole.
     ResumedPartNotVerified = "resumed-part-not-verified", Snapshots within 300;
+    /// The first leader is elected by a majority of founders, of which one may have been wiped after another founding.
+    FoundedByMajority = "founded-by-majority", General within 2_000;
 }
 
 impl PlantedBug {

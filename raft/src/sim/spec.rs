@@ -335,7 +335,7 @@ fn visible(envelope: &Envelope) -> Option<String> {
         Message::Heartbeat { commit, round } => {
             ("Heartbeat", format!(", commit |-> {commit}, round |-> {round}"))
         }
-        Message::HeartbeatReply { round } => ("HeartbeatReply", format!(", round |-> {round}")),
+        Message::HeartbeatReply { round, .. } => ("HeartbeatReply", format!(", round |-> {round}")),
         Message::SnapshotChunk { meta, .. } => {
             ("Snapshot", format!(", last |-> {}", id(meta.last)))
         }

@@ -155,7 +155,7 @@ mod tests {
             store: StoreId(1),
             term: Term(1),
             cause: Cause { node: 0, seq: 0 },
-            message: Message::HeartbeatReply { round },
+            message: Message::HeartbeatReply { round, is_damaged: false },
         }
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_consensus::effects::{Effect, FatalError, IoToken, ProposalId, Rejection};
-use raft_consensus::membership::{Member, MemberChange, Membership};
+use raft_consensus::effects::{Effect, FatalError, IoToken, OrderError, ProposalId, Rejection};
+use raft_consensus::membership::{ConfChange, Member, MemberChange, Membership, Standing};
 use raft_consensus::message::{Message, ReadId};
 use raft_consensus::progress::ProgressState;
 use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, RecoverError, Role};
@@ -272,7 +272,7 @@ fn a_stranger_does_not_depose_a_leader_in_contact_and_does_not_become_a_member()
     leader.lead_settled();
     assert!(sent(&leader.receive(9, 8, vote(id(9, 9)))).is_empty());
     assert_eq!((leader.node.role(), leader.node.term()), (Role::Leader, Term(2)));
-    leader.receive(9, 2, Message::HeartbeatReply { round: 0 });
+    leader.receive(9, 2, Message::HeartbeatReply { round: 0, is_damaged: false });
     assert_eq!(leader.node.membership(), &founded(3), "nor does it become a member");
 }
 
@@ -472,7 +472,7 @@ fn next_is_always_above_matched() {
             }
         }
     }
-    answers.push(Message::HeartbeatReply { round: 0 });
+    answers.push(Message::HeartbeatReply { round: 0, is_damaged: false });
     // Steps of a size without common factors with the list's length visit the answers in a mixed-up order, a few times over.
     let mut subject = Subject::new(3, &[1, 1, 1, 1, 1]);
     subject.lead();
@@ -553,7 +553,7 @@ fn read(counter: u64) -> ReadId {
 fn a_delayed_heartbeat_reply_confirms_no_later_read_and_no_read_goes_without_a_majority() {
     let mut subject = Subject::new(5, &[1]);
     subject.lead_settled();
-    let reply = |round| Message::HeartbeatReply { round };
+    let reply = |round| Message::HeartbeatReply { round, is_damaged: false };
     let ready = |effects: &[Effect]| {
         effects.iter().any(|effect| matches!(effect, Effect::ReadReady { .. }))
     };
@@ -579,14 +579,14 @@ fn no_read_before_the_first_commit_of_the_term() {
     subject.lead();
     let effects = subject.step(Event::ReadIndex(read(1)));
     assert!(sent(&effects).is_empty());
-    subject.receive(2, 2, Message::HeartbeatReply { round: 0 });
+    subject.receive(2, 2, Message::HeartbeatReply { round: 0, is_damaged: false });
     let effects = subject.accepted(2, 3);
     let rounds = sent(&effects)
         .iter()
         .filter(|sent| matches!(sent.message, Message::Heartbeat { round: 1, .. }))
         .count();
     assert_eq!(rounds, 2);
-    let effects = subject.receive(2, 2, Message::HeartbeatReply { round: 1 });
+    let effects = subject.receive(2, 2, Message::HeartbeatReply { round: 1, is_damaged: false });
     assert!(effects.contains(&Effect::ReadReady { id: read(1), index: LogIndex(3) }));
 }
 
@@ -701,6 +701,106 @@ fn a_founder_that_may_have_been_wiped_does_not_get_a_vote_of_the_same_term_again
     let mut restarted = Subject::recovered(3, state);
     assert_eq!(only(&restarted.receive_from_store(2, StoreId(99), 1, ask())).message, no);
     assert_eq!(only(&restarted.receive_from_store(2, StoreId(99), 2, ask())).message, yes());
+}
+
+/// It answers heartbeats, and everything else of it looks as if it kept up.
+#[test]
+fn a_follower_with_a_damaged_log_is_no_successor_and_no_voter_to_count_on() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.lead_settled();
+    let reply = |is_damaged| Message::HeartbeatReply { round: 0, is_damaged };
+    let term = subject.node.term().0;
+    let transfer = |subject: &mut Subject, to: Option<u64>| {
+        subject.step(Event::TransferLeader(ProposalId(90), to.map(NodeId)))
+    };
+    subject.receive(2, term, reply(true));
+    let error = OrderError::NotInSync(NodeId(2));
+    assert!(
+        transfer(&mut subject, Some(2))
+            .contains(&Effect::OrderFailed { id: ProposalId(90), error })
+    );
+    // Without node 3, whatever is left could commit nothing.
+    let remove = ConfChange::remove(NodeId(3));
+    let effects = subject.step(Event::ChangeMembership(ProposalId(91), remove));
+    let error = OrderError::WouldLoseQuorum;
+    assert!(effects.contains(&Effect::OrderFailed { id: ProposalId(91), error }));
+    assert_eq!(only(&transfer(&mut subject, None)).to, NodeId(3), "not the first of two equals");
+
+    let mut subject = Subject::new(3, &[1]);
+    subject.lead_settled();
+    subject.receive(2, term, reply(true));
+    subject.receive(2, term, reply(false));
+    assert_eq!(only(&transfer(&mut subject, None)).to, NodeId(2), "it is repaired");
+}
+
+#[test]
+fn a_follower_tells_its_leader_that_its_log_is_damaged_until_it_is_not() {
+    let mut subject = Subject::new(3, &[1, 1]);
+    let reply = |is_damaged| Message::HeartbeatReply { round: 0, is_damaged };
+    assert_eq!(only(&subject.receive(2, 1, heartbeat(0))).message, reply(false));
+    subject.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(2) });
+    assert_eq!(only(&subject.receive(2, 1, heartbeat(0))).message, reply(true));
+}
+
+/// A wiped founder gets the founding entry, which binds its id to the directory that it lost: its own vote counts as little as it does for
+/// others.
+#[test]
+fn a_candidate_whose_id_is_bound_to_another_directory_does_not_count_itself() {
+    let mut subject = Subject::recovered(3, blank());
+    let mut members = founded(3);
+    members.bind(ME, StoreId(99));
+    let mut founding = entry(1, 1);
+    founding.payload = Payload::Membership(members);
+    subject.append(2, 1, EntryId::ZERO, vec![founding], 0);
+    subject.persist();
+    subject.timeout();
+    let yes_then = Message::PreVoteReply { term: Term(2), granted: true };
+    subject.receive(2, 1, yes_then.clone());
+    assert_eq!(subject.node.role(), Role::PreCandidate, "one of three");
+    subject.receive(3, 1, yes_then);
+    subject.persist();
+    subject.receive(2, 2, yes());
+    assert_eq!(subject.node.role(), Role::Candidate, "one of three");
+}
+
+/// Its own vote is one of the old voters, and none of the new.
+#[test]
+fn a_leaving_candidate_counts_its_own_vote_among_the_old_voters_only() {
+    let mut subject = Subject::new(3, &[1]);
+    let mut joint = founded(5);
+    let stands = [
+        Standing::Leaving,
+        Standing::Leaving,
+        Standing::Voter,
+        Standing::Entering,
+        Standing::Entering,
+    ];
+    for (node, standing) in (1..).zip(stands) {
+        joint.insert(NodeId(node), Member { standing, ..Member::voter(store(node)) });
+    }
+    let mut change = entry(2, 1);
+    change.payload = Payload::Membership(joint);
+    subject.append(2, 1, id(1, 1), vec![change], 1);
+    subject.campaign();
+    subject.receive(2, 2, yes());
+    subject.receive(4, 2, yes());
+    assert_eq!(subject.node.role(), Role::Candidate, "two of the old, one of the new");
+    subject.receive(5, 2, yes());
+    assert_eq!(subject.node.role(), Role::Leader);
+}
+
+/// Whoever leads next may finish the change, or never have heard of it.
+#[test]
+fn an_order_under_way_is_answered_with_unknown_when_its_leader_steps_down() {
+    let mut subject = Subject::new(3, &[1]);
+    subject.lead_settled();
+    let order = ProposalId(90);
+    let effects = subject.step(Event::ChangeMembership(order, ConfChange::remove(NodeId(3))));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ordered { .. })));
+    let term = subject.node.term().0;
+    let effects = subject.receive(2, term + 1, heartbeat(0));
+    let unknown = Effect::OrderFailed { id: order, error: OrderError::Unknown };
+    assert_eq!(effects.iter().filter(|effect| **effect == unknown).count(), 1);
 }
 
 /// Case 36.
@@ -936,7 +1036,7 @@ fn a_receiver_that_begins_anew_gets_the_latest_snapshot_and_holds_up_nothing_bef
             subject.receive(2, 2, ack(0));
         } else {
             subject.now += Duration::from_millis(301);
-            subject.receive(2, 2, Message::HeartbeatReply { round: 0 });
+            subject.receive(2, 2, Message::HeartbeatReply { round: 0, is_damaged: false });
         }
         let state = &subject.node.progress().next().unwrap().1.state;
         let ProgressState::Snapshot { meta, .. } = state else { panic!("{state:?}") };
@@ -1054,7 +1154,7 @@ fn a_leader_gives_way_when_only_its_own_disk_stands_still() {
             let matched = LogIndex(if others_go_ahead { index } else { 2 });
             for peer in [2, 3] {
                 replica.receive(peer, 2, Message::AppendAccepted { matched });
-                replica.receive(peer, 2, Message::HeartbeatReply { round: 0 });
+                replica.receive(peer, 2, Message::HeartbeatReply { round: 0, is_damaged: false });
             }
             replica.now += Duration::from_millis(100);
             replica.handle(Input::Timeout);
@@ -1107,7 +1207,11 @@ fn a_confirmed_read_does_not_wait_for_the_machine_for_ever() {
     replica.receive(2, 2, Message::AppendAccepted { matched: LogIndex(2) });
     let deadline = replica.now + Duration::from_secs(1);
     replica.handle(Input::Read { requests: vec![RequestId(7)], deadline });
-    assert!(!is_served(&replica.receive(2, 2, Message::HeartbeatReply { round: 1 })));
+    assert!(!is_served(&replica.receive(
+        2,
+        2,
+        Message::HeartbeatReply { round: 1, is_damaged: false }
+    )));
     for _ in 0..100 {
         let Some(due) = replica.replica.next_deadline() else { break };
         replica.now = due;

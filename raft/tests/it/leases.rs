@@ -66,7 +66,7 @@ fn round_of(effects: &[Effect]) -> u64 {
 
 fn answer(subject: &mut Subject, from: u64, round: u64) {
     let term = subject.node.term().0;
-    subject.receive(from, term, Message::HeartbeatReply { round });
+    subject.receive(from, term, Message::HeartbeatReply { round, is_damaged: false });
 }
 
 // By rounds.
@@ -161,7 +161,7 @@ fn a_lease_ends_with_the_leaders_role() {
     subject.lead_settled();
     assert!(is_served(&mut subject));
     // A later term is heard of; the lease of the earlier one would last for some time yet.
-    subject.receive(3, 3, Message::HeartbeatReply { round: 0 });
+    subject.receive(3, 3, Message::HeartbeatReply { round: 0, is_damaged: false });
     assert_eq!(subject.node.role(), Role::Follower);
     let effects = subject.step(Event::ReadIndex(read(1)));
     assert_eq!(effects, [Effect::ReadFailed { id: read(1), leader: None }]);
@@ -379,7 +379,7 @@ fn a_read_that_finds_the_lease_over_goes_by_a_round_and_renews_it() {
     assert_eq!(ready, None);
     assert_eq!(batches(&effects)[0].entries[0].payload, Payload::Noop);
     let round = round_of(&effects);
-    let effects = subject.receive(2, 2, Message::HeartbeatReply { round });
+    let effects = subject.receive(2, 2, Message::HeartbeatReply { round, is_damaged: false });
     assert!(effects.contains(&Effect::ReadReady { id: read(1), index: LogIndex(2) }));
 }
 
@@ -420,7 +420,7 @@ fn a_new_leader_that_knows_all_earlier_entries_to_be_committed_answers_at_once()
     let (ready, effects) = ask(&mut subject);
     assert_eq!(ready, None, "they bind no longer");
     let round = round_of(&effects);
-    let effects = subject.receive(3, 2, Message::HeartbeatReply { round });
+    let effects = subject.receive(3, 2, Message::HeartbeatReply { round, is_damaged: false });
     assert!(effects.contains(&Effect::ReadReady { id: read(1), index: LogIndex(2) }));
     assert!(is_served(&mut subject), "and a round is a lease again");
 }

@@ -50,7 +50,8 @@ fn in_every_role() -> Vec<(&'static str, Subject)> {
 #[test]
 fn a_larger_term_is_taken_over_in_every_role() {
     for (name, mut subject) in in_every_role() {
-        let effects = subject.receive(2, 5, Message::HeartbeatReply { round: 0 });
+        let effects =
+            subject.receive(2, 5, Message::HeartbeatReply { round: 0, is_damaged: false });
         assert_eq!((subject.node.term(), subject.node.role()), (Term(5), Role::Follower), "{name}");
         let expected = HardState { term: Term(5), voted_for: None };
         assert_eq!(batches(&effects)[0].hard_state, Some(expected), "{name}: written down");
@@ -68,7 +69,7 @@ fn a_request_of_an_earlier_term_is_refused_in_every_role() {
         let reply = only(&append);
         assert_eq!(
             (reply.term, reply.message),
-            (Term(2), Message::HeartbeatReply { round: 0 }),
+            (Term(2), Message::HeartbeatReply { round: 0, is_damaged: false }),
             "{name}"
         );
         assert_eq!(
@@ -499,7 +500,7 @@ fn a_read_waits_for_a_round_of_heartbeats_with_a_majority() {
     let effects = subject.step(Event::ReadIndex(read));
     assert_eq!(sent(&effects).len(), 4);
     assert!(!effects.contains(&ready));
-    let reply = Message::HeartbeatReply { round: 1 };
+    let reply = Message::HeartbeatReply { round: 1, is_damaged: false };
     assert!(!subject.receive(2, 2, reply.clone()).contains(&ready), "two of five");
     assert!(!subject.receive(2, 2, reply.clone()).contains(&ready), "still two of five");
     assert!(subject.receive(3, 2, reply).contains(&ready), "three of five");

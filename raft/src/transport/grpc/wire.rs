@@ -164,8 +164,8 @@ fn message_to_wire(message: &Message) -> pb::envelope::Message {
         Message::Heartbeat { commit, round } => {
             Wire::Heartbeat(pb::Heartbeat { commit: commit.0, round: *round })
         }
-        Message::HeartbeatReply { round } => {
-            Wire::HeartbeatReply(pb::HeartbeatReply { round: *round })
+        Message::HeartbeatReply { round, is_damaged } => {
+            Wire::HeartbeatReply(pb::HeartbeatReply { round: *round, is_damaged: *is_damaged })
         }
         Message::ReadIndex { id } => Wire::ReadIndex(pb::ReadIndex { id: Some(read_to_wire(*id)) }),
         Message::ReadIndexReply { id, index } => Wire::ReadIndexReply(pb::ReadIndexReply {
@@ -235,7 +235,9 @@ fn message_from_wire(message: pb::envelope::Message) -> Result<Message, WireErro
         Wire::Heartbeat(pb::Heartbeat { commit, round }) => {
             Message::Heartbeat { commit: LogIndex(commit), round }
         }
-        Wire::HeartbeatReply(pb::HeartbeatReply { round }) => Message::HeartbeatReply { round },
+        Wire::HeartbeatReply(pb::HeartbeatReply { round, is_damaged }) => {
+            Message::HeartbeatReply { round, is_damaged }
+        }
         Wire::ReadIndex(pb::ReadIndex { id }) => Message::ReadIndex { id: read_from_wire(id)? },
         Wire::ReadIndexReply(pb::ReadIndexReply { id, index }) => {
             Message::ReadIndexReply { id: read_from_wire(id)?, index: index.map(LogIndex) }
@@ -438,7 +440,8 @@ mod tests {
             (index(), ids())
                 .prop_map(|(rejected, hint)| Message::AppendRejected { rejected, hint }),
             (index(), number).prop_map(|(commit, round)| Message::Heartbeat { commit, round }),
-            number.prop_map(|round| Message::HeartbeatReply { round }),
+            (number, any::<bool>())
+                .prop_map(|(round, is_damaged)| Message::HeartbeatReply { round, is_damaged }),
             reads().prop_map(|id| Message::ReadIndex { id }),
             (reads(), proptest::option::of(index()))
                 .prop_map(|(id, index)| Message::ReadIndexReply { id, index }),

@@ -131,7 +131,9 @@ fn details(message: &Message) -> String {
         Message::AppendAccepted { matched } => format!(" matched={matched}"),
         Message::AppendRejected { rejected, hint } => format!(" rejected={rejected} hint={hint}"),
         Message::Heartbeat { commit, round } => format!(" commit={commit} round={round}"),
-        Message::HeartbeatReply { round } => format!(" round={round}"),
+        Message::HeartbeatReply { round, is_damaged } => {
+            format!(" round={round}{}", if *is_damaged { " damaged" } else { "" })
+        }
         Message::ReadIndex { id } => format!(" {}", read(*id)),
         Message::ReadIndexReply { id, index: Some(index) } => {
             format!(" {} index={index}", read(*id))
