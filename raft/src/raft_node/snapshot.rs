@@ -268,7 +268,7 @@ impl RaftNode {
             let after = self.token_for(last.index);
             return self.send(leader, Message::AppendAccepted { matched: last.index }, after);
         }
-        if last.index <= self.commit {
+        if last.index <= self.commit && !self.is_older_installed() {
             let reason = "contradicts what is committed here";
             return self.trace(TraceEvent::Dropped { from: leader, reason });
         }
