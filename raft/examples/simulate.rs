@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use lattice_sim::{Campaign, FaultKind, Report, fan_out};
 use raft_consensus::sim::{
-    FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug, SNAPSHOT_MARKERS,
-    Simulation, Swaps, Tuning,
+    FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug, QUIET_MARKERS,
+    SNAPSHOT_MARKERS, Simulation, Swaps, Tuning,
 };
 
 const HELP: &str = "\
@@ -181,9 +181,11 @@ fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> (Campaign,
         Tuning::Leases if is_whole => LEASE_MARKERS,
         Tuning::Members if is_whole => MEMBER_MARKERS,
         Tuning::Snapshots if is_whole => SNAPSHOT_MARKERS,
+        Tuning::Quiet if is_whole => QUIET_MARKERS,
         Tuning::General
         | Tuning::Leases
         | Tuning::Members
+        | Tuning::Quiet
         | Tuning::LostLeaders
         | Tuning::Snapshots
         | Tuning::SlowDisks => &[],

@@ -10,6 +10,8 @@
 //!   ([`NodeOptions::apply_inline`]): for them a switch of threads would be most of the work;
 //! - one thread reads and writes pieces of snapshots, and old entries for followers that are behind (`transfer_thread`).
 //!
+//! [`Process`] starts many groups that share connections, and lets them be quiet while nobody asks them for anything.
+//!
 //! [`Raft`] is the handle: cheap to clone, and everything that goes through it is bounded. A caller that gives up waiting loses nothing: its
 //! command goes on to its end.
 
@@ -31,6 +33,7 @@ use crate::types::{EntryId, NodeId, SessionId, SnapshotMeta};
 
 mod apply_thread;
 mod clock;
+mod groups;
 mod log_thread;
 mod logs;
 mod options;
@@ -41,6 +44,7 @@ mod status;
 mod task;
 mod transfer_thread;
 
+pub use groups::{Process, ProcessOptions};
 pub use options::{Limits, NodeOptions, Timing};
 pub use session::Session;
 pub use start::StartError;
@@ -192,7 +196,7 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
         machine: M,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
-        start::start(options, machine, transport)
+        start::start(options, machine, transport, None)
     }
 
     /// Puts a command into the log and waits until it is committed and applied here.

@@ -99,6 +99,7 @@ pub mod driver;
 pub mod effects;
 pub mod entries;
 pub mod invariants;
+pub mod liveness;
 pub mod log;
 pub mod membership;
 pub mod message;

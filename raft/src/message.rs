@@ -9,7 +9,7 @@ use lattice_trace::Cause;
 
 use crate::entries::Entries;
 use crate::types::{
-    ClusterId, Entry, EntryId, GroupId, LogIndex, NodeId, SnapshotMeta, StoreId, Term,
+    ClusterId, Entry, EntryId, GroupId, LogIndex, NodeEpoch, NodeId, SnapshotMeta, StoreId, Term,
 };
 
 /// The version of the peer protocol that this build speaks.
@@ -33,6 +33,8 @@ pub struct Envelope {
     pub term: Term,
     /// The event that caused the message, for tracing; none when tracing is off.
     pub cause: Cause,
+    /// Nobody waits for it: a transport may keep it back for a little while, so that it travels together with others.
+    pub can_wait: bool,
     /// What is said.
     pub message: Message,
 }
@@ -179,5 +181,23 @@ pub enum Message {
     WrongStore {
         /// The directory the id is bound to.
         bound: StoreId,
+    },
+    /// The leader asks for quiet (`raft_node/quiet.rs`): its log ends with `last`, all of it is committed, and there is nothing to do. Comes
+    /// in place of a heartbeat.
+    Quiet {
+        /// The last entry of the leader's log.
+        last: EntryId,
+        /// The epoch of the leader's process.
+        epoch: NodeEpoch,
+    },
+    /// Answer to [`Message::Quiet`]: the follower's log ends there too, all of it is applied, and it waits for nothing.
+    QuietAgreed {
+        /// The last entry of both logs.
+        last: EntryId,
+    },
+    /// A process lives. Not for a group: see `liveness`.
+    NodeAlive {
+        /// The epoch that it is in.
+        epoch: NodeEpoch,
     },
 }

@@ -12,6 +12,7 @@
 //! - `snapshot`: building, sending, installing, compacting (Raft §7)
 //! - `membership`: who the members are, how they change, and which data directory each is bound to
 //! - `transfer`: handing leadership over (thesis §3.10)
+//! - `quiet`: an idle group sends nothing
 //! - `repair`: getting entries back that the disk has lost (Alagappan et al., FAST 2018)
 //!
 //! The methods come in four kinds: getters; the input [`RaftNode::step`], which takes commands and messages alike as an [`Event`];
@@ -41,7 +42,8 @@ use crate::progress::Progress;
 use crate::storage::RecoveredState;
 use crate::trace::TraceEvent;
 use crate::types::{
-    Entry, EntryId, HardState, LogIndex, NodeId, Payload, SessionId, SnapshotMeta, StoreId, Term,
+    Entry, EntryId, HardState, LogIndex, NodeEpoch, NodeId, Payload, SessionId, SnapshotMeta,
+    StoreId, Term,
 };
 
 mod config;
@@ -51,6 +53,7 @@ mod election;
 mod lease;
 mod membership;
 mod own_disk;
+mod quiet;
 mod read;
 mod repair;
 mod replication;
@@ -63,6 +66,8 @@ use lease::Lease;
 pub use lease::{ClockBound, LeaseGuard, ReadPolicy};
 use membership::MembershipHistory;
 use own_disk::OwnDisk;
+use quiet::Quiet;
+pub use quiet::QuietStanding;
 use read::ReadQueue;
 use repair::{Fetched, Repair};
 use replication::Uncommitted;
@@ -186,6 +191,10 @@ pub enum Event {
         /// The snapshot is whole, verified and durable.
         is_complete: bool,
     },
+    /// The epoch of this process, for `raft_node/quiet.rs`. Without it the node is never quiet.
+    NodeEpoch(NodeEpoch),
+    /// The process under which this node is quiet is silent, or is in another epoch than it was then.
+    LeaderSilent,
 }
 
 /// What is known only while leading.
@@ -255,6 +264,7 @@ pub struct RaftNode {
     restoring: Option<(IoToken, SnapshotMeta)>,
     compaction: Option<Compaction>,
     repair: Repair,
+    quiet: Quiet,
     /// A piece of a snapshot is being written.
     is_writing_snapshot: bool,
     /// We are no member any more, and never will be again: that is committed.
@@ -319,6 +329,7 @@ impl RaftNode {
             restoring: None,
             compaction: None,
             repair: Repair::default(),
+            quiet: Quiet::default(),
             is_writing_snapshot: false,
             is_removed: false,
             is_stopped: false,
@@ -494,25 +505,27 @@ impl RaftNode {
         matches!(&self.role, RoleState::Leader(leader) if leader.has_sent_timeout_now)
     }
 
-    /// When the node wants `Event::Timeout`; `None` once it has stopped.
+    /// When the node wants `Event::Timeout`; `None` while it is quiet, and once it has stopped.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         if self.is_stopped {
             return None;
         }
-        let repair = self.repair_deadline();
-        Some(repair.map_or(self.role_deadline(), |at| at.min(self.role_deadline())))
+        [self.repair_deadline(), self.role_deadline()].into_iter().flatten().min()
     }
 
-    fn role_deadline(&self) -> Duration {
-        match &self.role {
+    fn role_deadline(&self) -> Option<Duration> {
+        if self.quiet.is_quiet() {
+            return None;
+        }
+        Some(match &self.role {
             RoleState::Leader(leader) => self
                 .lease_deadline()
                 .map_or(leader.heartbeat_due, |at| at.min(leader.heartbeat_due)),
             RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 self.election_deadline
             }
-        }
+        })
     }
 
     // The input.
@@ -524,6 +537,7 @@ impl RaftNode {
             return;
         }
         self.now = self.now.max(now);
+        self.note_activity(&event);
         match event {
             Event::Timeout => self.handle_timeout(),
             Event::Receive(envelope) => self.handle_envelope(envelope),
@@ -544,6 +558,8 @@ impl RaftNode {
             Event::SnapshotWritten { meta, offset, is_complete } => {
                 self.handle_snapshot_written(meta, offset, is_complete);
             }
+            Event::NodeEpoch(epoch) => self.handle_node_epoch(epoch),
+            Event::LeaderSilent => self.handle_leader_silent(),
         }
         self.finish(effects);
     }
@@ -552,7 +568,7 @@ impl RaftNode {
         if self.repair_deadline().is_some_and(|deadline| deadline <= self.now) {
             self.repair_is_due();
         }
-        if self.now < self.role_deadline() {
+        if self.role_deadline().is_none_or(|deadline| self.now < deadline) {
             return;
         }
         match &self.role {
@@ -573,7 +589,7 @@ impl RaftNode {
 
     /// The rules that hold for every message (Raft §5.1), then the dispatch.
     fn handle_envelope(&mut self, envelope: Envelope) {
-        let Envelope { from, store, term, .. } = envelope;
+        let Envelope { from, store, term, can_wait, .. } = envelope;
         if let Err(reason) = self.is_for_us(&envelope) {
             return self.trace(TraceEvent::Dropped { from, reason });
         }
@@ -599,6 +615,7 @@ impl RaftNode {
             let reason = "claims a term that nobody can have come to since we knew the members";
             return self.trace(TraceEvent::Dropped { from, reason });
         }
+        self.hear_in_quiet(&envelope);
         if term > self.term() && !self.accept_later_term(&envelope) {
             return;
         }
@@ -606,6 +623,9 @@ impl RaftNode {
             return self.answer_earlier_term(from, envelope.message);
         }
         self.note_contact(from, store);
+        if let Message::Heartbeat { commit, round } = envelope.message {
+            return self.handle_heartbeat(from, commit, round, can_wait);
+        }
         self.dispatch(from, store, envelope.message);
     }
 
@@ -665,6 +685,7 @@ impl RaftNode {
             Message::Append { .. }
             | Message::Heartbeat { .. }
             | Message::SnapshotChunk { .. }
+            | Message::Quiet { .. }
             | Message::TimeoutNow => Some(envelope.from),
             _ => None,
         };
@@ -675,7 +696,10 @@ impl RaftNode {
     /// Lets the sender know that it is behind, so that a deposed leader steps down and a candidate learns the term.
     fn answer_earlier_term(&mut self, from: NodeId, message: Message) {
         match message {
-            Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotChunk { .. } => {
+            Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::SnapshotChunk { .. }
+            | Message::Quiet { .. } => {
                 self.answer_heartbeat(from, 0);
             }
             Message::PreVote { term, .. } => {
@@ -703,6 +727,8 @@ impl RaftNode {
             | Message::ReadIndexReply { .. }
             | Message::SnapshotAck { .. }
             | Message::TimeoutNow
+            | Message::QuietAgreed { .. }
+            | Message::NodeAlive { .. }
             | Message::Removed
             | Message::WrongStore { .. } => {}
         }
@@ -723,7 +749,6 @@ impl RaftNode {
             Message::AppendRejected { rejected, hint } => {
                 self.handle_rejected(from, rejected, hint);
             }
-            Message::Heartbeat { commit, round } => self.handle_heartbeat(from, commit, round),
             Message::HeartbeatReply { round, is_damaged } => {
                 self.handle_heartbeat_reply(from, store, round, is_damaged);
             }
@@ -743,8 +768,16 @@ impl RaftNode {
                 self.handle_fetched(from, fetched, true);
             }
             Message::TimeoutNow => self.handle_timeout_now(from),
-            Message::WrongStore { .. } | Message::Removed => {
-                unreachable!("answered before the term is looked at")
+            Message::Quiet { last, epoch } => self.handle_quiet(from, last, epoch),
+            Message::QuietAgreed { last } => self.handle_quiet_agreed(from, store, last),
+            Message::NodeAlive { .. } => {
+                self.trace(TraceEvent::Dropped {
+                    from,
+                    reason: "for the process, not for a group",
+                });
+            }
+            Message::Heartbeat { .. } | Message::WrongStore { .. } | Message::Removed => {
+                unreachable!("answered by the caller")
             }
         }
     }
@@ -766,6 +799,7 @@ impl RaftNode {
             self.save_hard_state(HardState { term, voted_for: None });
         }
         self.role = RoleState::Follower { leader };
+        self.quiet.is_over();
         if let Some(reads) = unanswered {
             self.fail_reads(reads);
         }
@@ -870,12 +904,32 @@ impl RaftNode {
 
     /// Sends `message`, not before `after` and not before our term is durable, which every message reveals.
     fn send(&mut self, to: NodeId, message: Message, after: Option<IoToken>) {
-        let after = after.max(Some(self.hard_state_token));
-        let after = after.filter(|&token| token > self.log.durable_token());
+        let after = self.guarded(after);
         self.send_unguarded(to, message, after);
     }
 
+    /// The same for a message that nobody waits for.
+    fn send_in_time(&mut self, to: NodeId, message: Message, can_wait: bool) {
+        let after = self.guarded(None);
+        self.send_envelope(to, message, can_wait, after);
+    }
+
+    fn guarded(&self, after: Option<IoToken>) -> Option<IoToken> {
+        let after = after.max(Some(self.hard_state_token));
+        after.filter(|&token| token > self.log.durable_token())
+    }
+
     fn send_unguarded(&mut self, to: NodeId, message: Message, after: Option<IoToken>) {
+        self.send_envelope(to, message, false, after);
+    }
+
+    fn send_envelope(
+        &mut self,
+        to: NodeId,
+        message: Message,
+        can_wait: bool,
+        after: Option<IoToken>,
+    ) {
         let envelope = Envelope {
             cluster: self.config.cluster,
             group: self.config.group,
@@ -884,6 +938,7 @@ impl RaftNode {
             store: self.config.store,
             term: self.term(),
             cause: Cause::default(),
+            can_wait,
             message,
         };
         self.outbox.push(Effect::Send { envelope, after });

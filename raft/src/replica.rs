@@ -30,10 +30,10 @@ use crate::effects::{
 use crate::entries::Entries;
 use crate::membership::{ConfChange, Membership};
 use crate::message::Envelope;
-use crate::raft_node::{Event, Proposal, RaftNode, Role};
+use crate::raft_node::{Event, Proposal, QuietStanding, RaftNode, Role};
 use crate::state_machine::Reply;
 use crate::trace::TraceEvent;
-use crate::types::{Entry, EntryId, LogIndex, NodeId, SnapshotMeta, Term};
+use crate::types::{Entry, EntryId, LogIndex, NodeEpoch, NodeId, SnapshotMeta, Term};
 
 mod orders;
 mod pace;
@@ -186,6 +186,10 @@ pub enum Input {
     },
     /// An operator wants a snapshot now.
     TakeSnapshot,
+    /// The epoch of this process, from those who watch processes: see [`crate::liveness`].
+    NodeEpoch(NodeEpoch),
+    /// The process under which this replica is quiet is silent, or in another epoch than it was then.
+    LeaderSilent,
 }
 
 /// What became of a snapshot.
@@ -313,6 +317,8 @@ pub enum Output {
     MembersChanged,
     /// Stop the node. Everybody who still waits gets *outcome unknown*.
     Stop(FatalError),
+    /// What the process has to do for this group's quiet has changed: see [`crate::liveness`].
+    Quiet(QuietStanding),
 }
 
 /// Messages that wait for their write. Far more than the windows of all peers let be under way.
@@ -348,6 +354,7 @@ pub struct Replica {
     pace: Pace,
     is_low_on_space: bool,
     is_stopped: bool,
+    quiet: QuietStanding,
     /// Everything that was given out to be sent, if somebody wants to know.
     #[cfg(feature = "sim")]
     pub(crate) given_out: Option<Vec<Envelope>>,
@@ -383,6 +390,7 @@ impl Replica {
             pace,
             is_low_on_space: false,
             is_stopped: false,
+            quiet: QuietStanding::Awake,
             #[cfg(feature = "sim")]
             given_out: None,
         }
@@ -468,10 +476,22 @@ impl Replica {
                 self.step(now, Event::SnapshotWritten { meta, offset, is_complete }, out);
             }
             Input::TakeSnapshot => self.snapshot_is_wanted = true,
+            Input::NodeEpoch(epoch) => self.step(now, Event::NodeEpoch(epoch), out),
+            Input::LeaderSilent => self.step(now, Event::LeaderSilent, out),
         }
         self.ask_for_reads(now, out);
         self.give_work(now, out);
         self.read_snapshots(now, out);
+        self.tell_standing(out);
+    }
+
+    fn tell_standing(&mut self, out: &mut Vec<Output>) {
+        let standing =
+            if self.is_stopped { QuietStanding::Awake } else { self.node.quiet_standing() };
+        if standing != self.quiet {
+            self.quiet = standing;
+            out.push(Output::Quiet(standing));
+        }
     }
 
     // The node's effects.

@@ -29,7 +29,9 @@ pub use identity::{DataDirectory, Identity, IdentityError};
 pub use journal::{JournalLog, JournalLogOptions, JournalLogReader, OpenLogError};
 pub use memory::{MemoryLog, MemoryLogReader};
 #[cfg(feature = "journal")]
-pub use snapshot::{Received, SnapshotCounts, SnapshotError, SnapshotReader, SnapshotStore, SnapshotWriter};
+pub use snapshot::{
+    Received, SnapshotCounts, SnapshotError, SnapshotReader, SnapshotStore, SnapshotWriter,
+};
 
 /// Why the log store could not do what was asked.
 #[derive(Clone, Debug, Error)]

@@ -203,6 +203,16 @@ pub enum TraceEvent {
         /// The read.
         id: ReadId,
     },
+    /// The node is quiet: it sends nothing and waits for nothing, until it is asked for something or its leader's process is silent.
+    WentQuiet {
+        /// The leader's term.
+        term: Term,
+    },
+    /// A quiet node is awake again.
+    Woken {
+        /// Because its leader's process is silent, or in another epoch.
+        by_silence: bool,
+    },
     /// A new leader commits nothing before this time, because an earlier one may still answer reads.
     CommitDeferred {
         /// On the leader's clock.

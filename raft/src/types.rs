@@ -27,6 +27,30 @@ pub struct StoreId(pub u128);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u64);
 
+impl GroupId {
+    /// No group: what processes say to each other about themselves bears this id.
+    pub const PROCESS: Self = Self(u64::MAX);
+}
+
+/// Says which life a process is in, to those whose groups are quiet because it leads them (`raft_node/quiet.rs`). Another one after
+/// each restart, and whenever it may not lead all of these groups any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NodeEpoch {
+    /// Which start of the process: a number that no other start of it has.
+    pub boot: u64,
+    /// Counts the epochs of that start.
+    pub count: u64,
+}
+
+impl NodeEpoch {
+    /// Whether what was agreed under `self` holds no more for a process that says that it is in `now`: an earlier epoch of the same
+    /// start is only an old message.
+    #[must_use]
+    pub fn is_over(self, now: Self) -> bool {
+        now.boot != self.boot || now.count > self.count
+    }
+}
+
 /// A term of office (Raft §5.1): grows by one with each election, has at most one leader. Zero precedes all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);

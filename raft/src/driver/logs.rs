@@ -80,6 +80,15 @@ impl Logs {
             TraceEvent::LeaseOver { .. } => {
                 debug!(target: target!(), %node, "The lease is over, confirming a read by a round");
             }
+            TraceEvent::WentQuiet { .. } => {
+                debug!(target: target!(), %node, "Nothing to do, going quiet");
+            }
+            TraceEvent::Woken { by_silence: true } => {
+                info!(target: target!(), %node, "The leader's process is silent, awake again");
+            }
+            TraceEvent::Woken { by_silence: false } => {
+                debug!(target: target!(), %node, "Awake again");
+            }
             TraceEvent::CommitDeferred { .. } => {
                 info!(target: target!(), %node, "Committing nothing until leases of earlier leaders are over");
             }

@@ -122,6 +122,14 @@ impl NodeOptions {
         }
     }
 
+    /// The same for another group in the same data directory.
+    #[must_use]
+    pub fn for_group(&self, group: GroupId) -> Self {
+        let mut options = Self { group, ..self.clone() };
+        options.log.journal.id = self.directory.log_id(group);
+        options
+    }
+
     /// A node of a cluster of `founders` whose log is kept in `path`.
     ///
     /// # Errors

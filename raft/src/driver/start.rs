@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -14,8 +15,9 @@ use crate::storage::{
     JournalLog, LogStore, OpenLogError, RecoveredState, SnapshotError, SnapshotStore,
 };
 use crate::transport::Transport;
-use crate::types::SnapshotMeta;
+use crate::types::{GroupId, SnapshotMeta};
 
+use super::groups::Member;
 use super::logs::Logs;
 use super::options::{NodeOptions, random};
 use super::status::{Status, SyncCounters};
@@ -46,12 +48,16 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
+    /// The group runs in this process already.
+    #[error("group {0} runs in this process already, or is no group's id")]
+    GroupRuns(GroupId),
 }
 
 pub(super) fn start<M: DurableStateMachine>(
     options: NodeOptions,
     mut machine: M,
     transport: Arc<dyn Transport>,
+    member: Option<Member>,
 ) -> Result<Raft<M::Reader>, StartError> {
     let (directory, group) = (&options.directory, options.group);
     let disk = directory.disk();
@@ -62,11 +68,15 @@ pub(super) fn start<M: DurableStateMachine>(
     let snapshots =
         SnapshotStore::open(disk, &directory.snapshot_directory(group), latest.as_ref())?;
     restore_if_behind(&mut machine, &snapshots, latest)?;
-    let replica = replica(&options, recovered, &machine)?;
+    let (watched, quiet_after, inputs) = match member {
+        Some(member) => (Some(member.watched), member.quiet_after, member.inputs),
+        None => (None, None, mpsc::unbounded_channel()),
+    };
+    let replica = replica(&options, quiet_after, recovered, &machine)?;
 
     let id = replica.node().id();
     // Each carries one answer to a job under way, and the core bounds those by bytes: a bound here could only deadlock.
-    let (completions, completed) = mpsc::unbounded_channel();
+    let (completions, completed) = inputs;
     let (failures, failed) = mpsc::unbounded_channel();
     let sync_counters = Arc::new(SyncCounters::default());
     let reader = machine.reader();
@@ -126,6 +136,7 @@ pub(super) fn start<M: DurableStateMachine>(
             snapshots,
             dropped,
             read_timeout,
+            watched,
         },
         options.directory,
     );
@@ -161,6 +172,7 @@ fn restore_if_behind<M: DurableStateMachine>(
 
 fn replica<M: DurableStateMachine>(
     options: &NodeOptions,
+    quiet_after: Option<Duration>,
     recovered: RecoveredState,
     machine: &M,
 ) -> Result<Replica, RecoverError> {
@@ -183,6 +195,7 @@ fn replica<M: DurableStateMachine>(
         kept_entries: limits.kept_entries,
         reads_max: limits.reads,
         reads: options.reads,
+        quiet_after,
         ..Config::new(identity.node, identity.store, options.founding())
     };
     let mut node = RaftNode::recover(config, recovered, seed, clock::now())?;

@@ -43,6 +43,8 @@ pub struct Status {
     pub committed_membership: Membership,
     /// This node is no member any more, and never will be again under its id: it stays quiet, and its process may end.
     pub is_removed: bool,
+    /// It has nothing to do, sends nothing, and will be woken: see [`super::Process`]. What is said of peers is as old as that.
+    pub is_quiet: bool,
     /// Whom this node, which leads, is handing over to.
     pub transferring_to: Option<NodeId>,
     /// What a leader knows of the others; empty elsewhere.
@@ -164,6 +166,7 @@ impl Status {
             membership: node.membership().clone(),
             committed_membership: node.membership_at(node.commit()).clone(),
             is_removed: node.is_removed(),
+            is_quiet: node.is_quiet(),
             transferring_to: node.transfer_target(),
             peers: peers.collect(),
             low_space: replica.is_low_on_space(),

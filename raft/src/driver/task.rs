@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::{oneshot, watch};
 
 use crate::effects::{FatalError, IoToken, OrderError, ProposalId};
-use crate::message::Envelope;
+use crate::message::{Envelope, Message};
 use crate::raft_node::Proposal;
 use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome};
 use crate::storage::{DataDirectory, JournalLog, LogStore, SnapshotStore, StorageError};
@@ -20,6 +20,7 @@ use crate::transport::{Inbox, Transport};
 use crate::types::{LogIndex, SnapshotMeta};
 
 use super::apply_thread::{Apply, ApplyJob};
+use super::groups::Watched;
 use super::log_thread::{LogJob, with_causes};
 use super::logs::Logs;
 use super::options::NodeOptions;
@@ -74,6 +75,8 @@ pub(super) struct Parts {
     pub(super) snapshots: SnapshotStore,
     pub(super) dropped: Arc<AtomicU64>,
     pub(super) read_timeout: Duration,
+    /// What watches other processes, if the group may be quiet.
+    pub(super) watched: Option<Watched>,
 }
 
 /// Where the task's inputs come from.
@@ -331,7 +334,14 @@ impl Task {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Persist(batch) => self.log(LogJob::Persist(batch)),
-            Output::Send(envelope) => self.parts.transport.send(envelope),
+            Output::Send(envelope) => {
+                if let (Message::Quiet { .. }, Some(watched)) =
+                    (&envelope.message, &self.parts.watched)
+                {
+                    watched.asked(envelope.to);
+                }
+                self.parts.transport.send(envelope);
+            }
             Output::Apply(run) => self.apply(ApplyJob::Run(run)),
             Output::Restore(meta) => {
                 self.counters.snapshots_installed += 1;
@@ -375,6 +385,12 @@ impl Task {
             Output::StatusChanged => self.is_changed = true,
             Output::MembersChanged => self.is_role_changed = true,
             Output::Stop(error) => self.stopping = Some(Some(error)),
+            Output::Quiet(standing) => {
+                if let Some(watched) = &self.parts.watched {
+                    watched.standing(standing);
+                }
+                self.is_role_changed = true;
+            }
         }
     }
 
@@ -556,6 +572,8 @@ impl Task {
         // One that hangs in the disk is left behind, as a crash would leave it.
         drop(tokio::time::timeout(THREADS_MAX, join).await);
         drop(queues);
+        // The group's place is free before anybody hears that it has ended.
+        drop(self.parts.watched.take());
         let fatal = self.stopping.take().flatten();
         self.parts.logs.stopped(fatal.as_ref());
         self.parts.status.send_modify(|status| {

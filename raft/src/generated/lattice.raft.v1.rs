@@ -42,7 +42,7 @@ pub mod frame {
         Piece(super::Piece),
     }
 }
-/// A part of one encoded Envelope. Pieces of one lane come in order; the lanes may interleave.
+/// A part of one encoded Envelope, or several of them. Pieces of one lane come in order; the lanes may interleave.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Piece {
     #[prost(enumeration = "Lane", tag = "1")]
@@ -76,9 +76,12 @@ pub struct Envelope {
     pub cause_node: u64,
     #[prost(uint64, tag = "8")]
     pub cause_seq: u64,
+    /// Nobody waits for it.
+    #[prost(bool, tag = "9")]
+    pub can_wait: bool,
     #[prost(
         oneof = "envelope::Message",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 40, 41, 42, 43, 44"
     )]
     pub message: ::core::option::Option<envelope::Message>,
 }
@@ -122,6 +125,12 @@ pub mod envelope {
         FetchEntries(super::FetchEntries),
         #[prost(message, tag = "41")]
         FetchedEntries(super::FetchedEntries),
+        #[prost(message, tag = "42")]
+        Quiet(super::Quiet),
+        #[prost(message, tag = "43")]
+        QuietAgreed(super::QuietAgreed),
+        #[prost(message, tag = "44")]
+        NodeAlive(super::NodeAlive),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -274,6 +283,32 @@ pub struct SnapshotAck {
     #[prost(bool, tag = "3")]
     pub installed: bool,
 }
+/// The leader asks for quiet: its log ends with `last`, and all of it is committed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Quiet {
+    #[prost(message, optional, tag = "1")]
+    pub last: ::core::option::Option<EntryId>,
+    #[prost(message, optional, tag = "2")]
+    pub epoch: ::core::option::Option<NodeEpoch>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuietAgreed {
+    #[prost(message, optional, tag = "1")]
+    pub last: ::core::option::Option<EntryId>,
+}
+/// For the process, not for a group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeAlive {
+    #[prost(message, optional, tag = "1")]
+    pub epoch: ::core::option::Option<NodeEpoch>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeEpoch {
+    #[prost(fixed64, tag = "1")]
+    pub boot: u64,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TimeoutNow {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -315,6 +350,8 @@ pub enum Lane {
     Urgent = 0,
     /// Entries and snapshot chunks.
     Bulk = 1,
+    /// Several urgent messages in one piece, each preceded by its length as a varint.
+    Together = 2,
 }
 impl Lane {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -325,6 +362,7 @@ impl Lane {
         match self {
             Self::Urgent => "LANE_URGENT",
             Self::Bulk => "LANE_BULK",
+            Self::Together => "LANE_TOGETHER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -332,6 +370,7 @@ impl Lane {
         match value {
             "LANE_URGENT" => Some(Self::Urgent),
             "LANE_BULK" => Some(Self::Bulk),
+            "LANE_TOGETHER" => Some(Self::Together),
             _ => None,
         }
     }

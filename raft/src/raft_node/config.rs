@@ -47,6 +47,9 @@ pub struct Config {
     pub reads_max: usize,
     /// How a leader makes sure that it still leads when it answers a read; the same on all members.
     pub reads: ReadPolicy,
+    /// A group that has been idle for so long goes quiet; never if `None`. It needs a process that watches other processes, and says so with
+    /// `Event::NodeEpoch`: see `raft_node/quiet.rs`.
+    pub quiet_after: Option<Duration>,
     /// A defect to run with, to prove that the checks would find it.
     #[cfg(feature = "sim")]
     pub planted_bug: Option<crate::sim::PlantedBug>,
@@ -74,6 +77,7 @@ impl Config {
             kept_entries: 5_000,
             reads_max: 10_000,
             reads: ReadPolicy::default(),
+            quiet_after: None,
             #[cfg(feature = "sim")]
             planted_bug: None,
         }

@@ -57,6 +57,8 @@ impl RaftNode {
             compaction,
             // The disks of the check's small worlds lose nothing.
             repair: _,
+            // Its processes do not watch each other, so that nobody is ever quiet.
+            quiet: _,
             is_writing_snapshot,
             is_removed,
             is_stopped,

@@ -53,13 +53,19 @@ impl ReadQueue {
         self.begun += 1;
     }
 
+    /// Whether no read waits for anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn len(&self) -> usize {
         self.waiting.len() + self.pending.len()
     }
 
     /// Queues a read for the next round that begins after now. Returns whether one must begin.
     fn push(&mut self, id: ReadId, index: LogIndex) -> bool {
-        let is_idle = self.begun == self.confirmed;
+        // A round that is under way for a lease alone may be in no hurry: this read does not wait for its end.
+        let is_idle = self.pending.is_empty();
         if is_idle {
             self.begun += 1;
         }
@@ -96,6 +102,7 @@ impl RaftNode {
     }
 
     fn queue_read(&mut self, id: ReadId) {
+        self.is_asked();
         let may_read = self.may_read();
         let reads_max = self.config.reads_max;
         let RoleState::Leader(leader) = &mut self.role else { return };

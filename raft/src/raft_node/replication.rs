@@ -53,6 +53,7 @@ impl RaftNode {
     /// Takes office: the first entry of the term goes out at once.
     pub(super) fn lead(&mut self, stores: &BTreeMap<NodeId, StoreId>, lease: Lease) {
         let last = self.log.last().index;
+        self.quiet.is_over();
         let progress = self.peers().map(|peer| (peer, Progress::new(last, self.now))).collect();
         self.role = RoleState::Leader(Box::new(Leader {
             progress,
@@ -374,11 +375,20 @@ impl RaftNode {
         self.settle_membership();
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_due = self.now + self.config.heartbeat;
+        if self.ask_for_quiet() {
+            return;
+        }
         self.number_heartbeat();
-        self.for_each_peer(Self::send_heartbeat);
+        // Whoever waits for the round under way should not wait longer because others do not.
+        let can_wait = matches!(&self.role, RoleState::Leader(leader) if leader.reads.is_empty());
+        self.for_each_peer(|node, peer| node.send_heartbeat_in_time(peer, can_wait));
     }
 
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
+        self.send_heartbeat_in_time(peer, false);
+    }
+
+    fn send_heartbeat_in_time(&mut self, peer: NodeId, can_wait: bool) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&peer) else { return };
         let commit = self.commit.min(progress.matched);
@@ -389,7 +399,7 @@ impl RaftNode {
         };
         progress.told_commit = progress.told_commit.max(commit);
         let round = leader.reads.round();
-        self.send(peer, Message::Heartbeat { commit, round }, None);
+        self.send_in_time(peer, Message::Heartbeat { commit, round }, can_wait);
     }
 
     /// Check-quorum (thesis §6.2): whether a majority of these voters was heard from within the longest election timeout. One that is not
@@ -622,7 +632,14 @@ impl RaftNode {
         }
     }
 
-    pub(super) fn handle_heartbeat(&mut self, from: NodeId, commit: LogIndex, round: u64) {
+    /// Answered as soon as it was wanted: `can_wait` is the heartbeat's own.
+    pub(super) fn handle_heartbeat(
+        &mut self,
+        from: NodeId,
+        commit: LogIndex,
+        round: u64,
+        can_wait: bool,
+    ) {
         if !self.follow(from) {
             return;
         }
@@ -640,12 +657,16 @@ impl RaftNode {
             let reason = "commits what we acknowledged and do not have: a disk has lied";
             self.trace(TraceEvent::Dropped { from, reason });
         }
-        self.answer_heartbeat(from, round);
+        self.answer_heartbeat_in_time(from, round, can_wait);
     }
 
     pub(super) fn answer_heartbeat(&mut self, to: NodeId, round: u64) {
+        self.answer_heartbeat_in_time(to, round, false);
+    }
+
+    fn answer_heartbeat_in_time(&mut self, to: NodeId, round: u64, can_wait: bool) {
         let is_damaged = self.log.is_damaged();
-        self.send(to, Message::HeartbeatReply { round, is_damaged }, None);
+        self.send_in_time(to, Message::HeartbeatReply { round, is_damaged }, can_wait);
     }
 }
 

@@ -140,6 +140,10 @@ planted_bugs! {
     ResumedPartNotVerified = "resumed-part-not-verified", Snapshots within 300;
     /// The first leader is elected by a majority of founders, of which one may have been wiped after another founding.
     FoundedByMajority = "founded-by-majority", General within 2_000;
+    /// A leader goes quiet while a follower lacks entries, and the follower agrees without looking.
+    QuietWithFollowerBehind = "quiet-with-follower-behind", Quiet within 50;
+    /// A quiet follower is woken by nobody but its leader.
+    QuietFollowerNeverWakes = "quiet-follower-never-wakes", Quiet within 800;
 }
 
 impl PlantedBug {

@@ -19,7 +19,7 @@ use super::message::SimMessage;
 use super::node::{DISK_FULL, Delivered, KILLED, NodeSetup, SimNode, state_digest};
 use super::shape::Shape;
 use super::workload::Workload;
-use crate::raft_node::{RaftNode, Role};
+use crate::raft_node::{QuietStanding, RaftNode, Role};
 use crate::state_machine::DurableStateMachine;
 use crate::types::{NodeId, Term};
 
@@ -49,6 +49,8 @@ pub struct SimCluster<W: Workload> {
     failed_syncs: BTreeMap<Address, u64>,
     /// Reads that had met a bad place by then.
     bad_reads: BTreeMap<Address, u64>,
+    /// Since when processes are down; noted only if groups may go quiet.
+    down: BTreeMap<Address, Duration>,
     /// Who led, and when; noted only if a trace is kept.
     leaders: Vec<(NodeId, Term, Band)>,
 }
@@ -63,6 +65,7 @@ impl<W: Workload> SimCluster<W> {
             events: 0,
             failed_syncs: BTreeMap::new(),
             bad_reads: BTreeMap::new(),
+            down: BTreeMap::new(),
             leaders: Vec::new(),
         }
     }
@@ -123,6 +126,52 @@ impl<W: Workload> SimCluster<W> {
             let label = format!("leads, term {}", term.0);
             self.leaders.push((id, term, Band { column, label, from: now, until: None }));
         }
+    }
+
+    /// Nobody is quiet for long under a process that is gone, and who is quiet together has the same log.
+    fn check_quiet(
+        &mut self,
+        world: &World<SimProcess<W>>,
+        address: Address,
+    ) -> Result<(), Violation> {
+        let wrong = |detail: String| Err(Violation::new("quiet groups", detail));
+        for node in self.shape.addresses() {
+            if world.is_up(node) {
+                self.down.remove(&node);
+            } else {
+                self.down.entry(node).or_insert(world.now());
+            }
+        }
+        let Some(SimProcess::Node(node)) = world.process(address) else { return Ok(()) };
+        let Some(raft) = node.raft() else { return Ok(()) };
+        if let QuietStanding::Under { leader, .. } = raft.quiet_standing()
+            && let Some(&since) = self.down.get(&Address(leader.0))
+            && world.now() > since + self.shape.quiet_max()
+        {
+            return wrong(format!("{} is quiet, {leader} is gone since {since:?}", raft.id()));
+        }
+        if !(raft.is_quiet() && raft.role() == Role::Leader) {
+            return Ok(());
+        }
+        let leads_quietly = |other: &&RaftNode| {
+            let standing = other.quiet_standing();
+            let follows =
+                matches!(standing, QuietStanding::Under { leader, .. } if leader == raft.id());
+            follows && other.term() == raft.term()
+        };
+        for other in Self::nodes(world).filter_map(SimNode::raft).filter(leads_quietly) {
+            let (ours, theirs) = (raft.log().last(), other.log().last());
+            if (ours, raft.commit()) != (theirs, other.commit()) {
+                return wrong(format!(
+                    "{} leads quietly with {ours}, {} follows with {theirs}, committed up to {} and {}",
+                    raft.id(),
+                    other.id(),
+                    raft.commit(),
+                    other.commit(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_agreement(&self, world: &World<SimProcess<W>>) -> Result<(), Violation> {
@@ -221,6 +270,9 @@ impl<W: Workload> Scenario for SimCluster<W> {
         }
         if step.stopped {
             self.check_stop(world, step)?;
+        }
+        if self.shape.setup.quiet_after.is_some() {
+            self.check_quiet(world, step.address)?;
         }
         if step.kind == StepKind::Started && world.disk(step.address).counts().blanked > 0 {
             // What it promised is forgotten, and so must not count any more.

@@ -42,6 +42,10 @@ const TAKEN_BACK: &str = "change of voters taken back";
 const TRANSFER_TIMED_OUT: &str = "transfer given up";
 const REMOVED: &str = "removed node knows it";
 
+const WENT_QUIET: &str = "group went quiet";
+const WOKEN: &str = "quiet group woken";
+const WOKEN_BY_SILENCE: &str = "quiet group woken by a silent node";
+
 /// What every campaign with all faults must meet, and within how many seeds.
 pub const MARKERS: &[Marker] = &[
     Marker::new(TORN_TAIL, 2_000),
@@ -92,6 +96,10 @@ pub const MEMBER_MARKERS: &[Marker] = &[
     Marker::new(REMOVED, 200),
 ];
 
+/// What every campaign with the tuning `quiet` must meet, and within how many seeds.
+pub const QUIET_MARKERS: &[Marker] =
+    &[Marker::new(WENT_QUIET, 20), Marker::new(WOKEN, 20), Marker::new(WOKEN_BY_SILENCE, 100)];
+
 /// What is seen only by looking at all nodes at once.
 #[derive(Debug, Default)]
 pub(super) struct Elections {
@@ -130,6 +138,9 @@ impl Elections {
             TraceEvent::TimeoutNowSent { .. } => Some(HANDED_OVER),
             TraceEvent::LeaseOver { .. } => Some(LEASE_OVER),
             TraceEvent::CommitDeferred { .. } => Some(COMMIT_DEFERRED),
+            TraceEvent::WentQuiet { .. } => Some(WENT_QUIET),
+            TraceEvent::Woken { by_silence: true } => Some(WOKEN_BY_SILENCE),
+            TraceEvent::Woken { by_silence: false } => Some(WOKEN),
             _ => None,
         }
     }

@@ -25,6 +25,7 @@ use super::orders::{self, Order};
 use super::spec::SpecTrace;
 use super::workload::{Operation, Workload};
 use crate::effects::{ProposalId, Rejection};
+use crate::liveness::{Liveness, LivenessEffect, LivenessTiming, ProcessId};
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
 use crate::raft_node::{Config, Proposal, RaftNode, ReadPolicy, Role};
@@ -63,6 +64,8 @@ pub(super) struct NodeSetup {
     pub(super) chunk_bytes: usize,
     pub(super) read_timeout: Duration,
     pub(super) reads: ReadPolicy,
+    /// How long a group is idle before it goes quiet; never if `None`.
+    pub(super) quiet_after: Option<Duration>,
     /// How long the machine's worker takes for a job,
     pub(super) work: Span,
     /// how often far longer,
@@ -136,6 +139,8 @@ struct Running<W: Workload> {
     setup: Rc<NodeSetup>,
     workload: W,
     replica: Replica,
+    /// What watches other processes; this one hosts one group.
+    liveness: Liveness,
     machine: W::Machine,
     reader: <W::Machine as DurableStateMachine>::Reader,
     writer: Writer,
@@ -237,7 +242,11 @@ impl<W: Workload> SimNode<W> {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         let running = self.running.as_ref()?;
-        let deadlines = [running.replica.next_deadline(), running.writer.retry_at()];
+        let deadlines = [
+            running.replica.next_deadline(),
+            running.writer.retry_at(),
+            running.liveness.next_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -343,7 +352,13 @@ impl<W: Workload> SimNode<W> {
         config.tail_bytes_max = setup.tail_bytes_max;
         config.kept_entries = setup.kept_entries;
         config.reads = setup.reads;
+        config.quiet_after = setup.quiet_after;
         config.planted_bug = setup.bug;
+        let process =
+            ProcessId { cluster: CLUSTER, node: setup.id, store: directory.identity().store };
+        let timing =
+            LivenessTiming { beat: setup.heartbeat, timeout: setup.election_timeout.start };
+        let liveness = Liveness::new(process, timing, config.boot);
         let node = RaftNode::recover(config, recovered, self.seed, context.now())
             .map_err(|error| reason(&error))?;
         for damage in node.log().damaged() {
@@ -355,9 +370,14 @@ impl<W: Workload> SimNode<W> {
             spec.started(replica.node());
             replica.given_out = Some(Vec::new());
         }
+        let mut inputs = VecDeque::new();
+        if setup.quiet_after.is_some() {
+            inputs.push_back(Input::NodeEpoch(liveness.epoch()));
+        }
         self.running = Some(Running {
             workload: self.workload.clone(),
             replica,
+            liveness,
             reader: machine.reader(),
             machine,
             log_reader: log.reader(),
@@ -370,7 +390,7 @@ impl<W: Workload> SimNode<W> {
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
             last_request: 0,
-            inputs: VecDeque::new(),
+            inputs,
             outputs: Vec::new(),
             is_mute: false,
             timer_at: context.now(),
@@ -424,6 +444,25 @@ impl<W: Workload> Running<W> {
         self.look_for_space(context);
         if self.replica.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.inputs.push_back(Input::Timeout);
+        }
+        if self.liveness.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let mut effects = Vec::new();
+            self.liveness.handle_timeout(now, &mut effects);
+            self.watch(effects, context);
+        }
+    }
+
+    /// Carries out what the watch over processes wants.
+    fn watch(&mut self, effects: Vec<LivenessEffect>, context: &mut Host<'_>) {
+        for effect in effects {
+            match effect {
+                LivenessEffect::Send(envelope) if self.is_mute => drop(envelope),
+                LivenessEffect::Send(envelope) => {
+                    context.send(Address(envelope.to.0), SimMessage::Peer(envelope));
+                }
+                LivenessEffect::Wake(_) => self.inputs.push_back(Input::LeaderSilent),
+                LivenessEffect::Epoch(epoch) => self.inputs.push_back(Input::NodeEpoch(epoch)),
+            }
         }
     }
 
@@ -488,6 +527,9 @@ impl<W: Workload> Running<W> {
             Output::Send(envelope) => {
                 if self.is_mute {
                     return;
+                }
+                if let Message::Quiet { .. } = envelope.message {
+                    self.liveness.handle_asked(context.now(), GROUP, envelope.to);
                 }
                 doings.told.push(told(&envelope));
                 if let Some(marker) = markers::marker_of(&envelope.message) {
@@ -568,6 +610,11 @@ impl<W: Workload> Running<W> {
                 self.hand_over_at_times(&event, context);
             }
             Output::StatusChanged | Output::MembersChanged => {}
+            Output::Quiet(standing) => {
+                let mut effects = Vec::new();
+                self.liveness.handle_standing(context.now(), GROUP, standing, &mut effects);
+                self.watch(effects, context);
+            }
             Output::Stop(error) => {
                 let reason = format!("{error:?}");
                 if let Some(marker) = markers::marker_of_stop(&reason) {
@@ -600,6 +647,11 @@ impl<W: Workload> Running<W> {
 
     /// Another fault of that kind: links that lose their order let a leader hear everything but that it is one no longer.
     fn receive(&mut self, envelope: Envelope, context: &mut Host<'_>) {
+        if envelope.group == GroupId::PROCESS {
+            let mut effects = Vec::new();
+            self.liveness.handle_message(context.now(), &envelope, &mut effects);
+            return self.watch(effects, context);
+        }
         let node = self.replica.node();
         let is_news = node.role() == Role::Leader && envelope.term > node.term();
         if is_news && !self.setup.is_calm.get() && self.setup.late_news.happens(context.rng()) {
@@ -779,6 +831,8 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
         | TraceEvent::QuorumLost { .. }
         | TraceEvent::CommitDeferred { .. }
         | TraceEvent::DiskSlow { .. }
+        | TraceEvent::WentQuiet { .. }
+        | TraceEvent::Woken { .. }
         | TraceEvent::DiskStalled { .. } => kind::ROLE,
         TraceEvent::Appended { .. } => kind::APPENDED,
         TraceEvent::Truncated { .. } => kind::TRUNCATED,

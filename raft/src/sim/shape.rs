@@ -36,17 +36,20 @@ pub enum Tuning {
     Members,
     /// Snapshots that take long, of many small parts, and machines that lose power meanwhile.
     Snapshots,
+    /// Groups that go quiet between two operations, and nodes that stay away for long, under all faults.
+    Quiet,
 }
 
 impl Tuning {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::General,
         Self::LostLeaders,
         Self::SlowDisks,
         Self::Leases,
         Self::Members,
         Self::Snapshots,
+        Self::Quiet,
     ];
 
     /// Its name on the command line.
@@ -59,6 +62,7 @@ impl Tuning {
             Self::Leases => "leases",
             Self::Members => "members",
             Self::Snapshots => "snapshots",
+            Self::Quiet => "quiet",
         }
     }
 
@@ -67,6 +71,11 @@ impl Tuning {
         let rng = &mut stream(seed, "swarm", 0);
         match self {
             Self::General => general_faults(rng, allowed),
+            Self::Quiet => {
+                let allowed = allowed.iter().copied();
+                let allowed = allowed.filter(|kind| !has_leases(seed) || !CLOCKS.contains(kind));
+                general_faults(rng, &allowed.collect::<Vec<_>>())
+            }
             Self::Members => {
                 // What can be done without is counted by founders: damage for good belongs elsewhere.
                 let passing = allowed.iter().copied().filter(|kind| !kind.asks());
@@ -88,7 +97,9 @@ impl Tuning {
     /// What faults are like.
     pub(super) fn nemesis(self, targets: Vec<Address>) -> NemesisOptions {
         let mut options = NemesisOptions::new(targets);
-        if !matches!(self, Self::General | Self::Members) {
+        if self == Self::Quiet {
+            options.restart = Span::millis(1, 15_000);
+        } else if !matches!(self, Self::General | Self::Members) {
             options.restart = Span::millis(1, 300);
             options.lasts = Span::millis(20, 500);
         }
@@ -133,6 +144,15 @@ fn lease_faults(rng: &mut ChaCha8Rng, drifts: bool) -> Swarm {
 
 /// How fast or slow clocks run at most in runs that are about leases: one may measure three seconds while another measures one.
 const DRIFT_PPM: u32 = 500_000;
+
+/// Whether reads have leases in a run that is about quiet; its clocks are then what leases are built on.
+fn has_leases(seed: u64) -> bool {
+    Chance::percent(50).happens(&mut stream(seed, "quiet leases", 0))
+}
+
+/// What makes clocks differ by more than leases allow for.
+const CLOCKS: [FaultKind; 3] =
+    [FaultKind::ClockJump, FaultKind::ClockDrift, FaultKind::ClockFreeze];
 
 /// Whether clocks drift in a run that is about leases. They are short where they do, and so hide what else is wrong with them.
 fn clocks_drift(seed: u64) -> bool {
@@ -213,6 +233,7 @@ impl Shape {
             }
             Tuning::Members => shape.change_members(rng),
             Tuning::Snapshots => shape.send_snapshots(rng),
+            Tuning::Quiet => shape.be_quiet(rng, has_leases(seed)),
         }
         shape.leave_time_for_elections();
         shape
@@ -248,6 +269,7 @@ impl Shape {
             chunk_bytes: one_of(rng, &[1_000, 3_000, 100_000]),
             read_timeout: Duration::from_millis(between(rng, 200, 2_000)),
             reads: ReadPolicy::ReadIndex,
+            quiet_after: None,
             work: one_of(rng, &[Span::micros(10, 200), Span::micros(100, 3_000)]),
             stall: Chance::percent(one_of(rng, &[0, 1])),
             stalled: Span::millis(10, 400),
@@ -379,6 +401,20 @@ impl Shape {
         self.setup.killed_after = Span::millis(0, 100);
     }
 
+    /// Clients that pause for long, so that groups go quiet between two of their operations, and are woken by anything.
+    fn be_quiet(&mut self, rng: &mut ChaCha8Rng, leases: bool) {
+        self.setup.quiet_after = Some(Duration::from_millis(one_of(rng, &[1, 50, 300])));
+        self.clients = between(rng, 1, 2);
+        self.patience.think = Span::millis(1, one_of(rng, &[1_000, 3_000]));
+        self.link.loss = Chance::percent(one_of(rng, &[0, 0, 3]));
+        let clock = ClockBound::default();
+        let guard = LeaseGuard { lease: None, clock };
+        if leases {
+            let policies = [ReadPolicy::Lease(clock), ReadPolicy::LeaseGuard(guard)];
+            self.setup.reads = one_of(rng, &policies);
+        }
+    }
+
     /// Elections come to an end only if messages and syncs take far less time than election timeouts (Raft §5.6).
     fn leave_time_for_elections(&mut self) {
         // Two rounds and the writes of both sides, each of which may wait for another.
@@ -387,12 +423,24 @@ impl Shape {
         self.setup.election_timeout = shortest..2 * shortest;
     }
 
+    /// How long a node may be quiet under a process that is gone: an election timeout, and whatever faults make of it.
+    pub(super) fn quiet_max(&self) -> Duration {
+        // A clock that stands still for five seconds, and another that runs slow, and messages that are late.
+        2 * self.setup.election_timeout.start + Duration::from_secs(8)
+    }
+
     /// Ten of the longest election timeouts, time for clients to give up what they were waiting for from nodes that are gone for good,
     /// and for a disk that was
     /// slow to the end to finish what it had begun then: a node may be starting on it, which takes a few syncs.
     pub(super) fn progress_within(&self) -> Duration {
         let elections = 10 * self.setup.election_timeout.end;
-        elections + Duration::from_secs(10) + 6 * SLOWDOWN_MAX * self.disk.sync.max
+        // Clients that pause for long do little in that time.
+        let pauses = if self.setup.quiet_after.is_some() {
+            5 * self.patience.think.max
+        } else {
+            Duration::ZERO
+        };
+        elections + Duration::from_secs(10) + 6 * SLOWDOWN_MAX * self.disk.sync.max + pauses
     }
 
     pub(super) fn addresses(&self) -> Vec<Address> {

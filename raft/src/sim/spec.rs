@@ -349,8 +349,11 @@ fn visible(envelope: &Envelope) -> Option<String> {
         | Message::FetchedEntries { .. } => ("Other", String::new()),
         Message::TimeoutNow => ("TimeoutNow", String::new()),
         Message::Removed => ("Removed", String::new()),
-        // No directory is lost in the specification.
-        Message::WrongStore { .. } => return None,
+        // No directory is lost in the specification, and nobody is quiet.
+        Message::WrongStore { .. }
+        | Message::Quiet { .. }
+        | Message::QuietAgreed { .. }
+        | Message::NodeAlive { .. } => return None,
     };
     let Envelope { from, to, term, .. } = envelope;
     Some(format!(

@@ -13,7 +13,10 @@
 //! the greeting. What keeps one peer from harming another or this node:
 //!
 //! - `send` puts into a bounded queue per peer and never waits (`grpc/queue.rs`); votes and
-//!   heartbeats overtake entries, and snapshots have a connection of their own.
+//!   heartbeats overtake entries, and snapshots have a connection of their own. All groups share
+//!   it and take turns; each has room of its own (`grpc/lanes.rs`).
+//! - Urgent messages that wait at the same time travel in one frame. Heartbeats that nobody waits
+//!   for may be kept back a little, so that those of many groups do ([`Timing::gather`]).
 //! - Messages travel in pieces of at most 1 MiB, checksummed, and are put together under a bound
 //!   (`grpc/frame.rs`). No declared length is believed, and what does not parse ends that one
 //!   stream with a status that says why (`grpc/wire.rs`).
@@ -42,6 +45,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tonic::body::Body;
 use tonic::codegen::{Context, Poll, Service, http};
 
+use self::lanes::LaneLimits;
 use self::link::{Address, Link};
 pub use self::listen::Connection;
 use self::listen::HandshakeRates;
@@ -52,6 +56,7 @@ use crate::message::{Envelope, Message};
 use crate::types::{ClusterId, GroupId, NodeId, StoreId};
 
 mod frame;
+mod lanes;
 mod link;
 mod listen;
 mod queue;
@@ -113,10 +118,14 @@ pub struct GrpcOptions {
 pub struct Limits {
     /// The longest message that is sent or accepted, in bytes.
     pub message_max: usize,
-    /// Messages that wait for one peer, in each of its lanes.
+    /// Messages of one group that wait for one peer, in each of its lanes.
     pub queue_messages: usize,
-    /// Bytes that wait for one peer, in each of its lanes.
+    /// Bytes of one group that wait for one peer, in each of its lanes.
     pub queue_bytes: usize,
+    /// Messages of all groups that wait for one peer, in each of its lanes.
+    pub peer_messages: usize,
+    /// Bytes of all groups that wait for one peer, in each of its lanes.
+    pub peer_bytes: usize,
     /// Connections that are open to this node.
     pub connections: usize,
     /// Streams of one connection.
@@ -142,6 +151,10 @@ pub struct Timing {
     pub backoff_min: Duration,
     /// The longest time between two tries.
     pub backoff_max: Duration,
+    /// How long a heartbeat that nobody waits for, or the answer to one, is kept back for those of other groups, to travel
+    /// with them; a quarter of the heartbeat's interval at most. Zero, the default, keeps nothing back. Elections, entries, their
+    /// acknowledgements and reads never wait.
+    pub gather: Duration,
     /// Without a chunk until a snapshot connection is closed.
     pub snapshot_idle: Duration,
     /// Until [`GrpcTransport::shutdown`] stops waiting and aborts.
@@ -180,6 +193,8 @@ pub struct PeerStats {
     pub connects: u64,
     /// Messages handed to a stream.
     pub sent: u64,
+    /// Frames they were in: a large message takes several, and small ones travel together.
+    pub frames: u64,
     /// Messages that came from the peer.
     pub received: u64,
     /// Messages dropped here: the queue was full, or there was no connection.
@@ -261,6 +276,7 @@ struct Counters {
     connected: AtomicBool,
     connects: AtomicU64,
     sent: AtomicU64,
+    frames: AtomicU64,
     received: AtomicU64,
     dropped: AtomicU64,
     last_error: Mutex<Option<String>>,
@@ -290,6 +306,8 @@ impl Default for Limits {
             message_max: 64 << 20,
             queue_messages: 4096,
             queue_bytes: 64 << 20,
+            peer_messages: 64 << 10,
+            peer_bytes: 128 << 20,
             connections: 256,
             streams: 64,
             handshakes: 16,
@@ -307,6 +325,7 @@ impl Default for Timing {
             keep_alive_answer: Duration::from_secs(4),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
+            gather: Duration::ZERO,
             snapshot_idle: Duration::from_secs(30),
             shutdown: Duration::from_secs(2),
         }
@@ -467,7 +486,14 @@ impl GrpcTransport {
         counters: Arc<Counters>,
     ) -> Peer {
         let limits = &self.shared.limits;
-        let queue = || Arc::new(Queue::new(limits.queue_messages, limits.queue_bytes));
+        let bounds = LaneLimits {
+            group_messages: limits.queue_messages,
+            group_bytes: limits.queue_bytes,
+            messages: limits.peer_messages,
+            bytes: limits.peer_bytes,
+        };
+        let gather = self.shared.timing.gather;
+        let queue = || Arc::new(Queue::new(bounds, gather));
         let mut peer =
             Peer { urls, messages: queue(), snapshot: queue(), counters, links: Vec::new() };
         peer.counters.connected.store(false, Ordering::Relaxed);
@@ -498,9 +524,8 @@ impl Transport for GrpcTransport {
         } else {
             StreamKind::Messages
         };
-        if peer.links.is_empty() || !peer.queue(kind).push(envelope) {
-            peer.counters.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        let dropped = if peer.links.is_empty() { 1 } else { peer.queue(kind).push(envelope) };
+        peer.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
     }
 
     fn register(&self, group: GroupId, inbox: Inbox) {
@@ -588,6 +613,7 @@ impl Counters {
             connected: self.connected.load(Ordering::Relaxed),
             connects: self.connects.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
+            frames: self.frames.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
             last_error: lock(&self.last_error).clone(),

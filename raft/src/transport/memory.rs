@@ -155,6 +155,7 @@ mod tests {
             store: StoreId(1),
             term: Term(1),
             cause: Cause { node: 0, seq: 0 },
+            can_wait: false,
             message: Message::HeartbeatReply { round, is_damaged: false },
         }
     }

@@ -1075,6 +1075,7 @@ impl Bench {
             store: store(from),
             term: Term(term),
             cause: lattice_trace::Cause::default(),
+            can_wait: false,
             message,
         };
         self.handle(Input::Receive(envelope))

@@ -7,10 +7,13 @@ mod checkers;
 #[cfg(feature = "driver")]
 mod driver;
 mod exhaustive;
+#[cfg(feature = "driver")]
+mod groups;
 mod leases;
 mod members;
 mod paper;
 mod planted_bugs;
+mod quiet;
 mod script;
 mod scripts;
 mod simulation;

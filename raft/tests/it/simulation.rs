@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lattice_sim::{Campaign, FaultKind, Phase, Plan, Report, fan_out};
-use raft_consensus::sim::{MARKERS, PlantedBug, Retried, Simulation, Swaps, Tuning};
+use raft_consensus::sim::{MARKERS, PlantedBug, QUIET_MARKERS, Retried, Simulation, Swaps, Tuning};
 
 /// Threads of a campaign in a test.
 pub(crate) const THREADS: usize = 2;
@@ -117,6 +117,15 @@ fn clusters_keep_every_promise_when_leaders_fall_and_disks_are_slow_and_reads_ha
         let campaign = campaign(tuning, 60);
         assert!(campaign.operations > 1_000, "{tuning:?}:\n{campaign}");
     }
+}
+
+/// Groups go quiet whenever they can, and are woken by whatever happens.
+#[test]
+fn clusters_keep_every_promise_while_groups_go_quiet_and_wake() {
+    let campaign = campaign(Tuning::Quiet, 150);
+    println!("{campaign}");
+    assert!(campaign.operations > 1_500, "too little gets done to show anything:\n{campaign}");
+    assert_eq!(campaign.overdue(QUIET_MARKERS), []);
 }
 
 /// Members come and go, and leadership is handed over, all the time.

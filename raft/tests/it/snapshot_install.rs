@@ -57,6 +57,7 @@ impl Follower {
             store: StoreId(1),
             term: Term(1),
             cause: lattice_trace::Cause::default(),
+            can_wait: false,
             message,
         }))
     }

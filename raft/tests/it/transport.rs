@@ -125,6 +125,7 @@ fn envelope(from: u64, to: u64, message: Message) -> Envelope {
         store: store(from),
         term: Term(3),
         cause: Cause { node: from, seq: 9 },
+        can_wait: false,
         message,
     }
 }
@@ -334,6 +335,37 @@ async fn messages_for_a_group_that_is_not_here_are_counted_and_harm_no_other() {
     nodes[0].transport.send(heartbeat(1, 2, 2));
     assert_eq!(nodes[1].hear().await, heartbeat(1, 2, 2));
     assert_eq!(nodes[1].transport.stats().unknown_group, 1);
+}
+
+#[tokio::test]
+async fn heartbeats_of_many_groups_share_a_stream_and_its_frames() {
+    const GROUPS: u64 = 500;
+    let gather = |options: &mut GrpcOptions| options.timing.gather = Duration::from_millis(200);
+    let one = Node::bind(1, "127.0.0.1:0", gather).await;
+    let two = Node::serving(2).await;
+    let addresses = [(1, one.address), (2, two.address)];
+    one.set_peers(&addresses);
+    two.set_peers(&addresses);
+    until(|| one.is_connected(2)).await;
+    let (sender, mut heard) = mpsc::unbounded_channel();
+    for group in 0..GROUPS {
+        let sender = sender.clone();
+        let inbox = Inbox::new(move |envelope| drop(sender.send((group, envelope))));
+        two.transport.register(GroupId(group), inbox);
+    }
+    let patient = |group| Envelope { group: GroupId(group), can_wait: true, ..heartbeat(1, 2, 0) };
+    for group in 0..GROUPS {
+        one.transport.send(patient(group));
+    }
+    // Each reaches its own group, in order, and as it was.
+    for group in 0..GROUPS {
+        let (to, envelope) = tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        assert_eq!((to, envelope), (group, patient(group)));
+    }
+    let stats = one.transport.stats().peers[&NodeId(2)].clone();
+    assert_eq!((stats.connects, stats.sent, stats.dropped), (1, GROUPS, 0));
+    // One, unless this thread stood still for long while it sent them.
+    assert!(stats.frames <= GROUPS / 10, "{stats:?}");
 }
 
 #[tokio::test]

@@ -5,8 +5,11 @@
 //! larger length than that; the whole grows only by bytes that have arrived, up to a bound. Each
 //! piece carries the checksum of everything so far, so a piece that was altered, lost or repeated
 //! is noticed with that piece.
+//!
+//! Small messages go the other way: as many as wait travel [`Together`] in one piece.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
+use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 use thiserror::Error;
 
 use super::generated as pb;
@@ -59,6 +62,62 @@ impl Iterator for Pieces {
     }
 }
 
+/// Several small messages for one piece.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    data: BytesMut,
+    count: u64,
+}
+
+impl Together {
+    /// Adds a message, if there is room.
+    pub(super) fn push(&mut self, message: &Bytes) -> bool {
+        let length = u64::try_from(message.len()).expect("lengths fit");
+        let added = encoded_len_varint(length) + message.len();
+        if self.data.len() + added > PIECE_MAX {
+            return false;
+        }
+        encode_varint(length, &mut self.data);
+        self.data.extend_from_slice(message);
+        self.count += 1;
+        true
+    }
+
+    /// How many messages there are.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// All of them as one piece.
+    pub(super) fn into_piece(self) -> pb::Piece {
+        let data = self.data.freeze();
+        let checksum = crc32c::crc32c(&data);
+        pb::Piece { lane: pb::Lane::Together.into(), data, checksum, last: true }
+    }
+}
+
+/// What a piece has completed: a message, or several, each preceded by its length.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Messages {
+    data: Bytes,
+    is_one: bool,
+}
+
+impl Messages {
+    /// Takes off the next message.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if self.is_one || self.data.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.data)).filter(|message| !message.is_empty()));
+        }
+        let length = decode_varint(&mut self.data).map_err(|_malformed| FrameError::Together)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length == 0 || length > self.data.remaining() {
+            return Err(FrameError::Together);
+        }
+        Ok(Some(self.data.split_to(length)))
+    }
+}
+
 /// Why a piece ends its stream.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum FrameError {
@@ -79,6 +138,9 @@ pub(super) enum FrameError {
     /// The whole would be too large.
     #[error("message of more than {0} bytes")]
     TooLong(usize),
+    /// Messages that travel together, and do not end where they say.
+    #[error("messages in one piece whose lengths are wrong")]
+    Together,
 }
 
 /// Puts messages together from their pieces, lane by lane.
@@ -101,12 +163,13 @@ impl Assembly {
         Self { urgent: Partial::default(), bulk: Partial::default(), message_max }
     }
 
-    /// Adds a piece; returns the message that it completes.
-    pub(super) fn push(&mut self, piece: pb::Piece) -> Result<Option<Bytes>, FrameError> {
+    /// Adds a piece; returns what it completes.
+    pub(super) fn push(&mut self, piece: pb::Piece) -> Result<Option<Messages>, FrameError> {
         let lane = pb::Lane::try_from(piece.lane);
         let partial = match lane.map_err(|_unknown| FrameError::Lane(piece.lane))? {
             pb::Lane::Urgent => &mut self.urgent,
             pb::Lane::Bulk => &mut self.bulk,
+            pb::Lane::Together => return together(piece).map(Some),
         };
         let size = piece.data.len();
         if size == 0 || size > PIECE_MAX {
@@ -121,12 +184,28 @@ impl Assembly {
         }
         if piece.last && partial.data.is_empty() {
             // Most messages are one piece: nothing is copied.
-            return Ok(Some(piece.data));
+            return Ok(Some(Messages { data: piece.data, is_one: true }));
         }
         partial.checksum = computed;
         partial.data.extend_from_slice(&piece.data);
-        Ok(piece.last.then(|| std::mem::take(partial).data.freeze()))
+        let whole = piece.last.then(|| std::mem::take(partial).data.freeze());
+        Ok(whole.map(|data| Messages { data, is_one: true }))
     }
+}
+
+fn together(piece: pb::Piece) -> Result<Messages, FrameError> {
+    let size = piece.data.len();
+    if size == 0 || size > PIECE_MAX {
+        return Err(FrameError::Size(size));
+    }
+    let computed = crc32c::crc32c(&piece.data);
+    if computed != piece.checksum {
+        return Err(FrameError::Checksum { computed, declared: piece.checksum });
+    }
+    if !piece.last {
+        return Err(FrameError::Together);
+    }
+    Ok(Messages { data: piece.data, is_one: false })
 }
 
 #[cfg(test)]
@@ -141,7 +220,10 @@ mod tests {
         let mut assembly = Assembly::new(4 * PIECE_MAX);
         let mut whole = Vec::new();
         for piece in pieces {
-            whole.extend(assembly.push(piece)?);
+            let Some(mut messages) = assembly.push(piece)? else { continue };
+            while let Some(message) = messages.next()? {
+                whole.push(message);
+            }
         }
         Ok(whole)
     }
@@ -194,5 +276,32 @@ mod tests {
         let large = piece(1, message(PIECE_MAX + 1));
         assert_eq!(assemble([large]), Err(FrameError::Size(PIECE_MAX + 1)));
         assert_eq!(assemble([piece(9, message(1))]), Err(FrameError::Lane(9)));
+    }
+
+    #[test]
+    fn small_messages_travel_together_as_far_as_there_is_room() {
+        let mut together = Together::default();
+        for length in [1, 200, 5] {
+            assert!(together.push(&message(length)));
+        }
+        assert!(!together.push(&message(PIECE_MAX)), "no room for its length besides");
+        assert_eq!(together.count(), 3);
+        let piece = together.into_piece();
+        assert_eq!(assemble([piece]), Ok([1, 200, 5].map(message).to_vec()));
+    }
+
+    #[test]
+    fn messages_together_whose_lengths_are_wrong_are_refused() {
+        let piece = |data: &[u8], last| {
+            let data = Bytes::copy_from_slice(data);
+            let checksum = crc32c::crc32c(&data);
+            pb::Piece { lane: pb::Lane::Together.into(), checksum, data, last }
+        };
+        for wrong in [&[0][..], &[2, 1], &[1, 7, 3, 1], &[0xff; 11], &[0x80]] {
+            assert_eq!(assemble([piece(wrong, true)]), Err(FrameError::Together), "{wrong:?}");
+        }
+        assert_eq!(assemble([piece(&[1, 7], false)]), Err(FrameError::Together));
+        let altered = pb::Piece { checksum: 1, ..piece(&[1, 7], true) };
+        assert!(matches!(assemble([altered]), Err(FrameError::Checksum { .. })));
     }
 }

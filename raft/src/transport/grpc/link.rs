@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use super::frame::{Lane, Pieces};
+use super::frame::{Lane, Pieces, Together};
 use super::generated as pb;
 use super::generated::peer_client::PeerClient;
 use super::queue::Queue;
@@ -107,7 +108,7 @@ impl Link {
         let mut failures = 0_u32;
         loop {
             if self.kind == StreamKind::Snapshot {
-                self.queue.filled().await;
+                self.queue.ready().await;
             }
             let mut connected = false;
             for address in self.addresses.clone() {
@@ -172,6 +173,7 @@ impl Link {
             shared: Arc::clone(&self.shared),
             idle: (self.kind == StreamKind::Snapshot).then_some(self.shared.timing.snapshot_idle),
             urgent: None,
+            next_urgent: None,
             bulk: None,
         };
         let mut client = PeerClient::new(channel).max_decoding_message_size(GREETING_MAX);
@@ -296,6 +298,8 @@ struct Outgoing {
     idle: Option<Duration>,
     /// The messages that are being cut, one of each lane.
     urgent: Option<Pieces>,
+    /// An urgent message that had no room in the last piece.
+    next_urgent: Option<Bytes>,
     bulk: Option<Pieces>,
 }
 
@@ -319,46 +323,81 @@ impl Outgoing {
                 return Some(pb::frame::Kind::Piece(piece));
             }
             match self.idle {
-                None => self.queue.filled().await,
-                Some(idle) => tokio::time::timeout(idle, self.queue.filled()).await.ok()?,
+                None => self.queue.ready().await,
+                Some(idle) => tokio::time::timeout(idle, self.queue.ready()).await.ok()?,
             }
         }
     }
 
-    /// The next piece to send: an urgent message overtakes between two pieces of another one.
+    /// The next piece to send: urgent messages overtake between two pieces of another one.
     fn next_piece(&mut self) -> Option<pb::Piece> {
         loop {
             if let Some(piece) = self.urgent.as_mut().and_then(Iterator::next) {
-                return Some(self.count(piece));
+                return Some(self.count(piece, 1));
             }
             self.urgent = None;
-            if let Some((lane, envelope)) = self.queue.pop(self.bulk.is_none()) {
-                let pieces = self.cut(lane, &envelope);
-                match lane {
-                    Lane::Urgent => self.urgent = pieces,
-                    Lane::Bulk => self.bulk = pieces,
-                }
+            if let Some(piece) = self.next_urgent() {
+                return Some(piece);
+            }
+            if self.urgent.is_some() {
                 continue;
             }
-            let piece = self.bulk.as_mut()?.next();
-            if let Some(piece) = piece {
-                return Some(self.count(piece));
+            if let Some(piece) = self.bulk.as_mut().and_then(Iterator::next) {
+                return Some(self.count(piece, 1));
             }
-            self.bulk = None;
+            let envelope = self.queue.pop_bulk()?;
+            self.bulk = self.encode(&envelope).map(|bytes| Pieces::new(Lane::Bulk, bytes));
         }
     }
 
-    fn count(&self, piece: pb::Piece) -> pb::Piece {
-        self.counters.sent.fetch_add(u64::from(piece.last), Ordering::Relaxed);
+    /// All urgent messages that wait, as far as they have room in one piece. One that is alone is cut like any other.
+    fn next_urgent(&mut self) -> Option<pb::Piece> {
+        let first = self.take_urgent()?;
+        let mut together = Together::default();
+        let second = self.take_urgent();
+        if second.is_none() || !together.push(&first) {
+            self.next_urgent = second;
+            self.urgent = Some(Pieces::new(Lane::Urgent, first));
+            return None;
+        }
+        let mut next = second;
+        while let Some(message) = next {
+            if !together.push(&message) {
+                self.next_urgent = Some(message);
+                break;
+            }
+            next = self.take_urgent();
+        }
+        let count = together.count();
+        Some(self.count(together.into_piece(), count))
+    }
+
+    fn take_urgent(&mut self) -> Option<Bytes> {
+        if let Some(message) = self.next_urgent.take() {
+            return Some(message);
+        }
+        loop {
+            // What cannot be sent is left out.
+            let envelope = self.queue.pop_urgent()?;
+            if let Some(bytes) = self.encode(&envelope) {
+                return Some(bytes);
+            }
+        }
+    }
+
+    /// Counts a piece that completes so many messages, if it is the last of them.
+    fn count(&self, piece: pb::Piece, messages: u64) -> pb::Piece {
+        self.counters.frames.fetch_add(1, Ordering::Relaxed);
+        self.counters.sent.fetch_add(u64::from(piece.last) * messages, Ordering::Relaxed);
         piece
     }
 
     /// Encodes an envelope. One that no peer would accept is dropped here: a later one is no
     /// shorter, so it is an error of configuration that has to be seen.
-    fn cut(&self, lane: Lane, envelope: &Envelope) -> Option<Pieces> {
+    fn encode(&self, envelope: &Envelope) -> Option<Bytes> {
         let limit = self.shared.limits.message_max;
         let reason = match wire::encode(envelope) {
-            Ok(bytes) if bytes.len() <= limit => return Some(Pieces::new(lane, bytes)),
+            Ok(bytes) if bytes.len() <= limit => return Some(bytes),
             Ok(bytes) => format!("{} bytes are more than the limit of {limit}", bytes.len()),
             Err(error) => error.to_string(),
         };

@@ -239,23 +239,29 @@ impl Heard {
             let Some(frame) = frame.inspect_err(|status| self.note_refusal(status))? else {
                 return Ok(());
             };
-            if let Some(envelope) = self.take(frame).inspect_err(|status| self.violation(status))? {
-                self.counters.received.fetch_add(1, Ordering::Relaxed);
-                self.shared.deliver(envelope);
-            }
+            self.take(frame).inspect_err(|status| self.violation(status))?;
         }
     }
 
-    /// Takes a frame; returns the envelope that it completes.
-    fn take(&mut self, frame: pb::Frame) -> Result<Option<Envelope>, Status> {
+    /// Takes a frame, and delivers the envelopes that it completes.
+    fn take(&mut self, frame: pb::Frame) -> Result<(), Status> {
         let Some(pb::frame::Kind::Piece(piece)) = frame.kind else {
             return Err(Status::invalid_argument("after the greeting only pieces may come"));
         };
         let invalid = |error: &dyn std::error::Error| Status::invalid_argument(error.to_string());
-        let Some(message) = self.assembly.push(piece).map_err(|error| invalid(&error))? else {
-            return Ok(None);
-        };
-        let envelope = wire::decode(message).map_err(|error| invalid(&error))?;
+        let whole = self.assembly.push(piece).map_err(|error| invalid(&error))?;
+        let Some(mut messages) = whole else { return Ok(()) };
+        while let Some(message) = messages.next().map_err(|error| invalid(&error))? {
+            let envelope = wire::decode(message).map_err(|error| invalid(&error))?;
+            self.check(&envelope)?;
+            self.counters.received.fetch_add(1, Ordering::Relaxed);
+            self.shared.deliver(envelope);
+        }
+        Ok(())
+    }
+
+    /// Whether an envelope agrees with the greeting.
+    fn check(&self, envelope: &Envelope) -> Result<(), Status> {
         let ours = &self.shared.identity;
         let (to, cluster) = (envelope.to, envelope.cluster);
         if to != ours.node || cluster != ours.cluster {
@@ -270,7 +276,7 @@ impl Heard {
                 envelope.from, envelope.store, self.from, self.store
             )));
         }
-        Ok(Some(envelope))
+        Ok(())
     }
 
     fn violation(&self, status: &Status) {
@@ -404,6 +410,7 @@ mod tests {
             store: StoreId(11),
             term: Term(1),
             cause: Cause { node: 0, seq: 0 },
+            can_wait: false,
             message: Message::Heartbeat { commit: LogIndex(0), round },
         }
     }

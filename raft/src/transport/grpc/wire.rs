@@ -16,8 +16,8 @@ use super::generated as pb;
 use crate::membership::{self, Membership};
 use crate::message::{Envelope, Message, ReadId};
 use crate::types::{
-    ClusterId, Entry, EntryId, GroupId, LogIndex, NodeId, Payload, SessionId, SnapshotMeta,
-    StoreId, Term,
+    ClusterId, Entry, EntryId, GroupId, LogIndex, NodeEpoch, NodeId, Payload, SessionId,
+    SnapshotMeta, StoreId, Term,
 };
 
 /// The most entries that one message may carry. Unfolded they take about as much memory as the
@@ -67,6 +67,7 @@ pub fn encode(envelope: &Envelope) -> Result<Bytes, WireError> {
         term: envelope.term.0,
         cause_node: envelope.cause.node,
         cause_seq: envelope.cause.seq,
+        can_wait: envelope.can_wait,
         message: Some(message_to_wire(&envelope.message)),
     };
     Ok(Bytes::from(wire.encode_to_vec()))
@@ -86,6 +87,7 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, WireError> {
         store: store_from_wire(&wire.store)?,
         term: Term(wire.term),
         cause: Cause { node: wire.cause_node, seq: wire.cause_seq },
+        can_wait: wire.can_wait,
         message: message_from_wire(wire.message.ok_or(WireError::Missing("known kind"))?)?,
     })
 }
@@ -202,6 +204,16 @@ fn message_to_wire(message: &Message) -> pb::envelope::Message {
         Message::WrongStore { bound } => {
             Wire::WrongStore(pb::WrongStore { bound: store_to_wire(*bound) })
         }
+        Message::Quiet { last, epoch } => Wire::Quiet(pb::Quiet {
+            last: Some(id_to_wire(*last)),
+            epoch: Some(epoch_to_wire(*epoch)),
+        }),
+        Message::QuietAgreed { last } => {
+            Wire::QuietAgreed(pb::QuietAgreed { last: Some(id_to_wire(*last)) })
+        }
+        Message::NodeAlive { epoch } => {
+            Wire::NodeAlive(pb::NodeAlive { epoch: Some(epoch_to_wire(*epoch)) })
+        }
         Message::TimeoutNow => Wire::TimeoutNow(pb::TimeoutNow {}),
         Message::Removed => Wire::Removed(pb::Removed {}),
     }
@@ -269,6 +281,16 @@ fn message_from_wire(message: pb::envelope::Message) -> Result<Message, WireErro
         Wire::WrongStore(pb::WrongStore { bound }) => {
             Message::WrongStore { bound: store_from_wire(&bound)? }
         }
+        Wire::Quiet(pb::Quiet { last, epoch }) => Message::Quiet {
+            last: id_from_wire(last, "last entry")?,
+            epoch: epoch_from_wire(epoch)?,
+        },
+        Wire::QuietAgreed(pb::QuietAgreed { last }) => {
+            Message::QuietAgreed { last: id_from_wire(last, "last entry")? }
+        }
+        Wire::NodeAlive(pb::NodeAlive { epoch }) => {
+            Message::NodeAlive { epoch: epoch_from_wire(epoch)? }
+        }
         Wire::TimeoutNow(pb::TimeoutNow {}) => Message::TimeoutNow,
         Wire::Removed(pb::Removed {}) => Message::Removed,
     })
@@ -281,6 +303,15 @@ fn id_to_wire(id: EntryId) -> pb::EntryId {
 fn id_from_wire(id: Option<pb::EntryId>, place: &'static str) -> Result<EntryId, WireError> {
     let pb::EntryId { term, index } = id.ok_or(WireError::Missing(place))?;
     Ok(EntryId::new(Term(term), LogIndex(index)))
+}
+
+fn epoch_to_wire(epoch: NodeEpoch) -> pb::NodeEpoch {
+    pb::NodeEpoch { boot: epoch.boot, count: epoch.count }
+}
+
+fn epoch_from_wire(epoch: Option<pb::NodeEpoch>) -> Result<NodeEpoch, WireError> {
+    let pb::NodeEpoch { boot, count } = epoch.ok_or(WireError::Missing("epoch"))?;
+    Ok(NodeEpoch { boot, count })
 }
 
 fn read_to_wire(id: ReadId) -> pb::ReadId {
@@ -454,13 +485,20 @@ mod tests {
                 Message::SnapshotAck { last, offset, installed }
             }),
             any::<u128>().prop_map(|bound| Message::WrongStore { bound: StoreId(bound) }),
+            (ids(), epochs()).prop_map(|(last, epoch)| Message::Quiet { last, epoch }),
+            ids().prop_map(|last| Message::QuietAgreed { last }),
+            epochs().prop_map(|epoch| Message::NodeAlive { epoch }),
         ]
+    }
+
+    fn epochs() -> impl Strategy<Value = NodeEpoch> {
+        (any::<u64>(), any::<u64>()).prop_map(|(boot, count)| NodeEpoch { boot, count })
     }
 
     fn envelopes() -> impl Strategy<Value = Envelope> {
         let numbers = (any::<u64>(), any::<u64>(), 1..u64::MAX, 1..u64::MAX, any::<u128>());
-        (numbers, any::<u64>(), (any::<u64>(), any::<u64>()), messages()).prop_map(
-            |((cluster, group, from, to, store), term, (node, seq), message)| Envelope {
+        (numbers, any::<u64>(), (any::<u64>(), any::<u64>(), any::<bool>()), messages()).prop_map(
+            |((cluster, group, from, to, store), term, (node, seq, can_wait), message)| Envelope {
                 cluster: ClusterId(cluster),
                 group: GroupId(group),
                 from: NodeId(from),
@@ -468,6 +506,7 @@ mod tests {
                 store: StoreId(store),
                 term: Term(term),
                 cause: Cause { node, seq },
+                can_wait,
                 message,
             },
         )
@@ -482,6 +521,7 @@ mod tests {
             store: StoreId(3),
             term: Term(4),
             cause: Cause { node: 0, seq: 0 },
+            can_wait: false,
             message: Message::Append {
                 previous: EntryId::ZERO,
                 entries: entries.into(),

@@ -104,6 +104,9 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::FetchEntries { .. } => "FetchEntries",
         Message::FetchedEntries { .. } => "FetchedEntries",
         Message::WrongStore { .. } => "WrongStore",
+        Message::Quiet { .. } => "Quiet",
+        Message::QuietAgreed { .. } => "QuietAgreed",
+        Message::NodeAlive { .. } => "NodeAlive",
     }
 }
 
@@ -149,6 +152,8 @@ fn details(message: &Message) -> String {
         }
         Message::SnapshotAck { last, installed: true, .. } => format!(" last={last} installed"),
         Message::SnapshotAck { last, offset, .. } => format!(" last={last} wants={offset}"),
+        Message::Quiet { last, .. } | Message::QuietAgreed { last } => format!(" last={last}"),
+        Message::NodeAlive { epoch } => format!(" epoch={}.{}", epoch.boot, epoch.count),
         Message::TimeoutNow | Message::Removed => String::new(),
         Message::FetchEntries { first, through, joint: Some(joint), .. } => {
             format!(" {first}..{through} joint={joint}")

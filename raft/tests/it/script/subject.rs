@@ -132,6 +132,7 @@ impl Subject {
             store,
             term: Term(term),
             cause: lattice_trace::Cause::default(),
+            can_wait: false,
             message,
         }))
     }

@@ -1,0 +1,314 @@
+//! Quiet groups: who agrees, what wakes them, and what quiet must never do.
+
+use std::time::Duration;
+
+use raft_consensus::effects::Effect;
+use raft_consensus::membership::Membership;
+use raft_consensus::message::{Message, ReadId};
+use raft_consensus::raft_node::{ClockBound, Config, Event, QuietStanding, ReadPolicy, Role};
+use raft_consensus::types::{HardState, LogIndex, NodeEpoch, NodeId, Term};
+
+use crate::script::subject::{ME, Sent, Subject, id, recovered, sent, store};
+
+const EPOCH: NodeEpoch = NodeEpoch { boot: 77, count: 3 };
+const THEIRS: NodeEpoch = NodeEpoch { boot: 88, count: 1 };
+const IDLE: Duration = Duration::from_millis(500);
+
+/// A node of three with a log of these terms, all applied, whose process watches others.
+fn subject(terms: &[u64], adjust: impl FnOnce(&mut Config)) -> Subject {
+    let mut config = Config::new(ME, store(1), Membership::founding((1..=3).map(NodeId)));
+    config.boot = 1;
+    config.quiet_after = Some(IDLE);
+    adjust(&mut config);
+    let term = Term(terms.last().copied().unwrap_or(0));
+    let state = recovered(3, terms, HardState { term, voted_for: None });
+    let mut subject = Subject::configured(config, state);
+    subject.step(Event::NodeEpoch(EPOCH));
+    subject
+}
+
+/// A leader in term 2, everything of which is everywhere.
+fn leader(adjust: impl FnOnce(&mut Config)) -> Subject {
+    let mut leader = subject(&[1, 1], adjust);
+    leader.lead_settled();
+    let commit = leader.node.commit();
+    leader.step(Event::Applied(commit));
+    leader
+}
+
+/// Lets heartbeats be answered until the leader asks for quiet; returns what it then sends.
+fn until_asked(leader: &mut Subject) -> Vec<Sent> {
+    for _ in 0..20 {
+        let sent = sent(&leader.timeout());
+        if sent.iter().any(|sent| matches!(sent.message, Message::Quiet { .. })) {
+            return sent;
+        }
+        answer(leader, &sent);
+    }
+    panic!("it never asks");
+}
+
+fn answer(leader: &mut Subject, heartbeats: &[Sent]) {
+    let term = leader.node.term().0;
+    for heartbeat in heartbeats {
+        if let Message::Heartbeat { round, .. } = heartbeat.message {
+            leader.receive(
+                heartbeat.to.0,
+                term,
+                Message::HeartbeatReply { round, is_damaged: false },
+            );
+        }
+    }
+}
+
+fn agree(leader: &mut Subject, from: u64) -> Vec<Effect> {
+    let (term, last) = (leader.node.term().0, leader.node.log().last());
+    leader.receive(from, term, Message::QuietAgreed { last })
+}
+
+fn quiet_leader(adjust: impl FnOnce(&mut Config)) -> Subject {
+    let mut leader = leader(adjust);
+    until_asked(&mut leader);
+    agree(&mut leader, 2);
+    agree(&mut leader, 3);
+    assert!(leader.node.is_quiet());
+    leader
+}
+
+/// A follower of node 2 in term 1, with nothing left to do.
+fn follower() -> Subject {
+    let mut follower = subject(&[1, 1], |_| ());
+    follower.receive(2, 1, Message::Heartbeat { commit: LogIndex(2), round: 0 });
+    follower.step(Event::Applied(LogIndex(2)));
+    follower
+}
+
+fn ask(follower: &mut Subject, index: u64, term: u64) -> Vec<Sent> {
+    sent(&follower.receive(2, 1, Message::Quiet { last: id(index, term), epoch: THEIRS }))
+}
+
+fn quiet_follower() -> Subject {
+    let mut follower = follower();
+    assert_eq!(ask(&mut follower, 2, 1)[0].message, Message::QuietAgreed { last: id(2, 1) });
+    assert!(follower.node.is_quiet());
+    follower
+}
+
+#[test]
+fn a_leader_is_quiet_when_all_have_agreed_and_not_before() {
+    let mut leader = leader(|_| ());
+    let asked = until_asked(&mut leader);
+    let last = leader.node.log().last();
+    let question = Message::Quiet { last, epoch: EPOCH };
+    assert_eq!(asked.iter().map(|sent| sent.to).collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
+    assert!(asked.iter().all(|sent| sent.message == question));
+    agree(&mut leader, 2);
+    agree(&mut leader, 2);
+    assert!(!leader.node.is_quiet(), "one of two, twice");
+    assert!(leader.node.next_deadline().is_some());
+    assert_eq!(leader.node.quiet_standing(), QuietStanding::Asked);
+    agree(&mut leader, 3);
+    assert!(leader.node.is_quiet());
+    assert_eq!(leader.node.next_deadline(), None, "it waits for nothing");
+    assert_eq!(leader.node.quiet_standing(), QuietStanding::Asked);
+}
+
+#[test]
+fn nobody_is_quiet_whose_process_does_not_watch_others() {
+    let mut config = Config::new(ME, store(1), Membership::founding((1..=3).map(NodeId)));
+    config.quiet_after = Some(IDLE);
+    let state = recovered(3, &[1, 1], HardState { term: Term(1), voted_for: None });
+    let mut alone = Subject::configured(config, state);
+    alone.receive(2, 1, Message::Heartbeat { commit: LogIndex(2), round: 0 });
+    alone.step(Event::Applied(LogIndex(2)));
+    assert_eq!(
+        ask(&mut alone, 2, 1)[0].message,
+        Message::HeartbeatReply { round: 0, is_damaged: false }
+    );
+    assert!(!alone.node.is_quiet());
+}
+
+#[test]
+fn a_leader_with_a_follower_behind_does_not_ask() {
+    let mut leader = leader(|_| ());
+    leader.propose("for two of three");
+    leader.persist();
+    let last = leader.node.log().last().index;
+    leader.accepted(2, last.0);
+    leader.step(Event::Applied(last));
+    for _ in 0..20 {
+        let sent = sent(&leader.timeout());
+        assert!(sent.iter().all(|sent| !matches!(sent.message, Message::Quiet { .. })), "{sent:?}");
+        answer(&mut leader, &sent);
+    }
+    leader.accepted(3, last.0);
+    until_asked(&mut leader);
+}
+
+#[test]
+fn a_follower_agrees_only_if_its_log_ends_where_the_leaders_does_and_is_applied() {
+    for (index, term) in [(1, 1), (3, 1), (2, 2), (3, 2)] {
+        let mut follower = follower();
+        let sent = ask(&mut follower, index, term);
+        assert_eq!(
+            sent[0].message,
+            Message::HeartbeatReply { round: 0, is_damaged: false },
+            "{index}@{term}"
+        );
+        assert!(!follower.node.is_quiet());
+        assert!(follower.node.next_deadline().is_some());
+    }
+    let mut behind = subject(&[1, 1], |_| ());
+    let sent = ask(&mut behind, 2, 1);
+    assert_eq!(
+        behind.node.commit(),
+        LogIndex(2),
+        "that all is committed it takes from the question"
+    );
+    assert_eq!(
+        sent[0].message,
+        Message::HeartbeatReply { round: 0, is_damaged: false },
+        "but has not applied it yet"
+    );
+    behind.step(Event::Applied(LogIndex(2)));
+    assert_eq!(ask(&mut behind, 2, 1)[0].message, Message::QuietAgreed { last: id(2, 1) });
+}
+
+#[test]
+fn a_command_wakes_a_leader_which_sends_heartbeats_and_entries_at_once() {
+    let mut leader = quiet_leader(|_| ());
+    leader.now += Duration::from_secs(3600);
+    let sent = sent(&leader.propose("good morning"));
+    for peer in [2, 3].map(NodeId) {
+        let to = |sent: &&Sent| sent.to == peer;
+        let kinds: Vec<_> = sent.iter().filter(to).map(|sent| &sent.message).collect();
+        assert!(
+            matches!(kinds[..], [Message::Heartbeat { .. }, Message::Append { .. }]),
+            "{kinds:?}"
+        );
+    }
+    assert_eq!(leader.node.role(), Role::Leader, "an hour without contact was agreed");
+    assert!(!leader.node.is_quiet());
+}
+
+#[test]
+fn a_leader_that_wakes_and_hears_nobody_steps_down_after_an_election_timeout() {
+    let mut leader = quiet_leader(|_| ());
+    leader.now += Duration::from_secs(3600);
+    leader.propose("anybody there?");
+    let woken = leader.now;
+    while leader.node.role() == Role::Leader {
+        leader.timeout();
+        assert!(leader.now <= woken + Duration::from_secs(1));
+    }
+    assert!(leader.now >= woken + leader.node.config().election_timeout.end);
+}
+
+#[test]
+fn a_read_wakes_a_leader_and_is_served_on_no_lease_from_before() {
+    let policy = ReadPolicy::Lease(ClockBound::default());
+    let mut leader = quiet_leader(|config| config.reads = policy);
+    leader.now += Duration::from_secs(1);
+    let read = ReadId { node: ME, boot: 1, counter: 1 };
+    let effects = leader.step(Event::ReadIndex(read));
+    let is_served = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::ReadReady { .. }))
+    };
+    assert!(!is_served(&effects), "its lease ran out while it was quiet");
+    let rounds = sent(&effects).into_iter().filter_map(|sent| match sent.message {
+        Message::Heartbeat { round, .. } => Some(round),
+        _ => None,
+    });
+    let round = rounds.max().unwrap();
+    let term = leader.node.term().0;
+    assert!(is_served(&leader.receive(
+        2,
+        term,
+        Message::HeartbeatReply { round, is_damaged: false }
+    )));
+}
+
+#[test]
+fn an_answer_to_an_earlier_question_is_no_agreement_to_this_one() {
+    let mut leader = leader(|_| ());
+    until_asked(&mut leader);
+    let (term, before) = (leader.node.term().0, leader.node.log().last());
+    leader.propose("more");
+    leader.persist();
+    let last = leader.node.log().last().index;
+    leader.accepted(2, last.0);
+    leader.accepted(3, last.0);
+    leader.step(Event::Applied(last));
+    until_asked(&mut leader);
+    for peer in [2, 3] {
+        leader.receive(peer, term, Message::QuietAgreed { last: before });
+    }
+    assert!(!leader.node.is_quiet());
+}
+
+#[test]
+fn a_quiet_follower_waits_for_nothing_and_refuses_votes_as_if_it_heard_its_leader() {
+    let mut follower = quiet_follower();
+    assert_eq!(follower.node.next_deadline(), None);
+    let standing = QuietStanding::Under { leader: NodeId(2), epoch: THEIRS };
+    assert_eq!(follower.node.quiet_standing(), standing);
+    follower.now += Duration::from_secs(3600);
+    assert_eq!(follower.step(Event::Timeout), [], "an hour later too");
+    let candidate = Message::PreVote { term: Term(2), last: id(2, 1) };
+    let sent = sent(&follower.receive(3, 1, candidate));
+    let nudge = Message::HeartbeatReply { round: 0, is_damaged: false };
+    assert_eq!((sent[0].to, &sent[0].message), (NodeId(2), &nudge), "it wakes its leader");
+    let refusal = Message::PreVoteReply { term: Term(2), granted: false };
+    assert_eq!((sent[1].to, &sent[1].message), (NodeId(3), &refusal));
+    assert!(follower.node.next_deadline().is_some(), "and runs its election timeout from now on");
+}
+
+#[test]
+fn a_quiet_follower_whose_leaders_process_is_silent_campaigns_after_an_election_timeout() {
+    let mut follower = quiet_follower();
+    follower.now += Duration::from_secs(60);
+    let woken = follower.now;
+    follower.step(Event::LeaderSilent);
+    assert_eq!(follower.node.quiet_standing(), QuietStanding::Awake);
+    let campaign = sent(&follower.timeout());
+    assert!(campaign.iter().all(|sent| matches!(sent.message, Message::PreVote { .. })));
+    assert!(follower.now >= woken + follower.node.config().election_timeout.start);
+    assert!(follower.now <= woken + follower.node.config().election_timeout.end);
+}
+
+#[test]
+fn a_quiet_follower_follows_its_leader_when_that_wakes_and_may_be_asked_again() {
+    let mut follower = quiet_follower();
+    follower.now += Duration::from_secs(60);
+    let heartbeat = Message::Heartbeat { commit: LogIndex(2), round: 4 };
+    let answers = sent(&follower.receive(2, 1, heartbeat));
+    assert_eq!(answers.len(), 1, "it need not be told: {answers:?}");
+    assert_eq!(answers[0].message, Message::HeartbeatReply { round: 4, is_damaged: false });
+    assert!(follower.node.next_deadline().is_some());
+    assert_eq!(ask(&mut follower, 2, 1)[0].message, Message::QuietAgreed { last: id(2, 1) });
+    assert_eq!(ask(&mut follower, 2, 1)[0].message, Message::QuietAgreed { last: id(2, 1) });
+    assert!(follower.node.is_quiet(), "asked twice, quiet once");
+}
+
+#[test]
+fn a_message_wakes_a_quiet_leader_and_its_heartbeats_wake_the_others() {
+    let mut leader = quiet_leader(|_| ());
+    leader.now += Duration::from_secs(60);
+    let term = leader.node.term().0;
+    let sent =
+        sent(&leader.receive(3, term, Message::HeartbeatReply { round: 0, is_damaged: false }));
+    assert_eq!(sent.iter().map(|sent| sent.to).collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
+    assert!(sent.iter().all(|sent| matches!(sent.message, Message::Heartbeat { .. })));
+    // What it has agreed to is over, and its process must be heard from nevertheless: node 2 may not hear this.
+    assert_eq!(leader.node.quiet_standing(), QuietStanding::Asked);
+}
+
+#[test]
+fn a_leader_that_is_deposed_has_asked_for_nothing() {
+    let mut leader = quiet_leader(|_| ());
+    let term = leader.node.term().0;
+    leader.receive(2, term + 1, Message::Heartbeat { commit: LogIndex(2), round: 0 });
+    assert_eq!(leader.node.role(), Role::Follower);
+    assert_eq!(leader.node.quiet_standing(), QuietStanding::Awake);
+    assert!(leader.node.next_deadline().is_some());
+}
