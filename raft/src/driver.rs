@@ -15,7 +15,6 @@
 //! [`Raft`] is the handle: cheap to clone, and everything that goes through it is bounded. A caller that gives up waiting loses nothing: its
 //! command goes on to its end.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +42,7 @@ mod start;
 mod status;
 mod task;
 mod transfer_thread;
+mod waiters;
 
 pub use groups::{Process, ProcessOptions};
 pub use options::{Limits, NodeOptions, Timing};
@@ -377,9 +377,6 @@ fn hint(leader: Option<NodeId>) -> String {
     leader
         .map_or_else(|| ", and knows of no leader".to_owned(), |leader| format!("; {leader} does"))
 }
-
-/// Answers by name of what they answer.
-type Waiters<K, T> = BTreeMap<K, oneshot::Sender<T>>;
 
 fn refusal(error: BoxError) -> ProposeError {
     ProposeError::Refused(error.into())

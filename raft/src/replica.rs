@@ -18,7 +18,7 @@
 //! - **Snapshots** of our own are taken between two runs, so that they stand for exactly the entries given out so far. Pieces of them are
 //!   read for followers at a bounded pace.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -33,14 +33,16 @@ use crate::message::Envelope;
 use crate::raft_node::{Event, Proposal, QuietStanding, RaftNode, Role};
 use crate::state_machine::Reply;
 use crate::trace::TraceEvent;
-use crate::types::{Entry, EntryId, LogIndex, NodeEpoch, NodeId, SnapshotMeta, Term};
+use crate::types::{Entry, EntryId, LogIndex, NodeEpoch, NodeId, SnapshotMeta};
 
 mod orders;
 mod pace;
+mod proposals;
 mod reads;
 
 use orders::Orders;
 use pace::{Pace, Wanted};
+use proposals::Proposals;
 use reads::Reads;
 
 /// The caller's name for a read, unique while the node runs.
@@ -334,8 +336,7 @@ pub struct Replica {
     config: ReplicaConfig,
     effects: Effects,
     held: VecDeque<(IoToken, Envelope)>,
-    /// Who waits for which place in the log.
-    proposals: BTreeMap<LogIndex, (Term, ProposalId)>,
+    proposals: Proposals,
     orders: Orders,
     reads: Reads,
     /// Committed entries not given out yet.
@@ -374,7 +375,7 @@ impl Replica {
             config,
             effects: Effects::new(),
             held: VecDeque::new(),
-            proposals: BTreeMap::new(),
+            proposals: Proposals::default(),
             orders: Orders::default(),
             reads: Reads::default(),
             to_apply: None,
@@ -524,7 +525,7 @@ impl Replica {
             }
             Effect::Apply(range) => self.committed(range),
             Effect::Proposed { id, entry } => {
-                if let Some((_, lost)) = self.proposals.insert(entry.index, (entry.term, id)) {
+                if let Some(lost) = self.proposals.insert(entry, id) {
                     // An entry of an earlier term of ours stood here; what became of it is only known when this place is applied,
                     // and then by its term alone. This one's term is later: the earlier entry is gone for good only if this one
                     // commits.
@@ -614,9 +615,7 @@ impl Replica {
 
     fn stop(&mut self, error: FatalError, out: &mut Vec<Output>) {
         self.is_stopped = true;
-        for (_, (_, id)) in std::mem::take(&mut self.proposals) {
-            out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
-        }
+        self.answer_passed_over(LogIndex(u64::MAX), ProposalError::Unknown, out);
         self.orders.give_up(LogIndex::ZERO, out);
         for request in std::mem::take(&mut self.reads).into_unanswered() {
             out.push(Output::ReadFailed { request, leader: None });
@@ -667,7 +666,7 @@ impl Replica {
 
     /// The entry at this place is applied, or passed over by a snapshot if there is no reply.
     fn answer(&mut self, entry: EntryId, reply: Reply, out: &mut Vec<Output>) {
-        if let Some((term, id)) = self.proposals.remove(&entry.index) {
+        if let Some((term, id)) = self.proposals.remove(entry.index) {
             let is_theirs = term == entry.term;
             let result =
                 if is_theirs { Ok((entry, reply)) } else { Err(ProposalError::Superseded) };
@@ -682,9 +681,7 @@ impl Replica {
         error: ProposalError,
         out: &mut Vec<Output>,
     ) {
-        while let Some(entry) = self.proposals.first_entry().filter(|entry| *entry.key() <= through)
-        {
-            let (_, id) = entry.remove();
+        while let Some(id) = self.proposals.pop_first(through) {
             out.push(Output::Answer { id, result: Err(error) });
         }
     }
@@ -693,8 +690,7 @@ impl Replica {
     /// Another node may still have the entry.
     fn answer_removed(&mut self, out: &mut Vec<Output>) {
         let last = self.node.log().last().index;
-        while let Some(entry) = self.proposals.last_entry().filter(|entry| *entry.key() > last) {
-            let (_, id) = entry.remove();
+        while let Some(id) = self.proposals.pop_last(last) {
             out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
         }
         self.orders.give_up(last, out);

@@ -26,9 +26,8 @@ use super::logs::Logs;
 use super::options::NodeOptions;
 use super::status::{Counters, Status, SyncCounters};
 use super::transfer_thread::{TransferFailed, TransferJob};
-use super::{
-    Applied, Command, ProposeError, ReadError, SnapshotRequestError, Waiters, clock, refusal,
-};
+use super::waiters::Waiters;
+use super::{Applied, Command, ProposeError, ReadError, SnapshotRequestError, clock, refusal};
 
 /// What is around the task. Dropping the senders ends the threads.
 #[derive(Debug)]
@@ -104,10 +103,9 @@ pub(super) struct Task {
     _directory: Arc<DataDirectory>,
     counters: Counters,
     outputs: Vec<Output>,
-    next_id: u64,
-    proposals: Waiters<ProposalId, Result<Applied, ProposeError>>,
-    orders: Waiters<ProposalId, Result<(), OrderError>>,
-    reads: Waiters<RequestId, Result<(), ReadError>>,
+    proposals: Waiters<Result<Applied, ProposeError>>,
+    orders: Waiters<Result<(), OrderError>>,
+    reads: Waiters<Result<(), ReadError>>,
     snapshots: Vec<oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>>,
     /// The machine has said that it takes snapshots, or has not been asked.
     has_snapshots: bool,
@@ -145,7 +143,6 @@ impl Task {
             _directory: directory,
             counters: Counters::default(),
             outputs: Vec::new(),
-            next_id: 0,
             proposals: Waiters::new(),
             orders: Waiters::new(),
             reads: Waiters::new(),
@@ -242,25 +239,20 @@ impl Task {
         for command in commands.drain(..) {
             match command {
                 Command::Propose { command, options, reply } => {
-                    let id = ProposalId(self.next_id());
-                    self.proposals.insert(id, reply);
+                    let id = ProposalId(self.proposals.insert(reply));
                     let proposal = Proposal { id, session: options.session, command };
                     let reclaims_space = options.reclaims_space;
                     proposals.push(Request { proposal, reclaims_space });
                 }
                 Command::Read { reply } => {
-                    let request = RequestId(self.next_id());
-                    self.reads.insert(request, reply);
-                    reads.push(request);
+                    reads.push(RequestId(self.reads.insert(reply)));
                 }
                 Command::ChangeMembership { change, reply } => {
-                    let id = ProposalId(self.next_id());
-                    self.orders.insert(id, reply);
+                    let id = ProposalId(self.orders.insert(reply));
                     self.handle(Input::ChangeMembership(id, change));
                 }
                 Command::TransferLeader { to, reply } => {
-                    let id = ProposalId(self.next_id());
-                    self.orders.insert(id, reply);
+                    let id = ProposalId(self.orders.insert(reply));
                     self.handle(Input::TransferLeader(id, to));
                 }
                 Command::Snapshot { reply } => self.request_snapshot(reply),
@@ -277,11 +269,6 @@ impl Task {
             let deadline = clock::now() + self.parts.read_timeout;
             self.handle(Input::Read { requests: reads, deadline });
         }
-    }
-
-    fn next_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
     }
 
     fn request_snapshot(
@@ -368,7 +355,7 @@ impl Task {
             }
             Output::Answer { id, result } => self.answer(id, result),
             Output::OrderDone { id, result } => {
-                if let Some(reply) = self.orders.remove(&id) {
+                if let Some(reply) = self.orders.remove(id.0) {
                     // Who asked for it finds it in the status.
                     self.publish(clock::now());
                     tell(reply, result);
@@ -475,13 +462,13 @@ impl Task {
             Ok(_) | Err(ProposeError::Refused(_)) => self.counters.proposals_applied += 1,
             Err(_) => self.counters.proposals_failed += 1,
         }
-        if let Some(reply) = self.proposals.remove(&id) {
+        if let Some(reply) = self.proposals.remove(id.0) {
             tell(reply, answer);
         }
     }
 
     fn answer_read(&mut self, request: RequestId, answer: Result<(), ReadError>) {
-        if let Some(reply) = self.reads.remove(&request) {
+        if let Some(reply) = self.reads.remove(request.0) {
             // Who reads may go on to the members: they are as new as the state.
             let committed = self.parts.replica.node().members_committed_by();
             if self.is_role_changed || committed != self.published_members {
@@ -552,13 +539,13 @@ impl Task {
                 Command::Shutdown { reply } => self.shutdowns.push(reply),
             }
         }
-        for (_, reply) in std::mem::take(&mut self.proposals) {
+        for reply in self.proposals.drain() {
             tell(reply, Err(ProposeError::Unknown));
         }
-        for (_, reply) in std::mem::take(&mut self.orders) {
+        for reply in self.orders.drain() {
             tell(reply, Err(OrderError::Unknown));
         }
-        for (_, reply) in std::mem::take(&mut self.reads) {
+        for reply in self.reads.drain() {
             tell(reply, Err(ReadError::Stopped));
         }
         let Workers { log, apply, transfer, handles } = self.parts.workers;
