@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -141,14 +141,14 @@ fn measure(system: &str, clients: u32, seconds: Duration) -> Outcome<Figures> {
     let servers = runtime(std::thread::available_parallelism()?.get())?;
     let group = start(system, &servers)?;
     let client_side = runtime(1)?;
+    let times = Arc::new(Times::default());
     let is_measured = Arc::new(AtomicBool::new(false));
     let is_over = Arc::new(AtomicBool::new(false));
     let tasks: Vec<_> = (0..clients)
         .map(|_| {
-            let (group, is_measured, is_over) =
-                (Arc::clone(&group), Arc::clone(&is_measured), Arc::clone(&is_over));
+            let (group, times) = (Arc::clone(&group), Arc::clone(&times));
+            let (is_measured, is_over) = (Arc::clone(&is_measured), Arc::clone(&is_over));
             client_side.spawn(async move {
-                let mut times = Times::default();
                 while !is_over.load(Ordering::Relaxed) {
                     let began = Instant::now();
                     group.write().await?;
@@ -156,7 +156,7 @@ fn measure(system: &str, clients: u32, seconds: Duration) -> Outcome<Figures> {
                         times.add(began.elapsed());
                     }
                 }
-                Ok::<_, Box<dyn Error + Send + Sync>>(times)
+                Ok::<_, Box<dyn Error + Send + Sync>>(())
             })
         })
         .collect();
@@ -169,9 +169,8 @@ fn measure(system: &str, clients: u32, seconds: Duration) -> Outcome<Figures> {
     let took = began.elapsed();
     let cpu = processor_time(std::process::id()).saturating_sub(cpu);
     is_over.store(true, Ordering::Relaxed);
-    let mut times = Times::default();
     for task in tasks {
-        times.merge(&client_side.block_on(task)??);
+        client_side.block_on(task)??;
     }
     let count = f64::from(u32::try_from(times.count())?);
     Ok(Figures {
@@ -183,38 +182,35 @@ fn measure(system: &str, clients: u32, seconds: Duration) -> Outcome<Figures> {
 }
 
 /// How often it took how long, to a sixteenth: a list of all times would be more memory than the log.
-struct Times(Vec<u32>);
+struct Times(Vec<AtomicU32>);
 
 const BITS: u32 = 4;
 
 impl Default for Times {
     fn default() -> Self {
-        Self(vec![0; (33 - BITS as usize) << BITS])
+        Self((0..(33 - BITS as usize) << BITS).map(|_| AtomicU32::new(0)).collect())
     }
 }
 
 impl Times {
-    fn add(&mut self, time: Duration) {
+    /// All clients add to the same counts: one list each, of thousands, would be looked for in memory at each command.
+    fn add(&self, time: Duration) {
         let nanoseconds = u32::try_from(time.as_nanos()).unwrap_or(u32::MAX).max(1 << BITS);
         let power = nanoseconds.ilog2() - BITS;
         let place = (power << BITS) + (nanoseconds >> power) - (1 << BITS);
-        self.0[place as usize] += 1;
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(sum, &count)| *sum += count);
+        self.0[place as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     fn count(&self) -> u64 {
-        self.0.iter().copied().map(u64::from).sum()
+        self.0.iter().map(|count| u64::from(count.load(Ordering::Relaxed))).sum()
     }
 
     /// The upper end of the step in which so many hundredths lie.
     fn percentile_us(&self, percent: u64) -> f64 {
         let mut left = self.count() * percent / 100;
         for (power, counts) in (0_u32..).zip(self.0.chunks(1 << BITS)) {
-            for (step, &count) in (1_u32..).zip(counts) {
-                match left.checked_sub(u64::from(count)) {
+            for (step, count) in (1_u32..).zip(counts) {
+                match left.checked_sub(u64::from(count.load(Ordering::Relaxed))) {
                     Some(rest) => left = rest,
                     None => return f64::from((1 << BITS) + step) * f64::from(power).exp2() / 1e3,
                 }
