@@ -7,6 +7,7 @@
 //! A member that lost its directory must not come back as itself: it forgot its votes and what it acknowledged. Raft would refuse it by
 //! its store id; here the operator is told what to do instead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lattice_journal::RealDisk;
@@ -28,6 +29,8 @@ use crate::url::Url;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long a node that joins waits for members that are there but have no leader.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the founders of a cluster may take to be there before the operator is told who is missing, and between two such words.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A node that is told of another cluster, or of its removal, hears it at once; the rest it hears from Raft.
@@ -93,7 +96,7 @@ async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartEr
         return Ok(Place { cluster, node, founders, seeds: by_id(config) });
     }
     let mut seeds = Seeds::new();
-    if let Ok(Ok(answer)) = timeout(LOOK_MAX, ask_any(others(config))).await {
+    if let Ok(Ok(answer)) = timeout(LOOK_MAX, ask_any(others(config), false)).await {
         let found = ClusterId(answer.cluster);
         if found != cluster {
             return Err(StartError::OtherCluster { found, own: cluster });
@@ -110,7 +113,7 @@ async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartEr
 async fn join(config: &Config) -> Result<Place, StartError> {
     let deadline = Instant::now() + JOIN_PATIENCE;
     let answer = loop {
-        match ask_any(others(config)).await {
+        match ask_any(others(config), false).await {
             Ok(answer) => break answer,
             Err(NoAnswer::Later(_)) if Instant::now() < deadline => sleep(PAUSE).await,
             Err(NoAnswer::Unreachable(reason) | NoAnswer::Later(reason)) => {
@@ -140,6 +143,38 @@ async fn join(config: &Config) -> Result<Place, StartError> {
     })
 }
 
+/// Tells an operator what a new cluster waits for: it is founded when all founders are there.
+pub(crate) async fn warn_until_founded(shared: Arc<Shared>, config: Config) {
+    let mut status = shared.raft.watch();
+    loop {
+        let founded = status.wait_for(|now| !now.membership.is_blank() || now.is_stopped);
+        if timeout(FOUNDING_PATIENCE, founded).await.is_ok() {
+            return;
+        }
+        let mut missing = Vec::new();
+        for founder in config.founders.iter().filter(|founder| founder.name != config.name) {
+            let cluster = config.founders.cluster();
+            match ask_any(founder.peer_urls.clone(), true).await {
+                Ok(answer) if ClusterId(answer.cluster) == cluster => {}
+                Ok(answer) => missing.push(format!(
+                    "{} is of cluster {}, for it has another --initial-cluster or token",
+                    founder.name,
+                    ClusterId(answer.cluster)
+                )),
+                Err(NoAnswer::Unreachable(reason) | NoAnswer::Later(reason)) => {
+                    missing.push(format!("{} ({reason})", founder.name));
+                }
+            }
+        }
+        if !missing.is_empty() {
+            tracing::warn!(
+                missing = missing.join(", "),
+                "the cluster is not founded yet: all of --initial-cluster must be there for that, once"
+            );
+        }
+    }
+}
+
 /// Waits until it is certain that this node is a member no more.
 pub(crate) async fn removed(shared: &Shared, patience: Duration) {
     let mut status = shared.raft.watch();
@@ -159,7 +194,7 @@ pub(crate) async fn removed(shared: &Shared, patience: Duration) {
         let known = members.membership();
         let others = known.members().map(|(id, _)| id).filter(|id| *id != shared.id);
         let urls: Vec<Url> = others.flat_map(|id| members.peer_urls(id)).collect();
-        if let Ok(answer) = ask_any(urls).await
+        if let Ok(answer) = ask_any(urls, false).await
             && ClusterId(answer.cluster) == shared.cluster
             && is_removed(&answer, shared.id)
         {
@@ -186,8 +221,8 @@ fn others(config: &Config) -> Vec<Url> {
     others.flat_map(|founder| founder.peer_urls.clone()).collect()
 }
 
-/// The first answer of any of these.
-async fn ask_any(urls: Vec<Url>) -> Result<MembersResponse, NoAnswer> {
+/// The first answer of any of these: confirmed, or, if `as_known`, what it has in its log.
+async fn ask_any(urls: Vec<Url>, as_known: bool) -> Result<MembersResponse, NoAnswer> {
     let mut reasons = Vec::new();
     let mut is_anybody_there = false;
     for url in urls {
@@ -197,7 +232,7 @@ async fn ask_any(urls: Vec<Url>) -> Result<MembersResponse, NoAnswer> {
         };
         is_anybody_there = true;
         let mut client = ForwardClient::new(channel);
-        match timeout(ANSWER_MAX, client.members(MembersRequest { as_known: false })).await {
+        match timeout(ANSWER_MAX, client.members(MembersRequest { as_known })).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
             Ok(Err(status)) if status.message().is_empty() => {
                 reasons.push(format!("{url}: {}", root_cause(&status)));

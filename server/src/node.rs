@@ -316,6 +316,7 @@ impl Node {
         let limits = Limits::default();
         let place = join::find(&config).await?;
         let (id, cluster) = (place.node, place.cluster);
+        let is_founder = !place.founders.is_empty();
         let starting = start_raft(config.clone(), place, listeners.peer, limits);
         let RunningRaft { raft, transport, members, coordinator } =
             peer_thread.handle().spawn(starting).await.map_err(io::Error::other)??;
@@ -353,6 +354,10 @@ impl Node {
         client_thread
             .handle()
             .spawn(publish(Arc::clone(&shared), attributes(id, &config, &advertised)));
+        if is_founder {
+            let warning = join::warn_until_founded(Arc::clone(&shared), config.clone());
+            client_thread.handle().spawn(warning);
+        }
         let cache = cache.map(distributed_cache::net::Server::start).transpose()?;
         let cache_address = cache.as_ref().and_then(RunningServer::local_addr);
         tracing::info!(

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lattice_journal::MemoryDisk;
+use raft_consensus::driver::salvage::{SalvageError, begin_with, read_out};
 use raft_consensus::driver::{
     Consistency, NodeOptions, ProposeError, ProposeOptions, Raft, Session, SnapshotRequestError,
     Status,
 };
 use raft_consensus::effects::FatalError;
+use raft_consensus::membership::{Member, Membership};
 use raft_consensus::message::Envelope;
 use raft_consensus::raft_node::{ClockBound, LeaseGuard, ReadPolicy, Role};
 use raft_consensus::state_machine::sessions::{SessionCommand, SessionError};
@@ -20,7 +22,7 @@ use raft_consensus::state_machine::{
 };
 use raft_consensus::storage::DataDirectory;
 use raft_consensus::transport::{Inbox, MemoryNetwork, Transport};
-use raft_consensus::types::{ClusterId, GroupId, NodeId, SessionId};
+use raft_consensus::types::{ClusterId, GroupId, NodeId, SessionId, StoreId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -482,4 +484,55 @@ async fn a_session_sends_again_and_counts_once() {
     for node in &nodes {
         node.shutdown().await;
     }
+}
+
+/// A majority is lost for good.
+#[tokio::test]
+async fn a_survivor_begins_a_new_cluster_with_all_that_it_had() {
+    let mut cluster = Cluster::start_with(3, |options| options.limits.snapshot_entries = 4);
+    cluster.founded().await;
+    for number in 0..10 {
+        cluster.propose(&format!("line {number}")).await;
+    }
+    let survivor = NodeId(1);
+    let expected = cluster.lines(survivor).await;
+    for id in cluster.ids() {
+        cluster.stop_node(id).await;
+    }
+    let open = |disk: &MemoryDisk, cluster, store| {
+        let disk = Arc::new(disk.clone());
+        DataDirectory::open(disk, Path::new("/node"), ClusterId(cluster), survivor, &[], store)
+            .unwrap()
+    };
+    let (disk, group) = (cluster.disks[&survivor].clone(), GroupId::default());
+    let old = open(&disk, 7, 0);
+    let (log, snapshots) = (old.log_directory(group), old.snapshot_directory(group));
+    let mut machine = ledger();
+    let disk = Arc::new(disk);
+    let found = read_out(disk, &log, &snapshots, old.log_id(group), &mut machine, false).unwrap();
+    assert_eq!((found.last, found.membership.len()), (found.log_end, 3));
+
+    let directory = open(&MemoryDisk::new(), 8, 999);
+    let nothing = read_out(
+        directory.disk(),
+        Path::new("/empty/log"),
+        Path::new("/empty/snapshots"),
+        1,
+        &mut ledger(),
+        false,
+    );
+    assert!(matches!(nothing, Err(SalvageError::Empty)), "{nothing:?}");
+    let mut alone = Membership::default();
+    alone.insert(survivor, Member::voter(StoreId(999)));
+    begin_with(&directory, group, &mut machine, &alone, found.term.next()).unwrap();
+    let transport = MemoryNetwork::new().transport(survivor);
+    let node = Raft::start(NodeOptions::new(directory), ledger(), transport).unwrap();
+    let leads = |status: &Status| status.role == Role::Leader;
+    let status = node.wait_for(PATIENCE, leads).await.unwrap();
+    assert!(status.term > found.term && status.membership == alone, "{status:?}");
+    node.propose("after").await.unwrap();
+    let reader = node.read(Consistency::Linearizable).await.unwrap();
+    let lines = reader.with(|ledger| ledger.lines.clone());
+    assert_eq!(lines, [expected, vec!["after".to_owned()]].concat());
+    node.shutdown().await;
 }

@@ -177,7 +177,9 @@ fn sentence(health: &Health) -> String {
         Health::Working { margin: 0, .. } => "Working. One more failure stops it.".into(),
         Health::Working { margin: 1, .. } => "Working. Tolerates 1 more failure.".into(),
         Health::Working { margin, .. } => format!("Working. Tolerates {margin} more failures."),
-        Health::NoQuorum => "Not working: no majority follows a leader.".into(),
+        Health::NoQuorum => "Not working: no majority follows a leader. Start the members that are down (a new cluster needs all of \
+                             them the first time); if a majority is lost for good, see `lattice recover --help`."
+            .into(),
     }
 }
 

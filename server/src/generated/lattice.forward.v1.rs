@@ -217,8 +217,7 @@ pub mod change_response {
 /// Who the members are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MembersRequest {
-    /// As this member has them in its log, committed or not, at once: for a node that is about to found a cluster and must know
-    /// whether there is one.
+    /// As this member has them in its log, committed or not, at once: to see whether it is there, and of which cluster.
     #[prost(bool, tag = "1")]
     pub as_known: bool,
 }

@@ -197,3 +197,15 @@ async fn leadership_is_handed_over_under_load() {
     let summary = load.stop().await.check_at_the_end(&processes).await;
     println!("{summary}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_cluster_says_who_is_missing_and_begins_when_all_are_there() {
+    let mut processes = Processes::new(3);
+    processes.nodes[0].start();
+    processes.nodes[1].start();
+    let told = processes.nodes[0].says("the cluster is not founded yet").await;
+    assert!(told.contains("n2 (") && !told.contains("n0 ("), "{told}");
+    processes.nodes[2].start();
+    processes.leader().await;
+    voters(&processes, 2, 3).await;
+}
