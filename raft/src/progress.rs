@@ -26,8 +26,12 @@ pub enum ProgressState {
         meta: SnapshotMeta,
         /// The first byte that the follower has not acknowledged.
         offset: u64,
-        /// When the piece under way was asked for or sent.
+        /// When the piece under way was asked for or sent, the last time.
         sent: Duration,
+        /// When it was asked for the first time.
+        asked: Duration,
+        /// How long an answer may take before the piece is sent again.
+        patience: Duration,
     },
 }
 
@@ -168,9 +172,9 @@ impl Progress {
         self.forget_inflight();
     }
 
-    /// Begins to send a snapshot.
-    pub fn snapshot(&mut self, meta: SnapshotMeta, now: Duration) {
-        self.state = ProgressState::Snapshot { meta, offset: 0, sent: now };
+    /// Begins to send a snapshot, whose first piece may remain without an answer for `patience`.
+    pub fn snapshot(&mut self, meta: SnapshotMeta, now: Duration, patience: Duration) {
+        self.state = ProgressState::Snapshot { meta, offset: 0, sent: now, asked: now, patience };
         self.forget_inflight();
     }
 
@@ -203,8 +207,8 @@ impl Progress {
         match state {
             ProgressState::Probe { sent } => (0, sent.map(|sent| clock.age(sent))).hash(into),
             ProgressState::Replicate => 1.hash(into),
-            ProgressState::Snapshot { meta, offset, sent } => {
-                (2, meta.last, offset, clock.age(*sent)).hash(into);
+            ProgressState::Snapshot { meta, offset, sent, asked, patience } => {
+                (2, meta.last, offset, clock.age(*sent), clock.age(*asked), patience).hash(into);
             }
         }
         for Inflight { last, bytes: _, sent } in inflight {

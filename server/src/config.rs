@@ -118,6 +118,13 @@ pub struct Settings {
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_SNAPSHOT_COUNT", value_name = "ENTRIES"))]
     pub snapshot_count: Option<u64>,
 
+    /// Bytes of snapshots sent to other members in a second, to all of them together [default: 67108864]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, env = "LATTICE_SNAPSHOT_BYTES_PER_SECOND", value_name = "BYTES")
+    )]
+    pub snapshot_bytes_per_second: Option<u64>,
+
     /// Where to serve health and metrics over HTTP, or `none` [default: 127.0.0.1:8080]
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_ADMIN_LISTEN", value_name = "HOST:PORT"))]
     pub admin_listen: Option<String>,
@@ -246,6 +253,8 @@ pub struct Config {
     pub max_clock_drift_ppm: u32,
     /// Entries applied between two snapshots.
     pub snapshot_count: u64,
+    /// Bytes of snapshots sent to other members in a second.
+    pub snapshot_bytes_per_second: u64,
     /// Where health and metrics are served; `None` for nowhere.
     pub admin_listen: Option<Url>,
     /// The cache; `None` for none.
@@ -405,6 +414,9 @@ impl Settings {
             read_policy: self.read_policy.or(lower.read_policy),
             max_clock_drift: self.max_clock_drift.or(lower.max_clock_drift),
             snapshot_count: self.snapshot_count.or(lower.snapshot_count),
+            snapshot_bytes_per_second: self
+                .snapshot_bytes_per_second
+                .or(lower.snapshot_bytes_per_second),
             admin_listen: self.admin_listen.or(lower.admin_listen),
             cache_listen: self.cache_listen.or(lower.cache_listen),
             cache_maxmemory: self.cache_maxmemory.or(lower.cache_maxmemory),
@@ -455,6 +467,7 @@ impl Config {
                 .max_clock_drift
                 .unwrap_or(ClockBound::default().drift_ppm),
             snapshot_count: settings.snapshot_count.unwrap_or(10_000),
+            snapshot_bytes_per_second: settings.snapshot_bytes_per_second.unwrap_or(64 << 20),
             admin_listen: address(
                 "admin-listen",
                 settings.admin_listen.as_deref().unwrap_or("127.0.0.1:8080"),
@@ -507,6 +520,9 @@ impl Config {
         }
         if self.snapshot_count == 0 {
             return value("snapshot-count", "must be above zero".into());
+        }
+        if self.snapshot_bytes_per_second == 0 {
+            return value("snapshot-bytes-per-second", "must be above zero".into());
         }
         if self.advertise_client.is_empty()
             && let Some(url) = self.listen_client.iter().find(|url| url.is_unspecified())
@@ -804,6 +820,10 @@ mod tests {
             (Settings { heartbeat_interval: Some(1000), ..base() }, "--heartbeat-interval"),
             (Settings { election_timeout: Some(50_001), ..base() }, "--election-timeout"),
             (Settings { snapshot_count: Some(0), ..base() }, "--snapshot-count"),
+            (
+                Settings { snapshot_bytes_per_second: Some(0), ..base() },
+                "--snapshot-bytes-per-second",
+            ),
             (Settings { max_clock_drift: Some(500_001), ..base() }, "--max-clock-drift"),
             (
                 Settings {

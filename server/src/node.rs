@@ -513,6 +513,7 @@ async fn start_raft(
 
     let mut options = NodeOptions::new(directory);
     options.limits.snapshot_entries = config.snapshot_count;
+    options.limits.snapshot_bytes_per_second = config.snapshot_bytes_per_second;
     options.timing.heartbeat = config.heartbeat;
     options.timing.election_timeout = config.election_timeout..config.election_timeout * 3 / 2;
     options.reads = config.read_policy();

@@ -23,6 +23,9 @@ use crate::types::{EntryId, LogIndex, NodeId, SnapshotMeta, StoreId};
 
 use super::{RaftNode, RoleState};
 
+/// The longest time, in longest election timeouts, after which a piece of a snapshot that has no answer is sent again.
+const PATIENCE_MAX: u32 = 64;
+
 /// A compaction that waits until the snapshot it rests on is recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Compaction {
@@ -101,7 +104,7 @@ impl RaftNode {
         let Some(meta) = self.log.snapshot().cloned() else { return };
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
-        progress.snapshot(meta.clone(), self.now);
+        progress.snapshot(meta.clone(), self.now, self.config.election_timeout.end);
         self.trace(TraceEvent::SnapshotNeeded { to, last: meta.last });
         self.outbox.push(Effect::ReadSnapshot { to, meta, offset: 0 });
     }
@@ -125,7 +128,8 @@ impl RaftNode {
     ) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
-        let ProgressState::Snapshot { meta: wanted, offset: at, sent } = &mut progress.state else {
+        let ProgressState::Snapshot { meta: wanted, offset: at, sent, .. } = &mut progress.state
+        else {
             return;
         };
         if wanted.last != meta.last || *at != offset {
@@ -151,7 +155,9 @@ impl RaftNode {
         let speaks = self.membership().speaks(from, store);
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from).filter(|_| speaks) else { return };
-        let ProgressState::Snapshot { meta, offset: at, sent } = &mut progress.state else {
+        let ProgressState::Snapshot { meta, offset: at, sent, asked, patience } =
+            &mut progress.state
+        else {
             return;
         };
         if meta.last != last || offset > meta.size {
@@ -165,23 +171,33 @@ impl RaftNode {
         if offset != *at && offset == 0 && is_superseded {
             self.start_snapshot(from);
         } else if offset != *at {
-            (*at, *sent) = (offset, self.now);
+            // The next one may take twice as long as this one did.
+            let shortest = self.config.election_timeout.end;
+            *patience = (2 * (self.now - *asked)).clamp(shortest, PATIENCE_MAX * shortest);
+            (*at, *sent, *asked) = (offset, self.now, self.now);
             let meta = meta.clone();
             self.outbox.push(Effect::ReadSnapshot { to: from, meta, offset });
         }
     }
 
-    /// The follower lives: if the piece under way has not been answered for an election timeout, it was lost.
+    /// The follower lives: if the piece under way has not been answered for longer than it should take, it was lost.
+    ///
+    /// That is an election timeout at least, and twice as long as the piece before took: over a slow link pieces would else be sent again
+    /// while they are on their way, and each of them many times.
     ///
     /// Whoever begins anew gets the latest snapshot. A follower that can never take one in, because its disk is full, would
     /// else hold up compaction behind the same old one until our disk is full too.
     pub(super) fn retry_snapshot(&mut self, to: NodeId) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
-        let ProgressState::Snapshot { meta, offset, sent } = &mut progress.state else { return };
-        if self.now < *sent + self.config.election_timeout.end {
+        let ProgressState::Snapshot { meta, offset, sent, patience, .. } = &mut progress.state
+        else {
+            return;
+        };
+        if self.now < *sent + *patience {
             return;
         }
+        *patience = (2 * *patience).min(PATIENCE_MAX * self.config.election_timeout.end);
         let is_superseded = self.log.snapshot().is_some_and(|latest| latest.last != meta.last);
         if *offset == 0 && is_superseded {
             self.start_snapshot(to);

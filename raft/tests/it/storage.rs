@@ -105,3 +105,48 @@ fn a_snapshot_travels_from_one_real_disk_to_another() {
     target.verify(&meta).unwrap();
     assert_eq!(next, meta.size);
 }
+
+/// Writes a snapshot of so many MiB, sends it as a leader would, and restores from it; returns the most that was allocated at a time.
+fn memory_for(mebibytes: u32) -> u64 {
+    let temporary = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let open =
+        |name| SnapshotStore::open(Arc::clone(&disk), &temporary.path().join(name), None).unwrap();
+    let (source, target) = (open("source"), open("target"));
+    let members = Membership::founding([NodeId(1)]);
+    let counted = allocation_counter::measure(|| {
+        let mut writer = source.begin(entry(1).id, &members);
+        for number in 0..mebibytes {
+            let data = number.to_le_bytes().repeat((1 << 20) / 4).into();
+            writer.part(&Part { name: format!("part-{number}"), data }).unwrap();
+        }
+        let meta = writer.finish().unwrap();
+        let (mut next, mut is_complete) = (0, false);
+        while !is_complete {
+            let piece = source.read(&meta, next, 512 << 10).unwrap();
+            let received = target.receive(&meta, next, &piece).unwrap();
+            (next, is_complete) = (received.next, received.is_complete);
+        }
+        let mut parts = target.open_parts(&meta).unwrap();
+        let mut restored = 0_u32;
+        while let Some(part) = parts.next_part().unwrap() {
+            assert_eq!(part.data[..4], restored.to_le_bytes());
+            restored += 1;
+        }
+        assert_eq!(restored, mebibytes);
+    });
+    counted.bytes_max
+}
+
+#[test]
+fn a_snapshot_of_any_size_takes_a_few_mebibytes_of_memory() {
+    let most = memory_for(64);
+    assert!(most < 5 << 20, "{most} bytes");
+}
+
+#[test]
+#[ignore = "it writes two gigabytes"]
+fn a_snapshot_of_a_gigabyte_takes_a_few_mebibytes_of_memory() {
+    let most = memory_for(1_024);
+    assert!(most < 6 << 20, "{most} bytes");
+}
