@@ -139,7 +139,7 @@ planted_bugs! {
     /// A part of a snapshot that came before a restart is taken for whole.
     ResumedPartNotVerified = "resumed-part-not-verified", Snapshots within 300;
     /// The first leader is elected by a majority of founders, of which one may have been wiped after another founding.
-    FoundedByMajority = "founded-by-majority", General within 2_000;
+    FoundedByMajority = "founded-by-majority", General within 200;
     /// A leader goes quiet while a follower lacks entries, and the follower agrees without looking.
     QuietWithFollowerBehind = "quiet-with-follower-behind", Quiet within 50;
     /// A quiet follower is woken by nobody but its leader.
