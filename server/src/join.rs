@@ -29,8 +29,10 @@ use crate::url::Url;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long a node that joins waits for members that are there but have no leader.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the founders of a cluster may take to be there before the operator is told who is missing, and between two such words.
+/// How long the founders of a cluster may take to be there before the operator is told who is missing.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(5);
+/// How long after that before it is said again.
+const FOUNDING_REMINDER: Duration = Duration::from_secs(30);
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A node that is told of another cluster, or of its removal, hears it at once; the rest it hears from Raft.
@@ -146,9 +148,10 @@ async fn join(config: &Config) -> Result<Place, StartError> {
 /// Tells an operator what a new cluster waits for: it is founded when all founders are there.
 pub(crate) async fn warn_until_founded(shared: Arc<Shared>, config: Config) {
     let mut status = shared.raft.watch();
+    let mut patience = FOUNDING_PATIENCE;
     loop {
         let founded = status.wait_for(|now| !now.membership.is_blank() || now.is_stopped);
-        if timeout(FOUNDING_PATIENCE, founded).await.is_ok() {
+        if timeout(patience, founded).await.is_ok() {
             return;
         }
         let mut missing = Vec::new();
@@ -171,6 +174,7 @@ pub(crate) async fn warn_until_founded(shared: Arc<Shared>, config: Config) {
                 missing = missing.join(", "),
                 "the cluster is not founded yet: all of --initial-cluster must be there for that, once"
             );
+            patience = FOUNDING_REMINDER;
         }
     }
 }

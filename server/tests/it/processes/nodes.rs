@@ -1,5 +1,6 @@
 //! `lattice serve` as processes: a cluster of them on ports that nobody else gets.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -264,6 +265,13 @@ fn address_of_our_own() -> Ipv4Addr {
     }
 }
 
+/// A port that nobody has, and that no other call returns: the system gives out again what was let go, and two nodes would meet.
 pub(super) fn free_port(address: Ipv4Addr) -> SocketAddr {
-    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let free = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap();
+        if GIVEN.lock().unwrap().insert(free) {
+            return free;
+        }
+    }
 }
