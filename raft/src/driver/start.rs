@@ -21,7 +21,7 @@ use super::groups::Member;
 use super::logs::Logs;
 use super::options::{NodeOptions, random};
 use super::status::{Status, SyncCounters};
-use super::task::{self, ApplySide, LogSide, Parts, Queues, Task, Workers};
+use super::task::{self, ApplySide, LogSide, Parts, Queues, Task, TransferSide, Workers};
 use super::{Raft, apply_thread, clock, log_thread, transfer_thread};
 
 /// Why a node did not start. Nothing was changed, unless the text says otherwise.
@@ -83,15 +83,15 @@ pub(super) fn start<M: DurableStateMachine>(
     let chunk_bytes = options.limits.snapshot_chunk_bytes;
     let log_reader = log.reader();
     let mut handles = Vec::new();
-    let (transfer, thread) = transfer_thread::start(
-        log_reader.clone(),
-        snapshots.clone(),
-        chunk_bytes,
-        completions.clone(),
-        failures,
-        "raft-transfer".to_owned(),
-    )?;
-    handles.push(thread);
+    let start_transfer: task::StartTransfer = Box::new({
+        let (log, snapshots) = (log_reader.clone(), snapshots.clone());
+        let completions = completions.clone();
+        move || {
+            let name = "raft-transfer".to_owned();
+            transfer_thread::start(log, snapshots, chunk_bytes, completions, failures, name)
+        }
+    });
+    let transfer = TransferSide::Later(Some(start_transfer));
     let worker = apply_thread::Worker {
         machine,
         log: log_reader,

@@ -1,6 +1,7 @@
 //! The task that owns the replica.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -34,7 +35,7 @@ use super::{Applied, Command, ProposeError, ReadError, SnapshotRequestError, clo
 pub(super) struct Workers {
     pub(super) log: LogSide,
     pub(super) apply: ApplySide,
-    pub(super) transfer: Sender<TransferJob>,
+    pub(super) transfer: TransferSide,
     pub(super) handles: Vec<JoinHandle<()>>,
 }
 
@@ -48,6 +49,23 @@ pub(super) enum LogSide {
         /// The last write that was not synced yet.
         written: Option<IoToken>,
     },
+}
+
+/// Starts the thread for transfers.
+pub(super) type StartTransfer =
+    Box<dyn FnOnce() -> std::io::Result<(Sender<TransferJob>, JoinHandle<()>)> + Send>;
+
+/// Who reads and writes for transfers. Most groups never need anybody.
+pub(super) enum TransferSide {
+    /// Nobody yet.
+    Later(Option<StartTransfer>),
+    Thread(Sender<TransferJob>),
+}
+
+impl fmt::Debug for TransferSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TransferSide")
+    }
 }
 
 /// Who applies.
@@ -417,9 +435,25 @@ impl Task {
         }
     }
 
-    fn transfer(&self, job: TransferJob) {
-        let _: Result<(), std::sync::mpsc::SendError<TransferJob>> =
-            self.parts.workers.transfer.send(job);
+    fn transfer(&mut self, job: TransferJob) {
+        let workers = &mut self.parts.workers;
+        if let TransferSide::Later(start) = &mut workers.transfer
+            && let Some(start) = start.take()
+        {
+            match start() {
+                Ok((jobs, thread)) => {
+                    workers.transfer = TransferSide::Thread(jobs);
+                    workers.handles.push(thread);
+                }
+                Err(error) => {
+                    let cause = format!("cannot start a thread: {error}");
+                    self.stopping = Some(Some(FatalError::Storage(cause)));
+                }
+            }
+        }
+        if let TransferSide::Thread(jobs) = &workers.transfer {
+            let _: Result<(), std::sync::mpsc::SendError<TransferJob>> = jobs.send(job);
+        }
     }
 
     /// Does what is left to the task itself: makes durable what was written, once for all inputs that were taken together, and
