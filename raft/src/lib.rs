@@ -91,8 +91,7 @@
 //! # What is missing
 //!
 //! Changing the members of a running cluster, learners, handing over leadership, leases, exactly-once sessions (their place in the entries
-//! is reserved), the cause of a message in traces (its place is reserved as well), repair of a damaged log from peers (damage is found, named, and the node refuses to start), many groups with
-//! coalesced heartbeats. A disk that says "durable" and lies is outside what any protocol survives.
+//! is reserved), the cause of a message in traces (its place is reserved as well), repair of a damaged log from peers (damage is found, named, and the node refuses to start). A disk that says "durable" and lies is outside what any protocol survives.
 
 #[cfg(feature = "driver")]
 pub mod driver;
