@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use lattice_sim::{Campaign, FaultKind, Report, fan_out};
 use raft_consensus::sim::{
-    FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug, QUIET_MARKERS,
-    SNAPSHOT_MARKERS, Simulation, Swaps, Tuning,
+    DAMAGE_MARKERS, FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug,
+    QUIET_MARKERS, SNAPSHOT_MARKERS, Simulation, Swaps, Tuning,
 };
 
 const HELP: &str = "\
@@ -26,7 +26,7 @@ Options:
   --from S       the first of them (default 0)
   --seed S       run this seed only, and tell all about it
   --bug NAME     plant a bug in every node; the campaign must find it
-  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks, leases, members, snapshots
+  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks, leases, members, snapshots, quiet, damage
   --oracle NAME  which checks of linearizability are made: both (default), places, search
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
@@ -182,7 +182,9 @@ fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> (Campaign,
         Tuning::Members if is_whole => MEMBER_MARKERS,
         Tuning::Snapshots if is_whole => SNAPSHOT_MARKERS,
         Tuning::Quiet if is_whole => QUIET_MARKERS,
+        Tuning::Damage if is_whole => DAMAGE_MARKERS,
         Tuning::General
+        | Tuning::Damage
         | Tuning::Leases
         | Tuning::Members
         | Tuning::Quiet

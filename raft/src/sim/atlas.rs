@@ -5,18 +5,24 @@
 //! in the end they must agree. [`Simulation::beyond_budget`](super::Simulation::beyond_budget) lifts the bound for damage: then nobody
 //! has to make progress, but still nobody may say anything wrong.
 //!
+//! With the tuning `damage` the budget is per *entry*: every log may be damaged, at different entries. What is hit is committed and durable
+//! on every node, and was hit nowhere else, so all other copies of it are intact. Then no node is excused: each gets back what it lost.
+//!
 //! Two things are spared, for nobody can see their damage. The last segment of a log: bytes at its end that are not what was written look like
 //! the torn tail of a crash unless a later frame vouches for them (FAST 2018). And from damage, until a committed membership binds every
 //! founder to its store, all disks: a founder that cannot start because of it holds up the founding, which needs all of them. Losing a disk
 //! altogether is survived at any time.
 
+use std::ops::Range;
 use std::path::Path;
 
 use lattice_sim::random::index;
 use lattice_sim::{Address, ChaCha8Rng, Chance, FaultKind, SimDisk, Target, World, draw_sector};
 
 use super::cluster::SimProcess;
+use super::node::SimNode;
 use super::workload::Workload;
+use crate::types::LogIndex;
 
 /// Whether something on this disk was destroyed for good.
 pub(super) fn is_spent(disk: &SimDisk) -> bool {
@@ -53,7 +59,8 @@ pub(super) fn target<W: Workload>(
         nodes.iter().filter(|other| **other != node && is(world.disk(**other))).count()
     };
     let is_in_budget = others_that(is_suspect) < (nodes.len() - 1) / 2;
-    let may_misread = others_that(is_spent) < (nodes.len() - 1) / 2 || !is_bounded;
+    let may_misread =
+        is_replicated(world, node) && others_that(is_spent) < (nodes.len() - 1) / 2 || !is_bounded;
     let log = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
     let last = disk.durable_files().into_iter().map(|(path, _)| path).rfind(|path| log(path));
     let sector = |allowed: &dyn Fn(&Path) -> bool, rng: &mut ChaCha8Rng| {
@@ -84,6 +91,64 @@ pub(super) fn target<W: Workload>(
             (may_swap && has_identity(world.disk(other))).then_some(Target::Disks(node, other))
         }
         _ => None,
+    }
+}
+
+/// What was damaged in logs: on which node, and which entries.
+pub(super) type Damaged = Vec<(Address, Range<u64>)>;
+
+/// What a fault may hit in a log, if each entry keeps all its other copies.
+pub(super) fn target_in_log<W: Workload>(
+    world: &World<SimProcess<W>>,
+    nodes: &[Address],
+    damaged: &mut Damaged,
+    rng: &mut ChaCha8Rng,
+) -> Option<Target> {
+    let node = nodes[index(rng, nodes.len())];
+    let all: Option<Vec<&SimNode<W>>> = nodes
+        .iter()
+        .map(|node| match world.process(*node) {
+            Some(SimProcess::Node(node)) => Some(node.as_ref()),
+            Some(SimProcess::Client(_)) | None => None,
+        })
+        .collect();
+    let (all, _) = (all?, is_bound(world, nodes).then_some(())?);
+    let segments = all.get(nodes.iter().position(|other| *other == node)?)?.sealed_segments();
+    let is_everywhere = |entries: &Range<u64>| {
+        all.iter().filter_map(|node| node.raft()).all(|raft| {
+            let through = LogIndex(entries.end.saturating_sub(1));
+            let log = raft.log();
+            log.base().index.0 < entries.start && raft.commit().min(log.durable()) >= through
+        })
+    };
+    let is_hit_elsewhere = |entries: &Range<u64>| {
+        damaged.iter().any(|(other, hit)| {
+            *other != node && hit.start < entries.end && entries.start < hit.end
+        })
+    };
+    let mut may = segments;
+    may.retain(|(_, entries)| {
+        !entries.is_empty() && is_everywhere(entries) && !is_hit_elsewhere(entries)
+    });
+    let number = |path: &Path| path.file_stem()?.to_str()?.split('.').next()?.parse::<u64>().ok();
+    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
+    let place = |path: &Path| {
+        may.iter().position(|(wanted, _)| is_log(path) && number(path) == Some(*wanted))
+    };
+    let may_hit = |path: &Path| place(path).is_some();
+    let (path, sector) = draw_sector(world.disk(node), rng, may_hit)?;
+    let (_, entries) = &may[place(&path)?];
+    damaged.push((node, entries.clone()));
+    Some(Target::Sector { node, path, sector })
+}
+
+/// Whether others have what this node has: a voter that is alone gets nothing back that it could not read while it was starting.
+fn is_replicated<W: Workload>(world: &World<SimProcess<W>>, node: Address) -> bool {
+    match world.process(node) {
+        Some(SimProcess::Node(node)) => {
+            node.raft().is_some_and(|raft| raft.membership().incoming().count() > 2)
+        }
+        Some(SimProcess::Client(_)) | None => false,
     }
 }
 

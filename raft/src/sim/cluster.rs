@@ -51,6 +51,8 @@ pub struct SimCluster<W: Workload> {
     bad_reads: BTreeMap<Address, u64>,
     /// Since when processes are down; noted only if groups may go quiet.
     down: BTreeMap<Address, Duration>,
+    /// What was damaged in logs of which each entry keeps its other copies.
+    damaged: atlas::Damaged,
     /// Who led, and when; noted only if a trace is kept.
     leaders: Vec<(NodeId, Term, Band)>,
 }
@@ -66,6 +68,7 @@ impl<W: Workload> SimCluster<W> {
             failed_syncs: BTreeMap::new(),
             bad_reads: BTreeMap::new(),
             down: BTreeMap::new(),
+            damaged: Vec::new(),
             leaders: Vec::new(),
         }
     }
@@ -91,7 +94,9 @@ impl<W: Workload> SimCluster<W> {
         let disk = world.disk(step.address);
         let bad_reads = disk.counts().bad_reads;
         let met = bad_reads > self.bad_reads.insert(step.address, bad_reads).unwrap_or_default();
-        let is_harmed = met || atlas::is_spent(disk) || atlas::is_swapped(disk);
+        // Where each entry keeps its other copies, nobody has to stop.
+        let is_spent = atlas::is_spent(disk) && !self.shape.keeps_copies;
+        let is_harmed = met || is_spent || atlas::is_swapped(disk);
         if is_harmed && atlas::is_clear(reason) {
             return Ok(());
         }
@@ -187,7 +192,8 @@ impl<W: Workload> SimCluster<W> {
             return disagree(format!("the members are still {members:?}"));
         }
         // Whose disk was destroyed need not come back; who comes back with what is left must agree.
-        let is_spent = |node: NodeId| atlas::is_spent(world.disk(Address(node.0)));
+        let is_spent =
+            |node: NodeId| atlas::is_spent(world.disk(Address(node.0))) && !self.shape.keeps_copies;
         let needed = members.members().filter(|&(node, _)| !is_spent(node)).count();
         for node in Self::nodes(world) {
             let is_member = node.raft().is_some_and(|raft| members.contains(raft.id()));
@@ -195,12 +201,11 @@ impl<W: Workload> SimCluster<W> {
                 continue;
             }
             let (Some(raft), Some(machine)) = (node.raft(), node.machine()) else { continue };
-            let disk = world.disk(Address(raft.id().0));
             // One that was wiped before the founding is a founder like any other; one that was wiped after it is told to stop.
             if members.store_of(raft.id()) != Some(raft.config().store) {
                 continue;
             }
-            running += usize::from(!atlas::is_spent(disk));
+            running += usize::from(!is_spent(raft.id()));
             leaders += u64::from(raft.role() == Role::Leader);
             let (id, applied) = (raft.id(), machine.applied());
             if applied != last {
@@ -314,7 +319,13 @@ impl<W: Workload> Scenario for SimCluster<W> {
         kind: FaultKind,
         rng: &mut ChaCha8Rng,
     ) -> Option<Target> {
-        atlas::target(world, &self.shape.addresses(), !self.shape.is_beyond_budget, kind, rng)
+        let nodes = self.shape.addresses();
+        let is_damage =
+            matches!(kind, FaultKind::BitRot | FaultKind::LostWrite | FaultKind::MisdirectedWrite);
+        if is_damage && self.shape.keeps_copies {
+            return atlas::target_in_log(world, &nodes, &mut self.damaged, rng);
+        }
+        atlas::target(world, &nodes, !self.shape.is_beyond_budget, kind, rng)
     }
 
     fn begun(&self, world: &World<SimProcess<W>>) -> BTreeMap<Address, u64> {

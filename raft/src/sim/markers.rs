@@ -29,7 +29,7 @@ const SPLIT_VOTE: &str = "several candidates in a term";
 const PRE_VOTE_REFUSED: &str = "pre-vote refused";
 const APPEND_REFUSED: &str = "append refused";
 
-const ENTRIES_DAMAGED: &str = "entries found damaged";
+pub(super) const ENTRIES_DAMAGED: &str = "entries found damaged";
 const REPAIR_SERVED: &str = "repair served";
 const REPAIRED: &str = "damaged entries repaired";
 const DAMAGE_COVERED: &str = "damage covered by a snapshot";
@@ -99,6 +99,10 @@ pub const MEMBER_MARKERS: &[Marker] = &[
 /// What every campaign with the tuning `quiet` must meet, and within how many seeds.
 pub const QUIET_MARKERS: &[Marker] =
     &[Marker::new(WENT_QUIET, 20), Marker::new(WOKEN, 20), Marker::new(WOKEN_BY_SILENCE, 100)];
+
+/// What every campaign with the tuning `damage` must meet, and within how many seeds.
+pub const DAMAGE_MARKERS: &[Marker] =
+    &[Marker::new(ENTRIES_DAMAGED, 50), Marker::new(REPAIR_SERVED, 50), Marker::new(REPAIRED, 50)];
 
 /// What is seen only by looking at all nodes at once.
 #[derive(Debug, Default)]

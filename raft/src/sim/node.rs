@@ -236,6 +236,13 @@ impl<W: Workload> SimNode<W> {
         self.running.as_ref().map(|running| &running.machine)
     }
 
+    /// The files of its log, without the one that is being written: their numbers, and the places of their entries.
+    pub(super) fn sealed_segments(&self) -> Vec<(u64, std::ops::Range<u64>)> {
+        let segments = self.running.as_ref().map(|running| running.writer.log().segments());
+        let sealed = segments.into_iter().flatten().filter(|segment| segment.sealed);
+        sealed.map(|segment| (segment.number, segment.positions)).collect()
+    }
+
     pub(super) fn doings(&self) -> &Doings {
         &self.doings
     }
@@ -361,6 +368,9 @@ impl<W: Workload> SimNode<W> {
         let liveness = Liveness::new(process, timing, config.boot);
         let node = RaftNode::recover(config, recovered, self.seed, context.now())
             .map_err(|error| reason(&error))?;
+        if node.log().is_damaged() {
+            context.mark(markers::ENTRIES_DAMAGED);
+        }
         for damage in node.log().damaged() {
             let (first, last) = (damage.first, damage.last);
             trace(&TraceEvent::DamageFound { first, last }, context);

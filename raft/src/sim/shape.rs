@@ -38,11 +38,13 @@ pub enum Tuning {
     Snapshots,
     /// Groups that go quiet between two operations, and nodes that stay away for long, under all faults.
     Quiet,
+    /// Damage in every log, at different entries: each entry keeps its copies on the other nodes.
+    Damage,
 }
 
 impl Tuning {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::General,
         Self::LostLeaders,
         Self::SlowDisks,
@@ -50,6 +52,7 @@ impl Tuning {
         Self::Members,
         Self::Snapshots,
         Self::Quiet,
+        Self::Damage,
     ];
 
     /// Its name on the command line.
@@ -63,6 +66,7 @@ impl Tuning {
             Self::Members => "members",
             Self::Snapshots => "snapshots",
             Self::Quiet => "quiet",
+            Self::Damage => "damage",
         }
     }
 
@@ -77,8 +81,11 @@ impl Tuning {
                 general_faults(rng, &allowed.collect::<Vec<_>>())
             }
             Self::Members => {
-                // What can be done without is counted by founders: damage for good belongs elsewhere.
-                let passing = allowed.iter().copied().filter(|kind| !kind.asks());
+                // What can be done without is counted by founders: damage for good belongs elsewhere, and reads that fail for a
+                // while belong here too.
+                let is_for_good =
+                    |kind: &FaultKind| COSTLY.contains(kind) || *kind == FaultKind::DiskSwap;
+                let passing = allowed.iter().copied().filter(|kind| !is_for_good(kind));
                 general_faults(rng, &passing.collect::<Vec<_>>())
             }
             Self::LostLeaders => {
@@ -89,6 +96,24 @@ impl Tuning {
                 drawn(rng, &kinds, 2_000)
             }
             Self::Snapshots => drawn(rng, &[FaultKind::Crash, FaultKind::PartitionMinority], 2_000),
+            Self::Damage => {
+                let kinds = [FaultKind::BitRot, FaultKind::LostWrite, FaultKind::MisdirectedWrite];
+                let mut swarm = drawn(rng, &kinds, 4_000);
+                for kind in [
+                    FaultKind::Crash,
+                    FaultKind::CrashAll,
+                    FaultKind::Kill,
+                    FaultKind::PartitionMinority,
+                    FaultKind::DiskSlow,
+                    FaultKind::Loss,
+                ] {
+                    if Chance::percent(50).happens(rng) {
+                        let interval = Duration::from_millis(between(rng, 1_000, 5_000));
+                        swarm = swarm.with(kind, interval);
+                    }
+                }
+                swarm
+            }
             // Clocks that jump or stand still are beyond what leases are built on.
             Self::Leases => lease_faults(rng, clocks_drift(seed)),
         }
@@ -99,7 +124,7 @@ impl Tuning {
         let mut options = NemesisOptions::new(targets);
         if self == Self::Quiet {
             options.restart = Span::millis(1, 15_000);
-        } else if !matches!(self, Self::General | Self::Members) {
+        } else if !matches!(self, Self::General | Self::Members | Self::Damage) {
             options.restart = Span::millis(1, 300);
             options.lasts = Span::millis(20, 500);
         }
@@ -214,6 +239,8 @@ pub(super) struct Shape {
     pub(super) disk: DiskLatency,
     /// More disks may be damaged than the cluster can do without.
     pub(super) is_beyond_budget: bool,
+    /// Every log may be damaged, and each entry keeps its copies on the other nodes.
+    pub(super) keeps_copies: bool,
     /// The only operations that clients do.
     pub(super) kept: Option<Kept>,
 }
@@ -234,6 +261,10 @@ impl Shape {
             Tuning::Members => shape.change_members(rng),
             Tuning::Snapshots => shape.send_snapshots(rng),
             Tuning::Quiet => shape.be_quiet(rng, has_leases(seed)),
+            Tuning::Damage => {
+                shape.damage_logs(rng);
+                return shape;
+            }
         }
         shape.leave_time_for_elections();
         shape
@@ -301,9 +332,18 @@ impl Shape {
             sync: Span::new(NEAR, Duration::from_millis(slow)),
             ..DiskLatency::ssd()
         };
-        let (is_beyond_budget, kept) = (false, None);
-        let mut shape =
-            Self { nodes, spares: 0, clients, patience, setup, link, disk, is_beyond_budget, kept };
+        let mut shape = Self {
+            nodes,
+            spares: 0,
+            clients,
+            patience,
+            setup,
+            link,
+            disk,
+            is_beyond_budget: false,
+            keeps_copies: false,
+            kept: None,
+        };
         shape.leave_time_for_elections();
         shape
     }
@@ -413,6 +453,16 @@ impl Shape {
             let policies = [ReadPolicy::Lease(clock), ReadPolicy::LeaseGuard(guard)];
             self.setup.reads = one_of(rng, &policies);
         }
+    }
+
+    /// Long logs in many files, most of them not in memory.
+    fn damage_logs(&mut self, rng: &mut ChaCha8Rng) {
+        self.keeps_copies = true;
+        self.setup.segment_size = 4 << 10;
+        self.setup.replica.snapshot_entries = one_of(rng, &[200, 400, 10_000]);
+        self.setup.kept_entries = 1_000;
+        self.setup.tail_bytes_max = one_of(rng, &[0, 2_000]);
+        self.patience.think = Span::millis(1, one_of(rng, &[20, 60]));
     }
 
     /// Elections come to an end only if messages and syncs take far less time than election timeouts (Raft §5.6).

@@ -102,6 +102,12 @@ impl JournalLog {
         self.torn.as_ref()
     }
 
+    /// The files of the log, oldest first, and the entries in each.
+    #[must_use]
+    pub fn segments(&self) -> Vec<lattice_journal::SegmentInfo> {
+        self.journal.segments()
+    }
+
     /// Bytes that the log takes up on disk.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {
@@ -133,12 +139,18 @@ impl JournalLog {
         // What stands behind is read back, so it has to be there.
         self.sync()?;
         let behind = last.next().0..self.journal.positions().end;
-        let kept = self.journal.reader().read(behind.clone(), usize::MAX);
-        let kept = kept.map_err(|error| damaged(error, last.next(), &behind))?;
-        if kept.len() as u64 != behind.end - behind.start {
-            let (first, last) = (LogIndex(behind.start + kept.len() as u64), LogIndex(behind.end));
-            let source = Arc::new(encoding::EncodingError::Short);
-            return Err(StorageError::Damaged { first, last: last.previous(), source });
+        let mut kept = Vec::new();
+        // Reading stops before what is damaged; reading on from there says what that is.
+        while behind.start + (kept.len() as u64) < behind.end {
+            let rest = behind.start + kept.len() as u64..behind.end;
+            let more = self.journal.reader().read(rest.clone(), usize::MAX);
+            let more = more.map_err(|error| damaged(error, LogIndex(rest.start), &rest))?;
+            if more.is_empty() {
+                let (first, last) = (LogIndex(rest.start), LogIndex(rest.end).previous());
+                let source = Arc::new(encoding::EncodingError::Short);
+                return Err(StorageError::Damaged { first, last, source });
+            }
+            kept.extend(more);
         }
         let mut buffer = Vec::new();
         let new = [&batch.repaired[..], &batch.entries[..]].concat();

@@ -1343,3 +1343,26 @@ fn who_is_helped_by_nobody_reads_its_own_disk_again() {
     assert_eq!(read(&mut subject, vec![entry(3, 1), entry(4, 1)]), LogIndex(4));
     assert!(!subject.node.log().is_damaged());
 }
+
+/// A repair takes along what stands behind it, and that may turn out to be damaged too: then nothing of it was written.
+#[test]
+fn a_repair_that_meets_more_damage_is_not_taken_for_written() {
+    let mut subject = Subject::new(3, &[1, 1, 1, 1, 1]);
+    let effects = subject.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(2) });
+    let asked = sent(&effects);
+    let Message::FetchEntries { id: request, .. } = asked[0].message else { panic!("{asked:?}") };
+    let answer = Message::FetchedEntries {
+        id: request,
+        previous: Some(id(1, 1)),
+        entries: vec![entry(2, 1)],
+        holds_joint: true,
+        last: LogIndex(5),
+    };
+    let effects = subject.receive(asked[0].to.0, 1, answer);
+    let batch = batches(&effects)[0].clone();
+    assert_eq!(batch.repaired, [entry(2, 1)]);
+    subject.step(Event::EntriesDamaged { first: LogIndex(4), last: LogIndex(4) });
+    subject.step(Event::Persisted(batch.token));
+    let damaged: Vec<_> = subject.node.log().damaged().iter().map(|lost| lost.first.0).collect();
+    assert_eq!(damaged, [2, 4]);
+}
