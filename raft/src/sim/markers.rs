@@ -64,7 +64,6 @@ pub const MARKERS: &[Marker] = &[
     Marker::new(SNAPSHOT_INSTALLED, 200),
     Marker::new(SNAPSHOT_IN_ELECTION, 50_000),
     Marker::new(PART_SKIPPED, 1_000),
-    Marker::new(RESUMED, 5_000),
     Marker::new(SPLIT_VOTE, 200),
     Marker::new(PRE_VOTE_REFUSED, 200),
     Marker::new(APPEND_REFUSED, 200),
@@ -82,9 +81,9 @@ pub const LEASE_MARKERS: &[Marker] = &[
 
 /// What a campaign with the tuning `snapshots` must meet besides.
 pub const SNAPSHOT_MARKERS: &[Marker] = &[
-    Marker::new(SNAPSHOT_INSTALLED, 50),
-    Marker::new(PART_SKIPPED, 50),
-    Marker::new(RESUMED, 200),
+    Marker::new(SNAPSHOT_INSTALLED, 200),
+    Marker::new(PART_SKIPPED, 200),
+    Marker::new(RESUMED, 2_000),
 ];
 
 /// What every campaign in which members change must meet, and within how many seeds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lattice_journal::MemoryDisk;
+use lattice_journal::{Disk as _, MemoryDisk};
 use raft_consensus::effects::ProposalId;
 use raft_consensus::membership::Membership;
 use raft_consensus::message::{Envelope, Message};
@@ -20,6 +20,7 @@ use raft_consensus::types::{NodeId, Payload, StoreId, Term};
 
 const MS: Duration = Duration::from_millis(1);
 const HEARTBEAT: Duration = Duration::from_millis(50);
+const DIRECTORY: &str = "/snapshots";
 const PARTS: usize = 64;
 const PART_BYTES: usize = 1_000;
 const BYTES_PER_SECOND: u64 = 20_000;
@@ -28,6 +29,7 @@ const BYTES_PER_SECOND: u64 = 20_000;
 struct Cluster {
     now: Duration,
     replicas: BTreeMap<NodeId, (Replica, SnapshotStore)>,
+    disks: BTreeMap<NodeId, MemoryDisk>,
     /// What will happen, in order.
     queue: BTreeMap<(Duration, u64), (NodeId, Input)>,
     queued: u64,
@@ -45,6 +47,7 @@ struct Cluster {
 impl Cluster {
     fn new(bytes_per_second: u64, slow_link: Duration) -> Self {
         let ids = [1, 2, 3].map(NodeId);
+        let disks: BTreeMap<_, _> = ids.map(|id| (id, MemoryDisk::new())).into();
         let replica = |id: NodeId| {
             let mut config = Config::new(id, StoreId(u128::from(id.0)), Membership::founding(ids));
             config.election_timeout = 150 * MS..300 * MS;
@@ -56,13 +59,14 @@ impl Cluster {
                 snapshot_bytes_per_second: bytes_per_second,
                 ..ReplicaConfig::default()
             };
-            let disk = Arc::new(MemoryDisk::new());
-            let store = SnapshotStore::open(disk, Path::new("/snapshots"), None).unwrap();
+            let disk = Arc::new(disks[&id].clone());
+            let store = SnapshotStore::open(disk, Path::new(DIRECTORY), None).unwrap();
             (id, (Replica::new(node, config), store))
         };
         Self {
             now: MS,
             replicas: ids.map(replica).into(),
+            disks,
             queue: BTreeMap::new(),
             queued: 0,
             slow_link,
@@ -167,6 +171,13 @@ impl Cluster {
         }
     }
 
+    fn propose(&mut self, leader: NodeId, number: u64) {
+        let command = Bytes::from_static(b"x");
+        let proposal = Proposal { id: ProposalId(number), session: None, command };
+        let request = Request { proposal, reclaims_space: false };
+        self.input(leader, Input::Propose(vec![request]));
+    }
+
     fn leader(&self) -> Option<(NodeId, Term)> {
         let leads =
             |(replica, _): &&(Replica, SnapshotStore)| replica.node().role() == Role::Leader;
@@ -175,8 +186,8 @@ impl Cluster {
     }
 }
 
-/// A follower of a leader that has compacted its log gets a snapshot; returns how long that took.
-fn transfer(cluster: &mut Cluster) -> Duration {
+/// There is a leader that has compacted its log while a follower was cut off.
+fn compact(cluster: &mut Cluster) -> NodeId {
     let is_founded = |cluster: &Cluster| {
         cluster.replicas.values().all(|(replica, _)| {
             let node = replica.node();
@@ -184,21 +195,21 @@ fn transfer(cluster: &mut Cluster) -> Duration {
         })
     };
     cluster.until(is_founded);
-    let (leader, term) = cluster.leader().unwrap();
+    let (leader, _) = cluster.leader().unwrap();
     cluster.late = cluster.replicas.keys().copied().find(|id| *id != leader).unwrap();
     cluster.is_alone = true;
-    for number in 0..30 {
-        let proposal =
-            Proposal { id: ProposalId(number), session: None, command: Bytes::from_static(b"x") };
-        let request = Request { proposal, reclaims_space: false };
-        cluster.input(leader, Input::Propose(vec![request]));
-    }
+    (0..30).for_each(|number| cluster.propose(leader, number));
     let has_compacted = |cluster: &Cluster| {
         let log = cluster.replicas[&leader].0.node().log();
         log.base().index.0 > 1 && log.snapshot().is_some()
     };
     cluster.until(has_compacted);
+    leader
+}
 
+/// The follower is back, and gets a snapshot; returns how long that took.
+fn transfer(cluster: &mut Cluster) -> Duration {
+    let was = cluster.leader();
     // It has looked for another leader meanwhile, in vain. From the first heartbeat on it follows.
     cluster.is_alone = false;
     cluster.heartbeats.clear();
@@ -208,7 +219,7 @@ fn transfer(cluster: &mut Cluster) -> Duration {
     cluster.until(|cluster| cluster.installed.is_some());
 
     assert_eq!(cluster.campaigns, 0, "nobody missed the leader");
-    assert_eq!(cluster.leader(), Some((leader, term)));
+    assert_eq!(cluster.leader(), was);
     let gaps = cluster.heartbeats.windows(2).map(|pair| pair[1] - pair[0]);
     assert!(gaps.max().unwrap() <= HEARTBEAT + MS, "no heartbeat came late");
     cluster.installed.unwrap() - begun
@@ -221,6 +232,7 @@ fn sent(cluster: &Cluster) -> u64 {
 #[test]
 fn a_slow_snapshot_keeps_its_pace_and_delays_no_heartbeat() {
     let mut cluster = Cluster::new(BYTES_PER_SECOND, 40 * MS);
+    compact(&mut cluster);
     let took = transfer(&mut cluster);
     let size = u64::try_from(PARTS * PART_BYTES).unwrap();
     let paced = Duration::from_secs(1) * u32::try_from(size / BYTES_PER_SECOND).unwrap();
@@ -235,6 +247,7 @@ fn a_slow_snapshot_keeps_its_pace_and_delays_no_heartbeat() {
 #[test]
 fn over_a_slow_link_pieces_are_not_sent_again_and_again() {
     let mut cluster = Cluster::new(u64::MAX, 2_000 * MS);
+    compact(&mut cluster);
     transfer(&mut cluster);
     let received = cluster.replicas[&cluster.late].1.counts().bytes_received;
     let again = sent(&cluster) - received;
@@ -243,4 +256,26 @@ fn over_a_slow_link_pieces_are_not_sent_again_and_again() {
         again <= 4 * manifest,
         "{again} bytes: the first piece, until it is known how long one takes"
     );
+}
+
+/// The damage is found by the sender, who takes another snapshot: that writes the part anew, for the older one too.
+#[test]
+fn a_leader_whose_snapshot_is_damaged_takes_another_and_the_transfer_goes_on() {
+    let mut cluster = Cluster::new(u64::MAX, MS);
+    let leader = compact(&mut cluster);
+    let disk = cluster.disks[&leader].clone();
+    let names = disk.list(Path::new(DIRECTORY)).unwrap();
+    let part = names.iter().find(|name| name.ends_with(".part")).unwrap();
+    disk.corrupt(Path::new(DIRECTORY).join(part), 5, 1).unwrap();
+    let latest = |cluster: &Cluster| {
+        cluster.replicas[&leader].0.node().log().snapshot().map(|meta| meta.last.index)
+    };
+    let damaged = latest(&cluster);
+    // One entry is no reason for a snapshot by itself.
+    cluster.propose(leader, 100);
+    transfer(&mut cluster);
+    assert!(latest(&cluster) > damaged);
+    for (replica, store) in [leader, cluster.late].map(|id| &cluster.replicas[&id]) {
+        store.verify(replica.node().log().snapshot().unwrap()).unwrap();
+    }
 }
