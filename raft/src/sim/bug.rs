@@ -112,7 +112,7 @@ planted_bugs! {
     /// A follower acknowledges what is not durable yet (Jepsen, NATS 2.12.1; openraft ee460f37).
     AppendAcknowledgedBeforeDisk = "append-acknowledged-before-disk", General within 10;
     /// A late snapshot is installed over what was committed since (openraft 674e78aa, #1892).
-    SnapshotOverLaterCommit = "snapshot-over-later-commit", General within 600;
+    SnapshotOverLaterCommit = "snapshot-over-later-commit", Members within 600;
     /// The log is compacted before the snapshot that stands for it is recorded (raft-engine #290, #314).
     CompactionBeforeSnapshotIsDurable = "compaction-before-snapshot-is-durable", SlowDisks within 150;
     /// After a restart from a snapshot, entries that it holds are applied to it once more (etcd #13766).
