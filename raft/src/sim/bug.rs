@@ -102,9 +102,9 @@ planted_bugs! {
     /// The longer log wins an election, whatever its terms (Raft §5.4.1; async-raft a48a3282 compared the same way round).
     LongerLogWins = "longer-log-wins", LostLeaders within 100;
     /// A vote that arrives twice counts twice (Raft §5.2; openraft #1805 is of this family).
-    RepeatedVoteCounted = "repeated-vote-counted", General within 300;
+    RepeatedVoteCounted = "repeated-vote-counted", General within 600;
     /// A vote that was given in an earlier candidacy counts in this one ("term confusion", *Students' guide to Raft*).
-    VoteOfEarlierTermCounted = "vote-of-earlier-term-counted", General within 500;
+    VoteOfEarlierTermCounted = "vote-of-earlier-term-counted", General within 1_000;
     /// An acknowledgement counts for everything that was sent, not for what it names (*Students' guide to Raft*: `matchIndex`).
     MatchedUpToNext = "matched-up-to-next", General within 30;
     /// A heartbeat tells the whole commit index, and a follower takes it for its own log's (etcd-raft, `sendHeartbeat`).
@@ -112,7 +112,7 @@ planted_bugs! {
     /// A follower acknowledges what is not durable yet (Jepsen, NATS 2.12.1; openraft ee460f37).
     AppendAcknowledgedBeforeDisk = "append-acknowledged-before-disk", General within 10;
     /// A late snapshot is installed over what was committed since (openraft 674e78aa, #1892).
-    SnapshotOverLaterCommit = "snapshot-over-later-commit", Members within 600;
+    SnapshotOverLaterCommit = "snapshot-over-later-commit", Members within 1_500;
     /// The log is compacted before the snapshot that stands for it is recorded (raft-engine #290, #314).
     CompactionBeforeSnapshotIsDurable = "compaction-before-snapshot-is-durable", SlowDisks within 150;
     /// After a restart from a snapshot, entries that it holds are applied to it once more (etcd #13766).
@@ -124,7 +124,7 @@ planted_bugs! {
     /// A follower too far behind for the log is sent the log nonetheless, for ever (openraft afd6508b; TiKV #9859).
     NoSnapshotForWhoIsFarBehind = "no-snapshot-for-who-is-far-behind", General within 100;
     /// A node is known by its name alone: one that has lost its disk votes as if it had not (FAST 2018; etcd #21178).
-    AmnesiacVoterCounted = "amnesiac-voter-counted", General within 400;
+    AmnesiacVoterCounted = "amnesiac-voter-counted", General within 1_000;
     /// A confirmed read is served before the machine has applied what it must see (openraft 97d92771; etcd #3879).
     ReadBeforeApplied = "read-before-applied", General within 30;
     /// A leader answers reads without asking anybody (d-engine #381; openraft d60f1e85).
