@@ -71,11 +71,16 @@ impl Transport for Counted {
 async fn main() -> Result<(), BoxError> {
     let options = options()?;
     let sent = Arc::new(AtomicU64::new(0));
-    let (wires, transports) = transports(&options)?;
+    let nodes = IDS.map(node);
+    let (wires, transports) = transports(&options, &nodes)?;
     let mut hosts = Vec::new();
-    for (id, inner) in IDS.into_iter().zip(transports) {
+    for (node, inner) in nodes.into_iter().zip(transports) {
         let transport = Arc::new(Counted { inner, sent: Arc::clone(&sent) });
-        hosts.push((process(id, &options, transport), BTreeMap::new()));
+        let mut process = ProcessOptions::new(node);
+        if options.is_loud {
+            process.quiet_after = None;
+        }
+        hosts.push((Process::start(process, transport), BTreeMap::new()));
     }
     for group in (0..options.groups).map(GroupId) {
         for (process, nodes) in &mut hosts {
@@ -111,8 +116,8 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A process without groups, whose logs will be in memory.
-fn process(id: NodeId, options: &Options, transport: Arc<dyn Transport>) -> Process {
+/// A node whose logs will be in memory.
+fn node(id: NodeId) -> NodeOptions {
     let mut node = NodeOptions::in_memory(id, IDS);
     node.apply_inline = true;
     node.timing = Timing {
@@ -122,17 +127,13 @@ fn process(id: NodeId, options: &Options, transport: Arc<dyn Transport>) -> Proc
     };
     // A group has little to keep.
     (node.log.journal.segment_size, node.log.journal.segment_size_max) = (16 << 10, 64 << 10);
-    let mut process = ProcessOptions::new(node);
-    if options.is_loud {
-        process.quiet_after = None;
-    }
-    Process::start(process, transport)
+    node
 }
 
 type Transports = (Vec<Arc<GrpcTransport>>, Vec<Arc<dyn Transport>>);
 
 /// One transport a process, whatever the number of groups.
-fn transports(options: &Options) -> Result<Transports, BoxError> {
+fn transports(options: &Options, nodes: &[NodeOptions]) -> Result<Transports, BoxError> {
     if options.in_memory {
         let network = MemoryNetwork::new();
         let transports = IDS.map(|id| -> Arc<dyn Transport> { network.transport(id) });
@@ -147,10 +148,10 @@ fn transports(options: &Options) -> Result<Transports, BoxError> {
         peers.insert(*id, vec![listener.local_addr()?.to_string()]);
     }
     let mut wires = Vec::new();
-    for (node, listener) in listeners {
-        let store = NodeOptions::in_memory(node, IDS).directory.identity().clone();
-        let mut grpc =
-            GrpcOptions::new(Identity { cluster: store.cluster, node, store: store.store });
+    for ((id, listener), node) in listeners.into_iter().zip(nodes) {
+        let identity = node.directory.identity();
+        let (cluster, store) = (identity.cluster, identity.store);
+        let mut grpc = GrpcOptions::new(Identity { cluster, node: id, store });
         (grpc.listeners, grpc.peers) = (vec![listener], peers.clone());
         if !options.is_apart {
             grpc.timing.gather = HEARTBEAT / 4;
