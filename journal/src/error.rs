@@ -86,6 +86,14 @@ pub enum AppendError {
         /// The positions held.
         held: Range<u64>,
     },
+    /// Items that are to be put back are no part of the log.
+    #[error("cannot put items {items:?} back: the journal holds {held:?}")]
+    NotHeld {
+        /// Their positions.
+        items: Range<u64>,
+        /// The positions held.
+        held: Range<u64>,
+    },
     /// A batch cannot both truncate and restart.
     #[error("a batch may truncate or restart the log, not both")]
     TruncatesAndRestarts,
@@ -123,6 +131,12 @@ pub enum JournalError {
         segment: u64,
         /// Where its frames stop being intact, in bytes from its beginning.
         offset: u64,
+    },
+    /// A segment that is to be rewritten holds items that were put back, of another segment. It was left alone.
+    #[error("segment {segment} mends another one")]
+    Mends {
+        /// The segment.
+        segment: u64,
     },
     /// A segment that is to be rewritten could not be read. It was left alone.
     #[error("reading segment {segment} failed: {cause}")]

@@ -43,6 +43,8 @@ pub(crate) enum FrameKind {
     Checkpoint,
     /// Says that everything before it is durable.
     Mark,
+    /// Carries items that were lost, for the positions where they were.
+    Mend,
 }
 
 impl FrameKind {
@@ -51,11 +53,13 @@ impl FrameKind {
             Self::Batch => 1,
             Self::Checkpoint => 2,
             Self::Mark => 3,
+            Self::Mend => 4,
         }
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Batch, Self::Checkpoint, Self::Mark].into_iter().find(|kind| kind.code() == code)
+        let all = [Self::Batch, Self::Checkpoint, Self::Mark, Self::Mend];
+        all.into_iter().find(|kind| kind.code() == code)
     }
 }
 
@@ -93,7 +97,7 @@ pub(crate) struct FrameHeader {
     /// Checksum of the frame before it in the segment; [`FIRST_PREVIOUS`] for the first one.
     pub(crate) previous: u32,
     pub(crate) sequence: u64,
-    /// Position of the first item, or where the next one would be.
+    /// Position of the first item, or where the next one would be. Of a mending frame, the first position that it mends.
     pub(crate) first: u64,
     /// All frames below this sequence were known to be durable when this one was made.
     pub(crate) durable_end: u64,
@@ -183,8 +187,19 @@ impl<'a> Frame<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Body<'a> {
     Batch(BatchBody<'a>),
-    Checkpoint { first_segment: u64, start: u64, state: Option<&'a [u8]> },
-    Mark { first_segment: u64 },
+    Checkpoint {
+        first_segment: u64,
+        start: u64,
+        state: Option<&'a [u8]>,
+    },
+    Mark {
+        first_segment: u64,
+    },
+    /// The log goes on at `end`, and has items before it that are these.
+    Mend {
+        end: u64,
+        items: BatchBody<'a>,
+    },
 }
 
 /// The body of a batch frame.
@@ -254,6 +269,12 @@ impl<'a> Body<'a> {
             }
             FrameKind::Mark => (header.count == 0 && body.len() == 8)
                 .then(|| Self::Mark { first_segment: u64_at(body, 0) }),
+            FrameKind::Mend => {
+                let end = u64_at(body.get(..8)?, 0);
+                let items = BatchBody::read(&body[8..], header.count)?;
+                let is_inside = header.first.checked_add(u64::from(header.count))? <= end;
+                (is_inside && items.flags == 0).then_some(Self::Mend { end, items })
+            }
         }
     }
 }
@@ -263,6 +284,12 @@ pub(crate) fn batch_frame_length<B: AsRef<[u8]>>(batch: &Batch<B>) -> u64 {
     let state = batch.state.as_ref().map_or(0, Vec::len);
     let items: u64 = batch.items.iter().map(|item| 4 + to_u64(item.as_ref().len())).sum();
     FRAME_HEADER_LENGTH + (8 + to_u64(state) + items).next_multiple_of(8)
+}
+
+/// Length of a frame that mends with these items in bytes.
+pub(crate) fn mend_length<B: AsRef<[u8]>>(items: &[B]) -> u64 {
+    let items: u64 = items.iter().map(|item| 4 + to_u64(item.as_ref().len())).sum();
+    FRAME_HEADER_LENGTH + (16 + items).next_multiple_of(8)
 }
 
 /// Length of a checkpoint frame in bytes.
@@ -313,6 +340,20 @@ fn put_batch_body<B: AsRef<[u8]>>(
     for item in items {
         buffer.extend_from_slice(item.as_ref());
     }
+}
+
+/// Puts a frame at the end of `buffer` that mends a log that ends at `end`; returns its checksum.
+pub(crate) fn put_mend<B: AsRef<[u8]>>(
+    buffer: &mut Vec<u8>,
+    place: Place,
+    header: FrameHeader,
+    end: u64,
+    items: &[B],
+) -> u32 {
+    put(buffer, place, header, |buffer| {
+        buffer.extend_from_slice(&end.to_le_bytes());
+        put_batch_body(buffer, 0, None, items);
+    })
 }
 
 /// Puts a checkpoint frame at the end of `buffer`; returns its checksum.

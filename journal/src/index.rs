@@ -13,6 +13,8 @@ pub(crate) struct Index {
     pub(crate) runs: Runs,
     /// Positions whose frames are damaged, in order.
     pub(crate) damaged: Vec<Range<u64>>,
+    /// Frames with items that were lost where they stood first, in the order in which they were put back. They come before the runs.
+    pub(crate) mended: Vec<Run>,
     pub(crate) files: BTreeMap<u64, Arc<dyn DiskFile>>,
 }
 
@@ -25,7 +27,35 @@ impl Index {
     /// The positions held, damaged ones included.
     pub(crate) fn positions(&self) -> Range<u64> {
         let damaged = self.damaged.first().map_or(u64::MAX, |range| range.start);
-        self.runs.start().min(damaged)..self.end()
+        let mended = self.mended.iter().map(|run| run.first).min().unwrap_or(u64::MAX);
+        self.runs.start().min(damaged).min(mended)..self.end()
+    }
+
+    /// The first positions at or behind `position` that were ever lost: mended or not, their frames are not where they should be. With those
+    /// right before them.
+    pub(crate) fn first_hole(&self, position: u64) -> Option<Range<u64>> {
+        let holes = || {
+            let mended = self.mended.iter().map(|run| run.first..run.end());
+            self.damaged.iter().cloned().chain(mended)
+        };
+        let mut hole = holes().filter(|hole| hole.end > position).min_by_key(|hole| hole.start)?;
+        while let Some(before) =
+            holes().find(|before| before.start < hole.start && hole.start <= before.end)
+        {
+            hole.start = before.start;
+        }
+        Some(hole)
+    }
+
+    /// What to read for the item at `position`: a run whose items go on from there, without those that something else has.
+    pub(crate) fn piece(&self, position: u64) -> Option<Run> {
+        let holds = |run: &&Run| (run.first..run.end()).contains(&position);
+        if let Some(mended) = self.mended.iter().rev().find(holds) {
+            return Some(*mended);
+        }
+        let run = self.runs.from(position).next().filter(|run| run.first <= position)?;
+        let next = self.mended.iter().map(|run| run.first).filter(|first| *first > position);
+        run.until(next.min().unwrap_or(u64::MAX))
     }
 
     pub(crate) fn push(&mut self, frame: &FrameRef) {
@@ -39,12 +69,34 @@ impl Index {
         if let Some(last) = self.damaged.last_mut() {
             last.end = last.end.min(from);
         }
+        self.mended = self.mended.drain(..).filter_map(|run| run.until(from)).collect();
     }
 
     /// Forgets all items; the next position is `at`.
     pub(crate) fn restart(&mut self, at: u64) {
         self.runs.restart(at);
         self.damaged.clear();
+        self.mended.clear();
+    }
+
+    /// Items that were lost are back in a frame elsewhere. What of them is no part of the log any more is passed over.
+    pub(crate) fn mend(&mut self, frame: &FrameRef) {
+        self.runs.close();
+        let FrameRef { first, segment, offset, length, count } = *frame;
+        let Some(run) = Run { first, segment, offset, length, count }.until(self.end()) else {
+            return;
+        };
+        let held = self.positions();
+        if run.end() <= held.start {
+            return;
+        }
+        let (first, end) = (run.first, run.end());
+        let left = self.damaged.drain(..).flat_map(|lost| {
+            [lost.start..lost.end.min(first).max(lost.start), lost.start.max(end)..lost.end]
+        });
+        self.damaged = left.filter(|lost| !lost.is_empty()).collect();
+        self.mended.retain(|old| old.first < first || end < old.end());
+        self.mended.push(run);
     }
 
     /// Notes that the positions of a range are damaged; what was known about them and after them is forgotten.
@@ -62,6 +114,7 @@ impl Index {
         // Damage before the first item that is left was in the segments that go, or nobody asks for it any more.
         let start = self.runs.start();
         self.damaged.retain(|range| range.end > start);
+        self.mended.retain(|run| run.end() > start && run.segment >= segment);
         self.files = self.files.split_off(&segment);
     }
 
@@ -115,6 +168,24 @@ mod tests {
         assert_eq!(runs.positions_in(1), 1..6);
         assert_eq!(runs.positions_in(2), 6..10);
         assert_eq!(runs.positions_in(3), 10..10);
+    }
+
+    #[test]
+    fn holes_that_touch_are_one() {
+        let mut index = sample();
+        index.damage(10..16);
+        index.push(&frame(16, 4, 3));
+        for (first, count) in [(14, 2), (10, 2)] {
+            index.mend(&frame(first, count, 3));
+        }
+        assert_eq!(index.damaged[..], *std::slice::from_ref(&(12..14)));
+        for position in 0..16 {
+            assert_eq!(
+                index.first_hole(position),
+                Some(10..index.first_hole(position).unwrap().end)
+            );
+        }
+        assert_eq!(index.first_hole(16), None);
     }
 
     #[test]

@@ -179,6 +179,20 @@ impl Printer<'_> {
         };
         match frame.body {
             Body::Mark { .. } => writeln!(self.out, "mark"),
+            Body::Mend { items, .. } => {
+                let end = first.saturating_add(u64::from(header.count));
+                writeln!(self.out, "items {first}..{end}, put back")?;
+                for (item, position) in items.items().zip(first..) {
+                    let is_held = index.piece(position).is_some_and(|run| {
+                        (run.segment, run.offset) == (record.segment, record.offset)
+                    });
+                    self.items += u64::from(is_held);
+                    let note = if is_held { "" } else { " (put back or truncated later)" };
+                    let text = (self.render)(position, item);
+                    writeln!(self.out, "      {position}: {text}{note}")?;
+                }
+                Ok(())
+            }
             Body::Checkpoint { first_segment, start, state } => {
                 write!(self.out, "checkpoint of items {start}..{first}")?;
                 write!(self.out, ", first segment {first_segment}")?;

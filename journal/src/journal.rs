@@ -65,8 +65,7 @@ pub struct JournalOptions {
     /// ([`Reader::verify`]), and not when the journal is opened.
     pub trust_seals: bool,
     /// The owner repairs what is damaged: the journal is open for writing although items are lost, as long as its end is known. The
-    /// owner gets the lost items from elsewhere, and puts them in their place with a batch that truncates the log at the first
-    /// of them and appends it again from there; one frame, so that a crash leaves either the damage or the repair.
+    /// owner gets the lost items from elsewhere and puts them back with [`Journal::mend`].
     pub repairs: bool,
     /// Change nothing in the directory. A journal must be there; it is open for reading only, and what opening it for writing would
     /// cut or remove stays and is reported. Nobody else may have the journal open all the same; where the files can only
@@ -197,6 +196,7 @@ enum Change {
     Truncate(u64),
     Restart(u64),
     Push(FrameRef),
+    Mend(FrameRef),
 }
 
 impl Journal {
@@ -229,12 +229,7 @@ impl Journal {
             held = held_after(held, batch)?;
             needed += self.check_size(batch)?;
         }
-        if self.active.end + needed + RESERVED > self.active.length && needed > 0 {
-            self.rotate(needed).map_err(|error| match error {
-                JournalError::Fatal(fatal) => AppendError::Fatal(fatal),
-                _ => AppendError::NoSpace { needed },
-            })?;
-        }
+        self.make_room(needed)?;
         for batch in batches {
             self.put_batch(batch);
             if self.queued.len() >= QUEUED_MAX {
@@ -246,6 +241,58 @@ impl Journal {
             self.copy_state_if_room();
         }
         Ok(())
+    }
+
+    /// Puts items back that were lost: those from position `first` on, which are part of the log and cannot be read. They are
+    /// durable after the next [`Journal::sync`] that succeeds, as one atomic unit, and are read from there on. What stands behind them
+    /// stays where it is, so the price is that of the lost items alone. That these are the items that were lost is
+    /// the owner's word; the journal cannot tell. To put back items that can be read is of no use and does no harm.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::append`]; [`AppendError::NotHeld`] if some of them are no part of the log.
+    pub fn mend<B: AsRef<[u8]>>(&mut self, first: u64, items: &[B]) -> Result<(), AppendError> {
+        match &self.access {
+            Access::Write => {}
+            Access::ReadOnly => return Err(AppendError::Damaged),
+            Access::Failed(fatal) => return Err(fatal.clone().into()),
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
+        let held = self.positions.clone();
+        let end = first.saturating_add(to_u64(items.len()));
+        if first < held.start || held.end < end {
+            return Err(AppendError::NotHeld { items: first..end, held });
+        }
+        let longest = items.iter().map(|item| item.as_ref().len()).max().unwrap_or(0);
+        check_limit("item", to_u64(longest), self.options.item_size_max)?;
+        let length = frame::mend_length(items);
+        check_limit("batch", length, frame_length_max(&self.options))?;
+        self.make_room(length)?;
+        let count = u32::try_from(items.len()).expect("a batch of less than 4 GiB");
+        let header = self.frame_header(FrameKind::Mend, count, first);
+        let (place, segment, offset) = (self.place(), self.active.number, self.active.end);
+        let length = u32::try_from(length).expect("frames are below 4 GiB");
+        self.changes.push(Change::Mend(FrameRef { first, count, segment, offset, length }));
+        let crc = frame::put_mend(&mut self.queued, place, header, self.positions.end, items);
+        self.last_batch = self.next_sequence;
+        self.frame_was_put(length.into(), crc);
+        if self.queued.len() >= QUEUED_MAX {
+            self.write_queued()?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that frames of `needed` bytes fit into the active segment.
+    fn make_room(&mut self, needed: u64) -> Result<(), AppendError> {
+        if self.active.end + needed + RESERVED <= self.active.length || needed == 0 {
+            return Ok(());
+        }
+        self.rotate(needed).map_err(|error| match error {
+            JournalError::Fatal(fatal) => AppendError::Fatal(fatal),
+            _ => AppendError::NoSpace { needed },
+        })
     }
 
     /// Length of the batch's frame in bytes, if it is within the limits.
@@ -380,6 +427,7 @@ impl Journal {
                 Change::Truncate(from) => index.truncate(from),
                 Change::Restart(at) => index.restart(at),
                 Change::Push(frame) => index.push(&frame),
+                Change::Mend(frame) => index.mend(&frame),
             }
         }
         Ok(())

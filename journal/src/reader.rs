@@ -7,7 +7,7 @@
 //!
 //! The index tells only the [run](crate::runs) that an item is in. The run is read as far as the item is likely to be, seldom in two
 //! goes, and its frames are walked by their headers. A frame whose items are wanted is verified as a whole, and its header says
-//! which items it has. So a header that rotted can lead astray, but not to a wrong item; if it does, the run is walked again with
+//! which items it has. Items that were lost and put back elsewhere are read from there. So a header that rotted can lead astray, but not to a wrong item; if it does, the run is walked again with
 //! every frame verified and rotten ones passed over, which finds the item or tells what is lost.
 
 use std::ops::Range;
@@ -207,13 +207,10 @@ impl Reader {
         }
         let budget = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         let (mut next, mut bytes) = (range.start, 0_u64);
-        for run in index.runs.from(range.start) {
-            // A run that does not go on where the last one ended stands behind damage.
-            if next >= range.end || bytes > budget || run.first > next {
-                break;
-            }
+        // There is none for a position that is damaged.
+        while let Some(run) = index.piece(next).filter(|_| next < range.end && bytes <= budget) {
             let Some(file) = index.files.get(&run.segment) else { break };
-            plan.push((*run, Arc::clone(file)));
+            plan.push((run, Arc::clone(file)));
             // The first run may hold little of the range.
             let counted = if next == range.start { 0 } else { u64::from(run.length) };
             bytes = bytes.saturating_add(counted);
@@ -352,7 +349,7 @@ impl<'a> Stretch<'a> {
         let header = UncheckedHeader::read(self.bytes.get(at..)?, self.journal)?;
         let end = at.checked_add(usize::try_from(header.length()).ok()?)?;
         let frame = header.check(self.bytes.get(at..end)?, self.place(at))?;
-        let Body::Batch(body) = frame.body else { return None };
+        let (Body::Batch(body) | Body::Mend { items: body, .. }) = frame.body else { return None };
         Some(Batch { items: header.items(), body, end })
     }
 

@@ -7,7 +7,8 @@
 //! Why a dead item is never found in a run: frames join a run only while each begins where the run ends, so all items of the bytes
 //! of a run have different positions, in order. A truncation shortens the run's *count* and closes it: nothing joins a run
 //! that was cut, because the frames that stand behind the cut on disk have positions from the cut on, which are then outside
-//! of the run. So a position inside of a run belongs to exactly one frame in its bytes, and that one is live.
+//! of the run. So a position inside of a run belongs to exactly one frame in its bytes, and that one is live. Frames with items that
+//! were lost and are back (`Index::mended`) are in no run, and none reaches over one.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -161,6 +162,11 @@ impl Runs {
     pub(crate) fn restart(&mut self, at: u64) {
         self.runs.clear();
         self.end = at;
+        self.closed = true;
+    }
+
+    /// Something stands behind the last frame that no run may reach over.
+    pub(crate) fn close(&mut self) {
         self.closed = true;
     }
 

@@ -194,7 +194,7 @@ impl Sealed {
         match self.last.header.kind {
             // A checkpoint speaks of the segment before its own.
             FrameKind::Checkpoint => NOT_TRUNCATED,
-            FrameKind::Batch | FrameKind::Mark => self.last.header.truncated_to,
+            FrameKind::Batch | FrameKind::Mark | FrameKind::Mend => self.last.header.truncated_to,
         }
     }
 }

@@ -179,6 +179,8 @@ pub(crate) struct FrameRecord {
     pub(crate) first_segment: Option<u64>,
     /// In checkpoints: the first position held.
     pub(crate) start: Option<u64>,
+    /// In mending frames: the next position of the log, which such a frame does not change.
+    pub(crate) log_end: Option<u64>,
 }
 
 impl FrameRecord {
@@ -195,6 +197,7 @@ impl FrameRecord {
             has_state: false,
             first_segment: None,
             start: None,
+            log_end: None,
         };
         match frame.body {
             Body::Batch(body) => {
@@ -208,8 +211,14 @@ impl FrameRecord {
                 record.has_state = state.is_some();
             }
             Body::Mark { first_segment } => record.first_segment = Some(first_segment),
+            Body::Mend { end, .. } => record.log_end = Some(end),
         }
         record
+    }
+
+    /// The next position of the log when this frame was made, after its own truncation or restart and before its own items.
+    pub(crate) fn begins(&self) -> u64 {
+        self.log_end.unwrap_or(self.header.first)
     }
 
     /// The frame as the index takes it.
@@ -230,8 +239,10 @@ impl FrameRecord {
         } else if self.truncates {
             runs.truncate(self.header.first);
         }
-        if self.header.kind == FrameKind::Batch {
-            runs.push(&self.place());
+        match self.header.kind {
+            FrameKind::Batch => runs.push(&self.place()),
+            FrameKind::Mend => runs.close(),
+            FrameKind::Checkpoint | FrameKind::Mark => {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::ReadError;
+use crate::frame::FrameKind;
 use crate::reader::Reader;
 use crate::recovery::{Damage, DamageKind};
 use crate::segment::{Found, FrameRecord, SEGMENT_HEADER_LENGTH, SegmentScan, read_header, scan};
@@ -50,14 +51,29 @@ impl Reader {
         let still = index.runs.positions_in(segment);
         let held = held.start.max(still.start)..held.end.min(still.end);
         let live = |frame: &FrameRecord| {
+            if frame.header.kind == FrameKind::Mend {
+                // The items of other segments.
+                return held.start..held.start;
+            }
             let items = index.runs.live(&frame.place());
             items.start.max(held.start)..items.end.min(held.end)
         };
         if replaced {
-            Ok(Vec::new())
-        } else {
-            Ok(damage(&scanned, end_sequence, held.clone(), live))
+            return Ok(Vec::new());
         }
+        let mut damaged = damage(&scanned, end_sequence, held.clone(), live);
+        for run in index.mended.iter().filter(|run| run.segment == segment) {
+            if scanned.frames().all(|frame| frame.offset != run.offset) {
+                damaged.push(Damage {
+                    segment,
+                    kind: DamageKind::Frames,
+                    bytes: run.offset..run.offset + u64::from(run.length),
+                    frames: 0..0,
+                    items: run.first..run.end(),
+                });
+            }
+        }
+        Ok(damaged)
     }
 
     /// Verifies every segment, one after the other: see [`Reader::verify`].

@@ -26,7 +26,7 @@ Options:
   --from S       the first of them (default 0)
   --seed S       run this seed only, and tell all about it
   --bug NAME     plant a bug in every node; the campaign must find it
-  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks, leases, members, snapshots, quiet, damage
+  --tuning NAME  what to look for: general (default), lost-leaders, slow-disks, leases, members, snapshots, quiet, damage, decay
   --oracle NAME  which checks of linearizability are made: both (default), places, search
   --threads T    threads (default: one a core)
   --twice        run each seed twice and compare
@@ -185,6 +185,7 @@ fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> (Campaign,
         Tuning::Damage if is_whole => DAMAGE_MARKERS,
         Tuning::General
         | Tuning::Damage
+        | Tuning::Decay
         | Tuning::Leases
         | Tuning::Members
         | Tuning::Quiet

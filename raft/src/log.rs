@@ -235,12 +235,13 @@ impl Log {
 
     /// The entries from `first` to `last` are intact again, and durable.
     pub fn mend(&mut self, first: LogIndex, last: LogIndex) {
-        self.damaged.retain(|damage| damage.first < first || last < damage.last);
-        for damage in &mut self.damaged {
-            if first <= damage.first && damage.first <= last {
-                damage.first = last.next();
-            }
-        }
+        let left = std::mem::take(&mut self.damaged).into_iter().flat_map(|damage| {
+            let before = DamagedEntries { last: damage.last.min(first.previous()), ..damage };
+            let behind = DamagedEntries { first: damage.first.max(last.next()), ..damage };
+            let is_apart = last < damage.first || damage.last < first;
+            if is_apart { [Some(damage), None] } else { [Some(before), Some(behind)] }
+        });
+        self.damaged = left.flatten().filter(|damage| damage.first <= damage.last).collect();
     }
 
     /// Entries from `from` to at most `through`, at most `bytes_max` of them but at least one; `None` if the first of them is

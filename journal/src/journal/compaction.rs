@@ -10,8 +10,8 @@ impl Journal {
     /// Drops the segments that hold only items below `keep_from`, or none: the prefix of the log that the owner needs no more.
     /// The active segment stays. Returns how many were dropped. Also tries to get back a spare segment, if there is none.
     ///
-    /// Items from `keep_from` on that are damaged are needed too, until their owner has put them back: what is behind them is read only
-    /// together with what tells where they were. So the segment with the item *before* such damage stays, and compaction never moves
+    /// Items from `keep_from` on that are damaged are needed too, put back or not: what is behind them is read only together
+    /// with what tells where they were. So the segment with the item *before* such damage stays, and compaction never moves
     /// the beginning of the log beyond `keep_from`.
     ///
     /// A mark that gives the segments up is durable before the first of them goes, so that a crash in between cannot be taken
@@ -50,11 +50,11 @@ impl Journal {
         Ok(dropped.len())
     }
 
-    /// The first segment with an item at `keep_from` or after it, or else the active one; an earlier one if such items are damaged.
+    /// The first segment with an item at `keep_from` or after it, or else the active one; an earlier one if such items were lost, and
+    /// even if they are back: without it, opening would not know that they have a place in the log.
     fn first_needed(&self, keep_from: u64) -> u64 {
         let index = self.shared.index();
-        let lost = index.damaged.iter().find(|lost| lost.end > keep_from);
-        let from = match lost {
+        let from = match index.first_hole(keep_from) {
             // Nothing is held before it that would tell where it begins.
             Some(lost) if lost.start <= index.runs.start() => return self.first_segment,
             Some(lost) => keep_from.min(lost.start - 1),

@@ -100,7 +100,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// On [`JournalError::NoSuchSegment`], [`JournalError::Corrupt`], [`JournalError::TooLarge`] and [`JournalError::NoSpace`] the segment
+    /// On [`JournalError::NoSuchSegment`], [`JournalError::Corrupt`], [`JournalError::Mends`], [`JournalError::TooLarge`] and
+    /// [`JournalError::NoSpace`] the segment
     /// is as it was. All else is as with [`Journal::sync`].
     pub fn replace_segment(
         &mut self,
@@ -252,6 +253,7 @@ impl Rewriter {
                     let items = self.replaced_items(&body, header.first, live(record), replace)?;
                     put_replaced(&mut bytes, place, header, &body, &items)
                 }
+                Body::Mend { .. } => return Err(JournalError::Mends { segment }),
             };
             let length = to_u64(bytes.len()) - offset;
             check_limit("batch", length, frame_length_max(&self.options))?;

@@ -24,6 +24,10 @@ impl Journal {
         }
         let facts = self.segments.last().expect("the active segment is listed");
         let index = self.shared.index();
+        if index.mended.iter().any(|run| run.segment == facts.number) {
+            // A seal cannot tell of items of other segments: this one is looked through each time.
+            return;
+        }
         self.seals.push(Seal::new(
             self.options.id,
             facts.number,

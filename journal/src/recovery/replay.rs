@@ -113,11 +113,12 @@ impl Replay {
         self.last = Some(last.clone());
     }
 
-    /// The seal of the segment taken in last, unless anything is damaged.
+    /// The seal of the segment taken in last, unless anything is damaged or it mends another one.
     pub(super) fn seal(&self, journal: u128) -> Option<Seal> {
-        let sound = self.gap.is_empty() && self.damage.is_empty();
         let (facts, last) = (self.segments.last()?, self.last.as_ref()?);
         let SegmentFacts { number, generation, length, begins, .. } = *facts;
+        let mends = self.index.mended.iter().any(|run| run.segment == number);
+        let sound = self.gap.is_empty() && self.damage.is_empty() && !mends;
         let last = LastFrame::of(last);
         let seal =
             || Seal::new(journal, number, generation, length, last, begins, &self.index.runs);
@@ -151,7 +152,7 @@ impl Replay {
                     end = frame.end();
                     if frame.header.sequence < vouched {
                         unvouched_from = end;
-                    } else if frame.header.kind == FrameKind::Batch {
+                    } else if matches!(frame.header.kind, FrameKind::Batch | FrameKind::Mend) {
                         has_unvouched_batch = true;
                     }
                 }
@@ -186,7 +187,7 @@ impl Replay {
         let truncated_to = match last.header.kind {
             // A checkpoint speaks of the segment before its own.
             FrameKind::Checkpoint => NOT_TRUNCATED,
-            FrameKind::Batch | FrameKind::Mark => last.header.truncated_to,
+            FrameKind::Batch | FrameKind::Mark | FrameKind::Mend => last.header.truncated_to,
         };
         Tail {
             last: LastFrame::of(last),
@@ -225,7 +226,7 @@ impl Replay {
             length,
             first_sequence: scan.header.map_or(expected, |header| header.first_sequence),
             generation: scan.header.map_or(0, |header| header.generation),
-            begins: scan.frames().next().map_or(self.index.end(), |frame| frame.header.first),
+            begins: scan.frames().next().map_or(self.index.end(), FrameRecord::begins),
             checksum: None,
         });
         self.index.files.insert(scan.number, file);
@@ -262,20 +263,20 @@ impl Replay {
         if !self.gap.is_empty() {
             self.close_gap(frame);
         } else if self.last.is_none() {
-            self.index.runs = Runs::new(frame.header.first);
+            self.index.runs = Runs::new(frame.begins());
         }
         self.apply(frame);
     }
 
     fn continues(&self, frame: &FrameRecord) -> bool {
-        let first = frame.header.first;
+        let first = frame.begins();
         let end = self.index.end();
         frame.restarts || first == end || (frame.truncates && first < end)
     }
 
     /// Finds out what the frames between the last intact one and this one held.
     fn close_gap(&mut self, next: &FrameRecord) {
-        let first = next.header.first;
+        let first = next.begins();
         let lost_from = match &self.last {
             // The checkpoint that opens the first segment holds no items.
             None if self.lost_only_checkpoint(next) => first,
@@ -327,8 +328,13 @@ impl Replay {
             self.index.truncate(first);
             self.gave_up(first);
         }
-        if frame.header.kind == FrameKind::Batch {
-            self.index.push(&frame.place());
+        match frame.header.kind {
+            FrameKind::Batch => self.index.push(&frame.place()),
+            FrameKind::Mend => {
+                self.index.mend(&frame.place());
+                self.came_back(frame.place().first..frame.place().end());
+            }
+            FrameKind::Checkpoint | FrameKind::Mark => {}
         }
         if frame.has_state {
             self.state = Some(frame.clone());
@@ -340,6 +346,17 @@ impl Replay {
     fn gave_up(&mut self, from: u64) {
         for Damage { items, .. } in &mut self.damage {
             items.end = items.end.min(from.max(items.start));
+        }
+    }
+
+    /// These items were put back.
+    fn came_back(&mut self, mended: Range<u64>) {
+        for Damage { items, .. } in &mut self.damage {
+            if mended.start <= items.start {
+                items.start = items.start.max(mended.end).min(items.end);
+            } else if items.end <= mended.end {
+                items.end = items.end.min(mended.start);
+            }
         }
     }
 
@@ -366,7 +383,7 @@ fn read_state(file: &dyn DiskFile, frame: &FrameRecord, journal: u128) -> Option
     let state = match Frame::read(&bytes, place)?.body {
         Body::Batch(body) => body.state,
         Body::Checkpoint { state, .. } => state,
-        Body::Mark { .. } => None,
+        Body::Mark { .. } | Body::Mend { .. } => None,
     };
     state.map(<[u8]>::to_vec)
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use lattice_journal::{Batch, Journal, OpenError, Recovery};
+use lattice_journal::{AppendError, Journal, OpenError, Recovery};
 use lattice_sim::SimDisk;
 
 use crate::support::{Model, items, open, options, replacing, segment_path, shown, with_state};
@@ -39,10 +39,9 @@ fn sample() -> (SimDisk, Model) {
 /// Puts the items that were lost back, as an owner does who has them from elsewhere.
 fn repair(disk: &SimDisk, whole: &Model) -> Result<(), Box<dyn std::error::Error>> {
     let (mut journal, _) = open_to_repair(disk)?;
-    let lost = journal.reader().damaged();
-    if let Some(first) = lost.first().map(|range| range.start) {
-        let items = whole.items.range(first..).map(|(_, item)| item.clone()).collect();
-        journal.append(&Batch { truncate_from: Some(first), first, items, ..Batch::default() })?;
+    for range in journal.reader().damaged() {
+        let items: Vec<_> = range.clone().map(|position| &whole.items[&position]).collect();
+        journal.mend(range.start, &items)?;
         journal.sync()?;
     }
     journal.close()?;
@@ -279,4 +278,87 @@ fn the_state_is_copied_once_more_where_no_block_holds_both() {
     let (_, recovery) = open();
     assert_eq!(recovery.state.as_deref(), Some(&b"the vote"[..]));
     assert!(!recovery.state_damaged);
+}
+
+/// Damage of any length, and whatever stands behind it: what is put back is all that is written.
+#[test]
+fn what_stands_behind_the_damage_is_not_written_again() {
+    let (disk, whole) = sample();
+    for text in ["one", "two", "round 2", "XIV"] {
+        spoil(&disk, text);
+    }
+    let (mut journal, _) = open_to_repair(&disk).unwrap();
+    let lost = journal.reader().damaged();
+    let before = disk.counts().bytes;
+    let mut items = 0;
+    // In pieces, and in any order.
+    for position in lost.into_iter().flatten().collect::<Vec<_>>().into_iter().rev() {
+        let item = &whole.items[&position];
+        journal.mend(position, std::slice::from_ref(item)).unwrap();
+        items += 96 + item.len().next_multiple_of(8) + 8;
+    }
+    journal.sync().unwrap();
+    let written = usize::try_from(disk.counts().bytes - before).unwrap();
+    assert!(written <= items + 600, "{written} bytes for {items}: a segment begins with 300");
+    assert_eq!((shown(&journal), journal.reader().damaged()), (whole.clone(), vec![]));
+    let range = 1..whole.next;
+    let all = journal.reader().read(range, usize::MAX).unwrap();
+    assert_eq!(all.len(), whole.items.len(), "one read passes over what was put back");
+    drop(journal);
+    disk.crash();
+    assert_eq!(shown(&open_to_repair(&disk).unwrap().0), whole);
+}
+
+#[test]
+fn what_was_put_back_is_truncated_compacted_and_lost_like_all_else() {
+    let (disk, mut whole) = sample();
+    spoil(&disk, "round 2");
+    repair(&disk, &whole).unwrap();
+    let (journal, _) = open_to_repair(&disk).unwrap();
+    // Lost a second time, where it is now.
+    let segment = journal.active_segment();
+    drop(journal);
+    let again = disk.durable_bytes(&segment_path(segment), 0..SEGMENT);
+    let at = again.windows(7).rposition(|window| window == b"round 2").unwrap();
+    let at = u64::try_from(at).unwrap();
+    disk.rot(&segment_path(segment), at..at + 1, 0x10).unwrap();
+    let (journal, _) = open_to_repair(&disk).unwrap();
+    let lost = journal.reader().damaged();
+    assert!(!lost.is_empty(), "it is told that it is lost");
+    drop(journal);
+    repair(&disk, &whole).unwrap();
+    // Cut back into the middle of it, and written on.
+    let (mut journal, _) = open_to_repair(&disk).unwrap();
+    let from = lost[0].start + 1;
+    let batch = replacing(from, &["new", "newer", "newest"]);
+    journal.append(&batch).unwrap();
+    journal.sync().unwrap();
+    whole.apply(&batch);
+    assert_eq!(shown(&journal), whole);
+    drop(journal);
+    disk.crash();
+    let (mut journal, _) = open_to_repair(&disk).unwrap();
+    assert_eq!(shown(&journal), whole);
+    for keep_from in 1..=whole.next {
+        journal.compact(keep_from).unwrap();
+        let start = journal.positions().start;
+        assert!(start <= keep_from);
+        whole.items.retain(|position, _| *position >= start);
+        assert_eq!(shown(&journal), whole);
+    }
+    drop(journal);
+    disk.crash();
+    assert_eq!(shown(&open_to_repair(&disk).unwrap().0), whole);
+}
+
+#[test]
+fn what_is_no_part_of_the_log_cannot_be_put_back() {
+    let (disk, whole) = sample();
+    let (mut journal, _) = open_to_repair(&disk).unwrap();
+    for first in [0, whole.next - 1, whole.next, u64::MAX] {
+        let refused = journal.mend(first, &["a", "b"]);
+        assert!(matches!(refused, Err(AppendError::NotHeld { .. })), "{first}: {refused:?}");
+    }
+    let fitting = journal.mend(whole.next - 2, &["a", "b"]);
+    assert!(fitting.is_ok(), "{fitting:?}");
 }

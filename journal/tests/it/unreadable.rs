@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lattice_journal::{Batch, DamageKind, Journal, OpenError, Recovery};
+use lattice_journal::{DamageKind, Journal, OpenError, Recovery};
 use lattice_sim::SimDisk;
 use lattice_sim::disk::SECTOR;
 
@@ -61,10 +61,8 @@ fn an_unreadable_sector_costs_the_items_of_its_block_until_they_are_put_back() {
         left.retain(|position, _| !lost.contains(position));
         assert_eq!(read_all(&journal.reader()), left);
 
-        let items = (lost.start..=ITEMS).map(|position| item(position).into_bytes()).collect();
-        let first = lost.start;
-        let repair = Batch { truncate_from: Some(first), first, items, ..Batch::default() };
-        journal.append(&repair).unwrap();
+        let items: Vec<_> = lost.clone().map(item).collect();
+        journal.mend(lost.start, &items).unwrap();
         journal.sync().unwrap();
         assert_eq!(read_all(&journal.reader()), whole());
         drop(journal);

@@ -43,6 +43,8 @@ pub struct Config {
     pub tail_bytes_max: usize,
     /// Entries behind a snapshot's last one that compaction leaves for slow followers.
     pub kept_entries: u64,
+    /// Damaged entries that are repaired in one step, at least one; fewer are if they are very long.
+    pub repaired_at_once: u64,
     /// Linearizable reads that wait at once, those of followers included.
     pub reads_max: usize,
     /// How a leader makes sure that it still leads when it answers a read; the same on all members.
@@ -75,6 +77,7 @@ impl Config {
             command_bytes_max: 16 << 20,
             tail_bytes_max: 16 << 20,
             kept_entries: 5_000,
+            repaired_at_once: 4096,
             reads_max: 10_000,
             reads: ReadPolicy::default(),
             quiet_after: None,

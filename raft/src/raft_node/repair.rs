@@ -36,8 +36,8 @@
 //! Entries that nobody else ever had were never committed: a leader elected without them says so by the second way.
 //! Entries that the others have compacted come with the leader's snapshot: see [`RaftNode::cover`].
 //!
-//! The store writes the repair as one frame with everything behind it, so a crash leaves the damage or the repair, and a
-//! damaged range counts as damaged until the write is durable. Ranges are repaired from the last to the first.
+//! A damaged range counts as damaged until the write that repairs it is durable. Ranges are repaired from the last to the first, and a long
+//! one in steps, each of which stands for itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,7 +51,7 @@ use crate::types::{Entry, EntryId, LogIndex, NodeId, Payload, SnapshotMeta, Term
 use super::replication::is_consistent;
 use super::{RaftNode, Role, RoleState};
 
-/// Bytes of entries that are gathered for one repair. What a store can write at once is of this order.
+/// Bytes of entries that are gathered for one repair.
 const GATHERED_BYTES_MAX: usize = 100 << 20;
 /// Nodes that are being helped at the same time. Others ask again.
 const SERVED_MAX: usize = 16;
@@ -75,6 +75,8 @@ pub(super) struct Repair {
     since: Duration,
     /// Whom we read entries for.
     serving: BTreeMap<NodeId, Served>,
+    /// How often a step had too many bytes, and was halved.
+    halvings: u32,
 }
 
 /// Entries on their way here.
@@ -212,7 +214,7 @@ impl RaftNode {
             (self.repair.leader, self.repair.turn) = (leader, 0);
         }
         let goes_on = self.repair.fetch.as_ref().is_some_and(|fetch| {
-            fetch.damage == damage
+            fetch.damage == self.wanted(fetch.source, damage)
                 && match fetch.source {
                     Source::Joint(_) => true,
                     Source::Leader { node, term, .. } => {
@@ -227,9 +229,20 @@ impl RaftNode {
                 // Only a leader can help, and there is none yet.
                 (None, None) => return,
             };
-            self.repair.fetch = Some(Fetch::new(damage, source));
+            self.repair.fetch = Some(Fetch::new(self.wanted(source, damage), source));
         }
         self.ask(leader);
+    }
+
+    /// What of the damage is to be repaired next. By Log Matching each piece stands for itself, so one of bounded length is taken,
+    /// the last one: what is known of the terms before it still holds when it is back. What the leader decides comes as a whole.
+    fn wanted(&self, source: Source, damage: DamagedEntries) -> DamagedEntries {
+        let step = (self.config.repaired_at_once >> self.repair.halvings.min(63)).max(1);
+        let last_step = LogIndex(damage.last.next().0.saturating_sub(step));
+        match source {
+            Source::Joint(_) => DamagedEntries { first: damage.first.max(last_step), ..damage },
+            Source::Leader { .. } => damage,
+        }
     }
 
     fn ask(&mut self, leader: Option<NodeId>) {
@@ -400,8 +413,9 @@ impl RaftNode {
         let is_leader = is_current && self.leader() == Some(from);
         // A snapshot may have come first, or a compaction: then it is no longer what we lack.
         let damage = self.log.damaged().last().copied();
-        let Some(fetch) = self.repair.fetch.as_mut().filter(|fetch| Some(fetch.damage) == damage)
-        else {
+        let wanted = |fetch: &Fetch| damage.map(|damage| self.wanted(fetch.source, damage));
+        let is_wanted = self.repair.fetch.as_ref().is_some_and(|it| Some(it.damage) == wanted(it));
+        let Some(fetch) = self.repair.fetch.as_mut().filter(|_| is_wanted) else {
             return self.seek_repair();
         };
         if fetch.asked != Some((fetched.id, from)) {
@@ -419,7 +433,8 @@ impl RaftNode {
             Source::Joint(joint) if fetched.holds_joint => self.take_by_joint(from, joint, fetched),
             // What is committed is not the leader's to decide any more: others have it, or its snapshot does.
             Source::Joint(_) if is_leader && fetch.damage.last > self.commit => {
-                let damage = fetch.damage;
+                // All of the damage, then, and not the last step of it.
+                let Some(damage) = damage else { return };
                 let source = self.by_word_of(from, damage.first);
                 self.repair.fetch = Some(Fetch::new(damage, source));
                 self.seek_repair();
@@ -517,20 +532,29 @@ impl RaftNode {
         Source::Leader { node, term: self.term(), first }
     }
 
-    /// Adds to what has come. `false` if that is more than can be written at once: then the node cannot go on.
+    /// Adds to what has come. `false` if that is more than is gathered at one time: then a shorter piece is asked for, or if it must be
+    /// whole, the node cannot go on.
     fn gather(&mut self, entries: Vec<Entry>) -> bool {
         let Some(fetch) = &mut self.repair.fetch else { return false };
         fetch.push(entries);
-        if fetch.bytes > GATHERED_BYTES_MAX {
-            let DamagedEntries { first, last, .. } = fetch.damage;
-            self.stop(FatalError::TooMuchDamage { first, last });
+        if fetch.bytes <= GATHERED_BYTES_MAX || fetch.entries.len() == 1 {
+            return true;
+        }
+        let DamagedEntries { first, last, .. } = fetch.damage;
+        if matches!(fetch.source, Source::Joint(_)) {
+            self.repair.halvings += 1;
+            self.repair.fetch = None;
+            self.seek_repair();
             return false;
         }
-        true
+        self.stop(FatalError::TooMuchDamage { first, last });
+        false
     }
 
     /// Puts entries where they were lost.
     fn write_repair(&mut self, by: NodeId, damage: DamagedEntries, entries: Vec<Entry>) {
+        #[cfg(feature = "sim")]
+        let entries = self.with_wrong_terms(entries);
         self.log.learn(entries.iter().map(|entry| entry.id));
         let mut changed = false;
         for entry in &entries {
@@ -545,6 +569,18 @@ impl RaftNode {
         self.batch().repaired = entries;
         let damage = DamagedEntries { terms_known: true, ..damage };
         self.repair.writing = Some((self.last_token, damage, by));
+    }
+
+    /// As they are, but for a planted bug: with the term of the entry behind them.
+    #[cfg(feature = "sim")]
+    fn with_wrong_terms(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        let behind = entries.last().and_then(|last| self.log.term_at(last.id.index.next()));
+        if let Some(term) = behind
+            && self.has_bug(crate::sim::PlantedBug::RepairOfAnotherTerm)
+        {
+            entries.iter_mut().for_each(|entry| entry.id.term = term);
+        }
+        entries
     }
 
     /// The repair is durable.

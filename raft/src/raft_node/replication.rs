@@ -500,7 +500,7 @@ impl RaftNode {
         if !self.follow(from) {
             return;
         }
-        if self.log.is_damaged() {
+        if self.log.is_damaged() && !self.acknowledges_damaged() {
             // To acknowledge would be to say that everything before is intact here. Repair first: see `repair.rs`.
             return;
         }
@@ -524,6 +524,14 @@ impl RaftNode {
             }
             self.send(from, Message::AppendAccepted { matched }, after);
         }
+    }
+
+    /// Never, but for a planted bug.
+    fn acknowledges_damaged(&self) -> bool {
+        #[cfg(feature = "sim")]
+        return self.has_bug(crate::sim::PlantedBug::AcknowledgesDamaged);
+        #[cfg(not(feature = "sim"))]
+        false
     }
 
     /// What lies at or before our commit index is the same in every leader's log: the message is as good without it.

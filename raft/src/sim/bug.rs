@@ -144,6 +144,12 @@ planted_bugs! {
     QuietWithFollowerBehind = "quiet-with-follower-behind", Quiet within 50;
     /// A quiet follower is woken by nobody but its leader.
     QuietFollowerNeverWakes = "quiet-follower-never-wakes", Quiet within 800;
+    /// A node with damage in its log acknowledges appends before it is repaired (FAST 2018).
+    AcknowledgesDamaged = "acknowledges-damaged", Decay within 100;
+    /// A node whose log has lost its vote or its end begins with an empty one (Jepsen's NATS report; LogCabin in FAST 2018).
+    DamagedLogStartsBlank = "damaged-log-starts-blank", Decay within 100;
+    /// Lost entries are put back as if they were of the term of the entry behind them.
+    RepairOfAnotherTerm = "repair-of-another-term", Decay within 100;
 }
 
 impl PlantedBug {

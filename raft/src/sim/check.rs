@@ -154,6 +154,10 @@ impl<W: Workload> Checker<W> {
             self.quorums.asked_to_lead(to, last).map_err(quorums)?;
         }
         self.quorums.check(node).map_err(quorums)?;
+        if let Some((matched, sound)) = doings.unsound {
+            let detail = format!("{} acknowledges {matched}, intact up to {sound}", node.id());
+            return violation("promises", detail);
+        }
         for committed in &doings.applied {
             self.applied(node.id(), committed)?;
         }

@@ -32,8 +32,8 @@ use crate::raft_node::{Config, Proposal, RaftNode, ReadPolicy, Role};
 use crate::replica::{Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId};
 use crate::state_machine::{Committed, DurableStateMachine};
 use crate::storage::{
-    DataDirectory, JournalLog, JournalLogOptions, JournalLogReader, LogReader, LogStore, Received,
-    RecoveredState, SnapshotStore, StorageError,
+    DataDirectory, JournalLog, JournalLogOptions, JournalLogReader, LogReader, LogStore,
+    OpenLogError, Received, RecoveredState, SnapshotStore, StorageError,
 };
 use crate::trace::TraceEvent;
 use crate::types::{
@@ -112,6 +112,8 @@ pub(super) struct Doings {
     pub(super) told: Vec<(Term, Option<NodeId>)>,
     /// Whom it asked to lead, with the last entry of its log.
     pub(super) asked_to_lead: Vec<(NodeId, EntryId)>,
+    /// It acknowledged entries up to one place, and knew its log to be intact only up to another.
+    pub(super) unsound: Option<(LogIndex, LogIndex)>,
 }
 
 /// A node. Part of a [`super::SimProcess`].
@@ -262,6 +264,7 @@ impl<W: Workload> SimNode<W> {
         self.doings.states.clear();
         self.doings.told.clear();
         self.doings.asked_to_lead.clear();
+        self.doings.unsound = None;
         let Some(running) = &mut self.running else { return self.start(&event, context) };
         match event {
             Event::Start => {}
@@ -325,9 +328,17 @@ impl<W: Workload> SimNode<W> {
         options.tail_bytes_max = setup.tail_bytes_max;
         options.journal.segment_size = setup.segment_size;
         options.journal.segment_size_max = setup.segment_size * 4;
-        let (log, recovered) =
-            JournalLog::open(Arc::clone(&disk), &directory.log_directory(GROUP), options)
-                .map_err(|error| reason(&error))?;
+        let home = directory.log_directory(GROUP);
+        let mut opened = JournalLog::open(Arc::clone(&disk), &home, options.clone());
+        if let (Err(OpenLogError::Damaged { .. }), Some(PlantedBug::DamagedLogStartsBlank)) =
+            (&opened, setup.bug)
+        {
+            for name in disk.list(&home).map_err(|error| reason(&error))? {
+                disk.remove(&home.join(name)).map_err(|error| reason(&error))?;
+            }
+            opened = JournalLog::open(Arc::clone(&disk), &home, options);
+        }
+        let (log, recovered) = opened.map_err(|error| reason(&error))?;
         if log.torn_tail().is_some() {
             context.mark(markers::TORN_TAIL);
         }
@@ -358,6 +369,8 @@ impl<W: Workload> SimNode<W> {
         config.inflight_messages_max = setup.inflight_messages_max;
         config.tail_bytes_max = setup.tail_bytes_max;
         config.kept_entries = setup.kept_entries;
+        // Damage is short in a short run, and is to be repaired in several steps all the same.
+        config.repaired_at_once = 2;
         config.reads = setup.reads;
         config.quiet_after = setup.quiet_after;
         config.planted_bug = setup.bug;
@@ -421,9 +434,14 @@ impl<W: Workload> Running<W> {
                     self.setup.spec.as_ref().map(|spec| {
                         (spec, SpecTrace::before(&self.replica, &input, context.now()))
                     });
+                let sound = self.replica.node().log().sound();
+                let is_watched = before.is_some() || self.replica.node().log().is_damaged();
+                self.replica.given_out = is_watched.then(Vec::new);
                 self.replica.handle(self.time(context), input, &mut outputs);
+                let sent = self.replica.given_out.take().unwrap_or_default();
+                let sound = sound.max(self.replica.node().log().sound());
+                doings.unsound = doings.unsound.or_else(|| unsound(&sent, sound));
                 if let Some((spec, before)) = before {
-                    let sent = self.replica.given_out.replace(Vec::new()).unwrap_or_default();
                     spec.after(&self.replica, before, &sent, &outputs);
                 }
                 for output in outputs.drain(..) {
@@ -879,4 +897,12 @@ impl<W: Workload> fmt::Debug for SimNode<W> {
             .field("replica", &self.replica())
             .finish_non_exhaustive()
     }
+}
+
+/// What a node acknowledges that knows its own log to be intact only up to `sound`.
+fn unsound(sent: &[Envelope], sound: LogIndex) -> Option<(LogIndex, LogIndex)> {
+    sent.iter().find_map(|envelope| match envelope.message {
+        Message::AppendAccepted { matched } if matched > sound => Some((matched, sound)),
+        _ => None,
+    })
 }

@@ -40,11 +40,13 @@ pub enum Tuning {
     Quiet,
     /// Damage in every log, at different entries: each entry keeps its copies on the other nodes.
     Damage,
+    /// Disks that rot and cannot be read, and machines that lose power meanwhile: logs that have lost entries, their vote or their end.
+    Decay,
 }
 
 impl Tuning {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::General,
         Self::LostLeaders,
         Self::SlowDisks,
@@ -53,6 +55,7 @@ impl Tuning {
         Self::Snapshots,
         Self::Quiet,
         Self::Damage,
+        Self::Decay,
     ];
 
     /// Its name on the command line.
@@ -67,6 +70,7 @@ impl Tuning {
             Self::Snapshots => "snapshots",
             Self::Quiet => "quiet",
             Self::Damage => "damage",
+            Self::Decay => "decay",
         }
     }
 
@@ -114,6 +118,16 @@ impl Tuning {
                 }
                 swarm
             }
+            Self::Decay => {
+                let kinds = [
+                    FaultKind::BitRot,
+                    FaultKind::ReadError,
+                    FaultKind::Crash,
+                    FaultKind::PartitionMinority,
+                ];
+                let allowed = kinds.into_iter().filter(|kind| allowed.contains(kind));
+                drawn(rng, &allowed.collect::<Vec<_>>(), 1_000)
+            }
             // Clocks that jump or stand still are beyond what leases are built on.
             Self::Leases => lease_faults(rng, clocks_drift(seed)),
         }
@@ -124,7 +138,7 @@ impl Tuning {
         let mut options = NemesisOptions::new(targets);
         if self == Self::Quiet {
             options.restart = Span::millis(1, 15_000);
-        } else if !matches!(self, Self::General | Self::Members | Self::Damage) {
+        } else if !matches!(self, Self::General | Self::Members | Self::Damage | Self::Decay) {
             options.restart = Span::millis(1, 300);
             options.lasts = Span::millis(20, 500);
         }
@@ -251,7 +265,7 @@ impl Shape {
         let mut shape = Self::draw_general(seed, bug);
         let rng = &mut stream(seed, "tuning", 0);
         match tuning {
-            Tuning::General => return shape,
+            Tuning::General | Tuning::Decay => return shape,
             Tuning::LostLeaders => shape.lose_leaders(rng),
             Tuning::SlowDisks => shape.slow_disks(rng),
             Tuning::Leases => {

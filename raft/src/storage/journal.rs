@@ -8,8 +8,7 @@
 //! from before the snapshot, which slow followers are glad of.
 //!
 //! A log in which entries are damaged is opened, with a report on them, as long as its term, its vote and its end are known;
-//! [`PersistBatch::repaired`] puts them back: one batch truncates the journal at the first of them and appends it again from there, with
-//! what stood behind. A log that lost more, or that contradicts itself, is not opened: see [`OpenLogError`].
+//! [`PersistBatch::repaired`] puts them back, at the price of their own length: what stands behind them stays where it is. A log that lost more, or that contradicts itself, is not opened: see [`OpenLogError`].
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -59,6 +58,8 @@ pub struct JournalLogReader {
     reader: Reader,
 }
 
+/// Repaired entries are written in frames of this many bytes, or of one entry that is longer.
+const MENDED_AT_ONCE: usize = 8 << 20;
 /// A buffer that grew beyond this many bytes for one batch is given back.
 const BUFFER_KEPT: usize = 1 << 20;
 
@@ -102,16 +103,16 @@ impl JournalLog {
         self.torn.as_ref()
     }
 
-    /// The files of the log, oldest first, and the entries in each.
-    #[must_use]
-    pub fn segments(&self) -> Vec<lattice_journal::SegmentInfo> {
-        self.journal.segments()
-    }
-
     /// Bytes that the log takes up on disk.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {
         self.journal.status().bytes_on_disk()
+    }
+
+    /// The files of the log, oldest first, and the entries in each.
+    #[must_use]
+    pub fn segments(&self) -> Vec<lattice_journal::SegmentInfo> {
+        self.journal.segments()
     }
 
     /// The state to be written with `batch`, if the batch changes it.
@@ -126,47 +127,23 @@ impl JournalLog {
 }
 
 impl JournalLog {
-    /// Writes the log anew from the first repaired entry on: as one frame, so that a crash leaves the damage or the repair.
-    ///
-    /// Memory and the length of the frame are bounded by the journal's longest batch; if what stands behind the damage is longer than
-    /// that, it cannot be repaired in place.
-    fn append_repaired(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
-        let (first, last) = match batch.repaired.as_slice() {
-            [first, .., last] => (first.id.index, last.id.index),
-            [only] => (only.id.index, only.id.index),
-            [] => return Ok(()),
-        };
-        // What stands behind is read back, so it has to be there.
-        self.sync()?;
-        let behind = last.next().0..self.journal.positions().end;
-        let mut kept = Vec::new();
-        // Reading stops before what is damaged; reading on from there says what that is.
-        while behind.start + (kept.len() as u64) < behind.end {
-            let rest = behind.start + kept.len() as u64..behind.end;
-            let more = self.journal.reader().read(rest.clone(), usize::MAX);
-            let more = more.map_err(|error| damaged(error, LogIndex(rest.start), &rest))?;
-            if more.is_empty() {
-                let (first, last) = (LogIndex(rest.start), LogIndex(rest.end).previous());
-                let source = Arc::new(encoding::EncodingError::Short);
-                return Err(StorageError::Damaged { first, last, source });
-            }
-            kept.extend(more);
+    /// Puts repaired entries back, a few MiB in a frame: a crash leaves some of them lost and the others not, and each is by itself the
+    /// very entry that was lost. So neither the length of the damage nor what stands behind it matters.
+    fn mend(&mut self, repaired: &[Entry]) -> Result<(), StorageError> {
+        let mut rest = repaired;
+        while let Some(first) = rest.first() {
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                bytes += entry.size();
+                bytes <= MENDED_AT_ONCE
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (piece, behind) = rest.split_at(count);
+            let mut buffer = Vec::new();
+            let items = encode_entries(piece, &mut buffer);
+            self.journal.mend(first.id.index.0, &items).map_err(append_error)?;
+            rest = behind;
         }
-        let mut buffer = Vec::new();
-        let new = [&batch.repaired[..], &batch.entries[..]].concat();
-        let mut items = encode_entries(&new, &mut buffer);
-        let appended = items.split_off(batch.repaired.len());
-        items.extend(kept.iter().map(|item| item.bytes.as_slice()));
-        items.extend(appended);
-        let whole = Batch {
-            truncate_from: Some(first.0),
-            restart_at: None,
-            first: first.0,
-            items,
-            state: self.state_after(batch),
-        };
-        self.journal.append(&whole).map_err(append_error)?;
-        self.appended.apply(batch);
         Ok(())
     }
 }
@@ -180,9 +157,7 @@ impl LogStore for JournalLog {
 
     fn append(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
         self.appended.check(batch).map_err(fatal)?;
-        if !batch.repaired.is_empty() {
-            return self.append_repaired(batch);
-        }
+        self.mend(&batch.repaired)?;
         let next = self.appended.terms.last().index.next();
         let truncate_from = batch.truncate_from.filter(|&from| from < next && !batch.restart_log);
         let restart_at = match &batch.snapshot {
@@ -191,13 +166,15 @@ impl LogStore for JournalLog {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         let items = encode_entries(&batch.entries, &mut buffer);
-        let appended = self.journal.append(&Batch {
+        let rest = Batch {
             truncate_from: truncate_from.map(|from| from.0),
             restart_at: restart_at.map(|index| index.0),
             first: batch.entries.first().map_or(0, |entry| entry.id.index.0),
             items,
             state: self.state_after(batch),
-        });
+        };
+        let is_all = !batch.repaired.is_empty() && rest == Batch::default();
+        let appended = if is_all { Ok(()) } else { self.journal.append(&rest) };
         buffer.clear();
         buffer.shrink_to(BUFFER_KEPT);
         self.buffer = buffer;

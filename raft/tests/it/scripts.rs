@@ -64,6 +64,7 @@ scripts! {
         follower_gets_it_from_whoever_has_the_joint
         leader_that_finds_damage_is_helped_by_a_follower
         leaders_word_replaces_a_lost_end
+        long_damage_goes_in_steps
         own_snapshot_covers_damage
         what_was_compacted_comes_with_a_snapshot;
     replication:

@@ -362,7 +362,7 @@ fn repaired_entries_take_the_place_of_lost_ones_and_what_stands_behind_stays() {
     let StorageError::Damaged { first, last, .. } = error else { panic!("{error}") };
     assert_eq!((first, last), (LogIndex(4), LogIndex(4)));
 
-    // The last first: what is rewritten must be whole. A vote and new entries may come with it.
+    // A vote and new entries may come with it.
     let repaired = vec![entry(4, 4, 100)];
     let also = batch(hard_state(7), vec![entry(7, 7, 100)]);
     persist(&mut log, &PersistBatch { repaired, ..also });
@@ -375,6 +375,106 @@ fn repaired_entries_take_the_place_of_lost_ones_and_what_stands_behind_stays() {
     let whole = log.reader().entries(LogIndex(1)..=LogIndex(9), usize::MAX).unwrap();
     let expected = (1..).zip(terms.into_iter().chain([7]));
     assert_eq!(whole, expected.map(|(index, term)| entry(index, term, 100)).collect::<Vec<_>>());
+}
+
+/// The journal takes batches of a few KiB; the damage, and what stands behind it, are longer.
+#[test]
+fn neither_long_damage_nor_much_behind_it_is_in_the_way_of_a_repair() {
+    let disk = MemoryDisk::new();
+    let mut options = options();
+    (options.journal.segment_size, options.journal.segment_size_max) = (1 << 20, 1 << 20);
+    let open = |options: &JournalLogOptions| {
+        JournalLog::open(Arc::new(disk.clone()), Path::new(DIRECTORY), options.clone()).unwrap()
+    };
+    let (mut log, _) = open(&options);
+    persist(&mut log, &batch(hard_state(1), vec![]));
+    for index in 1..=200 {
+        persist(&mut log, &batch(None, vec![entry(index, 1, 1000)]));
+    }
+    log.idle().unwrap();
+    drop(log);
+    (20..=40).for_each(|index| spoil(&disk, index));
+    // Of damage that was 21 batches.
+    options.journal.batch_size_max = 25_000;
+    let (mut log, recovered) = open(&options);
+    assert_eq!(recovered.damaged, [lost(20, 40, true)]);
+    for repaired in [30..=40, 20..=29] {
+        let repaired = repaired.map(|index| entry(index, 1, 1000)).collect();
+        persist(&mut log, &PersistBatch { repaired, ..PersistBatch::default() });
+    }
+    drop(log);
+    let (log, recovered) = open(&options);
+    assert_eq!(recovered.damaged, []);
+    let whole = log.reader().entries(LogIndex(1)..=LogIndex(200), usize::MAX).unwrap();
+    assert!(
+        whole.iter().eq((1..=200).map(|index| entry(index, 1, 1000)).collect::<Vec<_>>().iter())
+    );
+}
+
+/// The snapshot ends right before the damage, and the journal would drop everything up to what stands behind it.
+#[test]
+fn compaction_up_to_unrepaired_damage_leaves_a_log_that_opens_and_can_be_repaired() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = open(&disk).unwrap();
+    persist(&mut log, &batch(hard_state(1), vec![]));
+    for index in 1..=100 {
+        persist(&mut log, &batch(None, vec![entry(index, 1, 200)]));
+    }
+    log.idle().unwrap();
+    drop(log);
+    // The last entries of the first segment.
+    let file: PathBuf = Path::new(DIRECTORY).join(format!("{:020}.seg", 1));
+    let content = disk.content(&file).unwrap();
+    let holds = |index: &u8| content.windows(150).any(|bytes| bytes == [*index; 150]);
+    let end = (1..100).filter(holds).max().unwrap();
+    (end - 2..=end).for_each(|index| spoil(&disk, index));
+    let (first, last) = (u64::from(end - 2), u64::from(end));
+
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.damaged, [lost(first, last, true)]);
+    let snapshot = Some(meta(first - 1, 1));
+    persist(&mut log, &PersistBatch { snapshot, ..PersistBatch::default() });
+    log.compact(LogIndex(first - 1)).unwrap();
+    drop(log);
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.damaged, [lost(first, last, true)]);
+    let repaired = (first..=last).map(|index| entry(index, 1, 200)).collect();
+    persist(&mut log, &PersistBatch { repaired, ..PersistBatch::default() });
+    log.compact(LogIndex(first - 1)).unwrap();
+    drop(log);
+    let (log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.damaged, []);
+    let reader = log.reader();
+    let whole = reader.entries(LogIndex(first)..=LogIndex(100), usize::MAX).unwrap();
+    assert_eq!(indexes(&whole), (first..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_log_with_an_unreadable_sector_opens_with_the_entries_of_its_block_lost() {
+    let disk = SimDisk::new(1);
+    let mut options = options();
+    (options.journal.segment_size, options.journal.segment_size_max) = (32 << 10, 32 << 10);
+    let open = || JournalLog::open(Arc::new(disk.clone()), Path::new(DIRECTORY), options.clone());
+    let (mut log, _) = open().unwrap();
+    persist(&mut log, &batch(hard_state(1), vec![]));
+    for index in 1..=60 {
+        persist(&mut log, &batch(None, vec![entry(index, 1, 1000)]));
+    }
+    log.idle().unwrap();
+    drop(log);
+    let file: PathBuf = Path::new(DIRECTORY).join(format!("{:020}.seg", 1));
+    disk.fail_reads(&file, 10_000..10_001).unwrap();
+    let (mut log, recovered) = open().unwrap();
+    let [damage] = recovered.damaged[..] else { panic!("{:?}", recovered.damaged) };
+    assert!(damage.terms_known && damage.last.0 - damage.first.0 <= 5, "{damage:?}");
+    assert_eq!(recovered.tail.last().map(|entry| entry.id), Some(id(60, 1)));
+    let repaired = (damage.first.0..=damage.last.0).map(|index| entry(index, 1, 1000)).collect();
+    persist(&mut log, &PersistBatch { repaired, ..PersistBatch::default() });
+    drop(log);
+    let (log, recovered) = open().unwrap();
+    assert_eq!(recovered.damaged, []);
+    let whole = log.reader().entries(LogIndex(1)..=LogIndex(60), usize::MAX).unwrap();
+    assert_eq!(indexes(&whole), (1..=60).collect::<Vec<_>>());
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) kept: u64,
     /// Bytes of the newest entries kept in memory.
     pub(crate) tail_bytes: usize,
+    pub(crate) repaired_at_once: u64,
     /// Bytes of one piece of a snapshot.
     pub(crate) piece: usize,
 }
@@ -98,6 +99,7 @@ impl Default for Settings {
             window: 128,
             kept: 5_000,
             tail_bytes: 16 << 20,
+            repaired_at_once: 4096,
             piece: 1 << 20,
         }
     }
@@ -154,6 +156,7 @@ impl World {
         config.inflight_messages_max = self.settings.window;
         config.kept_entries = self.settings.kept;
         config.tail_bytes_max = self.settings.tail_bytes;
+        config.repaired_at_once = self.settings.repaired_at_once;
         config
     }
 

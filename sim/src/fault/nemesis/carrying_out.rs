@@ -211,7 +211,8 @@ impl Nemesis {
     }
 
     /// Ends all faults: the network is whole, clocks run true, disks are roomy, quick and where they belong, and everybody is up.
-    /// A machine whose disk still stands still is switched off and on. What is damaged or lost stays so.
+    /// A machine whose disk still stands still is switched off and on. A process that has met bad reads starts anew, for what it took for
+    /// lost then it does not look at again while it runs. What is damaged or lost stays so.
     pub fn heal<P: Process>(&mut self, world: &mut World<P>) {
         self.end_strikes();
         world.note_fault(Address(0), "heal");
@@ -231,8 +232,11 @@ impl Nemesis {
             disk.clear_failing_syncs();
             disk.clear_bad_reads();
             disk.set_syncs_lie(false);
+            let has_misread = disk.counts().bad_reads > 0;
             if disk.is_stalled() {
                 world.crash(address);
+            } else if has_misread {
+                world.kill(address);
             }
             world.resume(address);
             world.restart(address);

@@ -5,9 +5,18 @@ use raft_consensus::types::{HardState, Term};
 use super::{Fault, Scene, Words, parse_node, parse_number};
 use crate::script::world::{Settings, World};
 
-/// `cluster nodes=3 [disk=slow] [append_bytes=N] [window=N] [kept=N] [tail_bytes=N] [piece=N]`: blank nodes, all up.
+/// `cluster nodes=3 [disk=slow] [append_bytes=N] [window=N] [kept=N] [tail_bytes=N] [repaired=N] [piece=N]`: blank nodes, all up.
 pub(super) fn cluster(scene: &mut Scene, words: &Words<'_>) -> Result<(), Fault> {
-    words.names_are(&["nodes", "disk", "append_bytes", "window", "kept", "tail_bytes", "piece"])?;
+    words.names_are(&[
+        "nodes",
+        "disk",
+        "append_bytes",
+        "window",
+        "kept",
+        "tail_bytes",
+        "repaired",
+        "piece",
+    ])?;
     let default = Settings::default();
     let slow_disk = match words.get("disk") {
         None => false,
@@ -20,6 +29,7 @@ pub(super) fn cluster(scene: &mut Scene, words: &Words<'_>) -> Result<(), Fault>
         window: words.number("window", default.window)?,
         kept: words.number("kept", default.kept)?,
         tail_bytes: words.number("tail_bytes", default.tail_bytes)?,
+        repaired_at_once: words.number("repaired", default.repaired_at_once)?,
         piece: words.number("piece", default.piece)?,
     };
     scene.world = Some(World::new(words.number("nodes", 3)?, settings));
