@@ -4,6 +4,7 @@
 //! alter a message or hand it to a group that it was not meant for.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use crate::message::Envelope;
 use crate::types::GroupId;
@@ -23,6 +24,11 @@ pub trait Transport: Debug + Send + Sync + 'static {
 
     /// Delivers what arrives for `group` to `inbox` from now on.
     fn register(&self, group: GroupId, inbox: Inbox);
+
+    /// How long it may keep back a message that nobody waits for ([`Envelope::can_wait`]).
+    fn gathers(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Where a transport puts what arrives for a group. Bounded: a full inbox drops, as a network would.

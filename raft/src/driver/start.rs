@@ -51,6 +51,16 @@ pub enum StartError {
     /// The group runs in this process already.
     #[error("group {0} runs in this process already, or is no group's id")]
     GroupRuns(GroupId),
+    /// The transport keeps heartbeats back for so long that elections would begin for want of them.
+    #[error(
+        "the transport keeps heartbeats back for {gather:?}, longer than a quarter of {heartbeat:?}"
+    )]
+    Gathers {
+        /// How long the transport keeps messages back.
+        gather: Duration,
+        /// The time between two heartbeats.
+        heartbeat: Duration,
+    },
 }
 
 pub(super) fn start<M: DurableStateMachine>(
@@ -59,6 +69,10 @@ pub(super) fn start<M: DurableStateMachine>(
     transport: Arc<dyn Transport>,
     member: Option<Member>,
 ) -> Result<Raft<M::Reader>, StartError> {
+    let (gather, heartbeat) = (transport.gathers(), options.timing.heartbeat);
+    if gather > heartbeat / 4 {
+        return Err(StartError::Gathers { gather, heartbeat });
+    }
     let (directory, group) = (&options.directory, options.group);
     let disk = directory.disk();
     let log_options = options.log.clone();

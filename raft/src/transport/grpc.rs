@@ -152,7 +152,7 @@ pub struct Timing {
     /// The longest time between two tries.
     pub backoff_max: Duration,
     /// How long a heartbeat that nobody waits for, or the answer to one, is kept back for those of other groups, to travel
-    /// with them; a quarter of the heartbeat's interval at most. Zero, the default, keeps nothing back. Elections, entries, their
+    /// with them; a quarter of the heartbeat's interval at most, else no node starts on this transport. Zero, the default, keeps nothing back. Elections, entries, their
     /// acknowledgements and reads never wait.
     pub gather: Duration,
     /// Without a chunk until a snapshot connection is closed.
@@ -516,6 +516,10 @@ impl GrpcTransport {
 }
 
 impl Transport for GrpcTransport {
+    fn gathers(&self) -> Duration {
+        self.shared.timing.gather
+    }
+
     fn send(&self, envelope: Envelope) {
         let peers = self.shared.peers.read().unwrap_or_else(PoisonError::into_inner);
         let Some(peer) = peers.get(&envelope.to) else { return };

@@ -3,7 +3,8 @@
 //! Two lanes: what elections and commitment depend on overtakes entries. In each lane the groups take turns, message by message, and
 //! each has a bound of its own, so that one that floods the peer delays the others by a message each and takes no room from them. All together
 //! have a bound too. Where that is reached, the group that has most in the lane loses its newest message, be it the one that
-//! comes: Raft sends again what matters.
+//! comes: Raft sends again what matters. Signs of life of the process ([`GroupId::PROCESS`]) stand for all quiet groups and are never lost to make
+//! room: their own bound is enough.
 //!
 //! **Gathering.** A heartbeat that nobody waits for ([`Envelope::can_wait`]), and the answer to one, may be kept back for a little while, for
 //! those of other groups that are due soon: they travel together. Anything else leaves at once, and takes along what waits.
@@ -57,6 +58,16 @@ struct Fair {
 struct Waiting {
     envelopes: VecDeque<Envelope>,
     bytes: usize,
+}
+
+/// Messages for which an empty queue keeps its memory.
+const KEPT_ROOM: usize = 64;
+
+impl Waiting {
+    /// A thousand groups that have been busy once do not hold on to what they needed then.
+    fn is_empty_now(&mut self) {
+        self.envelopes.shrink_to(KEPT_ROOM);
+    }
 }
 
 impl Lanes {
@@ -158,7 +169,9 @@ impl Fair {
         let waiting = self.groups.get_mut(&group).expect("who has a turn has spoken");
         let envelope = waiting.envelopes.pop_front().expect("who has a turn waits");
         waiting.bytes -= weight(&envelope.message);
-        if !waiting.envelopes.is_empty() {
+        if waiting.envelopes.is_empty() {
+            waiting.is_empty_now();
+        } else {
             self.turns.push_back(group);
         }
         self.messages -= 1;
@@ -172,10 +185,13 @@ impl Fair {
         if !is_over || self.messages == 1 {
             return None;
         }
-        let (&group, waiting) = self.groups.iter_mut().max_by_key(|(_, waiting)| waiting.bytes)?;
-        let lost = waiting.envelopes.pop_back().expect("who has most has something");
+        let others = self.groups.iter_mut().filter(|(group, _)| **group != GroupId::PROCESS);
+        let (&group, waiting) = others.max_by_key(|(_, waiting)| waiting.bytes)?;
+        // Nothing, if only the process has something.
+        let lost = waiting.envelopes.pop_back()?;
         waiting.bytes -= weight(&lost.message);
         if waiting.envelopes.is_empty() {
+            waiting.is_empty_now();
             self.turns.retain(|&turn| turn != group);
         }
         self.messages -= 1;
@@ -347,6 +363,35 @@ mod tests {
         assert_eq!(lanes.push(ms(0), append(2, 5000)), 0);
         assert_eq!(lanes.clear(), 3);
         assert_eq!(lanes.ready_at(), None);
+    }
+
+    #[test]
+    fn signs_of_life_of_the_process_make_room_for_nobody() {
+        let alive = || heartbeat(GroupId::PROCESS.0, 0);
+        let mut lanes = lanes();
+        for envelope in [alive(), alive(), alive()] {
+            assert_eq!(lanes.push(ms(0), envelope), 0);
+        }
+        let dropped: u64 = (1..=6).map(|group| lanes.push(ms(0), heartbeat(group, 0))).sum();
+        assert_eq!(dropped, 1, "eight messages are the limit");
+        let left: Vec<_> = std::iter::from_fn(|| lanes.pop_urgent()).collect();
+        assert_eq!(left.iter().filter(|left| **left == alive()).count(), 3);
+        assert_eq!(lanes.ready_at(), None);
+        let tight = LaneLimits { messages: 2, ..LIMITS };
+        let mut lanes = Lanes::new(tight, GATHER);
+        let dropped: u64 = (0..3).map(|_| lanes.push(ms(0), alive())).sum();
+        assert_eq!(dropped, 0, "there is nobody else to give way");
+    }
+
+    #[test]
+    fn a_queue_that_was_long_gives_its_memory_back_when_it_is_empty() {
+        let limits = LaneLimits { group_messages: 10_000, messages: 10_000, ..LIMITS };
+        let mut lanes = Lanes::new(LaneLimits { group_bytes: 1 << 30, ..limits }, GATHER);
+        for round in 0..5_000 {
+            assert_eq!(lanes.push(ms(0), heartbeat(1, round)), 0);
+        }
+        while lanes.pop_urgent().is_some() {}
+        assert!(lanes.urgent.groups[&GroupId(1)].envelopes.capacity() < 1_000);
     }
 
     #[test]
