@@ -62,6 +62,8 @@ pub struct Liveness {
     epoch: NodeEpoch,
     /// What groups have agreed; those that are awake are not here.
     standings: BTreeMap<GroupId, QuietStanding>,
+    /// Leaders under which groups here are quiet, and how many groups that are.
+    followed: BTreeMap<NodeId, usize>,
     /// Processes that were heard from.
     heard: BTreeMap<NodeId, Heard>,
     /// Processes that were asked for quiet, and for which groups.
@@ -85,6 +87,7 @@ impl Liveness {
             timing,
             epoch: NodeEpoch { boot, count: 0 },
             standings: BTreeMap::new(),
+            followed: BTreeMap::new(),
             heard: BTreeMap::new(),
             asked: BTreeMap::new(),
             beat_due: Duration::ZERO,
@@ -107,7 +110,7 @@ impl Liveness {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let beat = (!self.asked.is_empty()).then_some(self.beat_due);
-        let silence = self.watched().map(|leader| self.silent_at(leader)).min();
+        let silence = self.followed.keys().map(|&leader| self.silent_at(leader)).min();
         [beat, silence].into_iter().flatten().min()
     }
 
@@ -119,12 +122,7 @@ impl Liveness {
         standing: QuietStanding,
         out: &mut Vec<LivenessEffect>,
     ) {
-        let before = match standing {
-            QuietStanding::Awake => self.standings.remove(&group),
-            QuietStanding::Asked | QuietStanding::Under { .. } => {
-                self.standings.insert(group, standing)
-            }
-        };
+        let before = self.replace_standing(group, standing);
         if before == Some(QuietStanding::Asked) && standing != QuietStanding::Asked {
             self.no_longer_leads(group, out);
         }
@@ -161,7 +159,7 @@ impl Liveness {
         let from = envelope.from;
         let (Message::NodeAlive { epoch }, true) = (&envelope.message, ours) else { return };
         // Who no group here is quiet under need not be remembered.
-        if !self.watched().any(|leader| leader == from) {
+        if !self.followed.contains_key(&from) {
             self.heard.remove(&from);
             return;
         }
@@ -181,21 +179,36 @@ impl Liveness {
             let nodes: Vec<_> = self.asked.keys().copied().collect();
             out.extend(nodes.into_iter().map(|to| LivenessEffect::Send(self.alive(to))));
         }
-        let silent: Vec<_> =
-            self.watched().filter(|&leader| now >= self.silent_at(leader)).collect();
+        let followed = self.followed.keys().copied();
+        let silent: Vec<_> = followed.filter(|&leader| now >= self.silent_at(leader)).collect();
         for leader in silent {
             self.wake_those_that_are_over(now, None, leader, out);
         }
     }
 
-    /// Leaders under which groups here are quiet; possibly several times.
-    fn watched(&self) -> impl Iterator<Item = NodeId> {
-        self.heard.keys().copied().filter(|&node| {
-            let is_under = |standing: &QuietStanding| {
-                matches!(standing, QuietStanding::Under { leader, .. } if *leader == node)
-            };
-            self.standings.values().any(is_under)
-        })
+    /// Returns the standing from before.
+    fn replace_standing(
+        &mut self,
+        group: GroupId,
+        standing: QuietStanding,
+    ) -> Option<QuietStanding> {
+        if let QuietStanding::Under { leader, .. } = standing {
+            *self.followed.entry(leader).or_default() += 1;
+        }
+        let before = match standing {
+            QuietStanding::Awake => self.standings.remove(&group),
+            QuietStanding::Asked | QuietStanding::Under { .. } => {
+                self.standings.insert(group, standing)
+            }
+        };
+        if let Some(QuietStanding::Under { leader, .. }) = before {
+            let groups = self.followed.get_mut(&leader).expect("counted when it came");
+            *groups -= 1;
+            if *groups == 0 {
+                self.followed.remove(&leader);
+            }
+        }
+        before
     }
 
     fn silent_at(&self, node: NodeId) -> Duration {
@@ -226,7 +239,7 @@ impl Liveness {
         let over = groups.into_iter().filter(|(_, standing)| is_over(standing));
         let over: Vec<GroupId> = over.map(|(&group, _)| group).collect();
         for group in over {
-            self.standings.remove(&group);
+            self.replace_standing(group, QuietStanding::Awake);
             out.push(LivenessEffect::Wake(group));
         }
     }

@@ -203,6 +203,8 @@ struct Leader {
     /// The other members.
     progress: BTreeMap<NodeId, Progress>,
     heartbeat_due: Duration,
+    /// When the group last woke from quiet, in which nobody is heard from.
+    woken_at: Duration,
     /// The first entry of this term.
     term_start: LogIndex,
     uncommitted: Uncommitted,
@@ -601,7 +603,10 @@ impl RaftNode {
         }
         let is_campaign =
             matches!(envelope.message, Message::Vote { .. } | Message::PreVote { .. });
-        if is_campaign && self.knows_removal_of(from) {
+        // A learner cannot campaign: one that was removed and has not heard of it calls for its leader (`quiet.rs`).
+        let calls = self.config.quiet_after.is_some()
+            && matches!(envelope.message, Message::HeartbeatReply { round: 0, .. });
+        if (is_campaign || calls) && self.knows_removal_of(from) {
             self.send(from, Message::Removed, None);
             return self.trace(TraceEvent::Dropped { from, reason: "removed from the cluster" });
         }
@@ -611,7 +616,7 @@ impl RaftNode {
             return self
                 .trace(TraceEvent::Dropped { from, reason: "sent by another data directory" });
         }
-        if !self.is_credible(from, term) {
+        if !self.is_credible(&envelope) {
             let reason = "claims a term that nobody can have come to since we knew the members";
             return self.trace(TraceEvent::Dropped { from, reason });
         }
@@ -650,10 +655,17 @@ impl RaftNode {
     }
 
     /// Whether a sender can be in this term. A member may be in any. One that we do not know may have been added by entries that we lack,
-    /// and lead; but it does not take us where no election can follow.
-    fn is_credible(&self, from: NodeId, term: Term) -> bool {
-        let is_bound = self.membership().store_of(from).is_some();
-        is_bound || term.0.saturating_sub(self.term().0) <= STRANGERS_LEAP_MAX
+    /// and lead; but it does not take us where no election can follow. Who waits to be added knows nobody, and follows the leader of a
+    /// cluster of any age.
+    fn is_credible(&self, envelope: &Envelope) -> bool {
+        let (members, term) = (self.membership(), envelope.term.0);
+        let is_leaders = matches!(
+            envelope.message,
+            Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotChunk { .. }
+        );
+        members.store_of(envelope.from).is_some()
+            || (members.is_empty() && is_leaders)
+            || term.saturating_sub(self.term().0) <= STRANGERS_LEAP_MAX
     }
 
     /// Never, but for a planted bug: whether a message of an earlier term is handled as one of this term.

@@ -483,6 +483,7 @@ impl Replica {
         self.ask_for_reads(now, out);
         self.give_work(now, out);
         self.read_snapshots(now, out);
+        // It may have stopped since its last step.
         self.tell_standing(out);
     }
 
@@ -500,6 +501,8 @@ impl Replica {
     fn step(&mut self, now: Duration, event: Event, out: &mut Vec<Output>) {
         let mut effects = std::mem::take(&mut self.effects);
         self.node.step(now, event, &mut effects);
+        // Before what this step sends: who watches must know that we have asked before it hears whom.
+        self.tell_standing(out);
         for effect in effects.drain() {
             #[cfg(feature = "sim")]
             if let (Some(given_out), Effect::Send { envelope, .. }) = (&mut self.given_out, &effect)

@@ -223,4 +223,10 @@ pub enum TraceEvent {
         /// Which; the first of them, if there are more.
         founder: NodeId,
     },
+    /// The cluster is not founded yet as far as this node knows, all founders have answered, and this one would not vote for it. For ever, if
+    /// it was not given the same list of founders.
+    FounderRefuses {
+        /// Which; the first of them, if there are more.
+        founder: NodeId,
+    },
 }

@@ -39,6 +39,9 @@ impl Logs {
             TraceEvent::FounderMissing { founder } => {
                 info!(target: target!(), %node, "Waiting for {founder}: a new cluster needs all its founders for its first leader");
             }
+            TraceEvent::FounderRefuses { founder } => {
+                info!(target: target!(), %node, "{founder} answers and would not vote for this founder: is the list of founders the same on both?");
+            }
             TraceEvent::ElectionStarted { term } => {
                 info!(target: target!(), %node, "Starting election for term {term}");
             }

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::effects::{FatalError, IoToken, OrderError, ProposalId};
 use crate::message::{Envelope, Message};
-use crate::raft_node::Proposal;
+use crate::raft_node::{Proposal, QuietStanding};
 use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome};
 use crate::storage::{DataDirectory, JournalLog, LogStore, SnapshotStore, StorageError};
 use crate::trace::TraceEvent;
@@ -558,6 +558,10 @@ impl Task {
 
     /// Ends the threads, answers everybody who still waits, and says that it is over.
     async fn end(mut self, mut queues: Queues) {
+        // The others must not be quiet under us while a disk that hangs holds us up here.
+        if let Some(watched) = &self.parts.watched {
+            watched.standing(QuietStanding::Awake);
+        }
         queues.commands.close();
         while let Ok(command) = queues.commands.try_recv() {
             match command {

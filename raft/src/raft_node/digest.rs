@@ -86,6 +86,8 @@ impl RaftNode {
                 let Leader {
                     progress,
                     heartbeat_due,
+                    // Nobody is quiet, see above.
+                    woken_at: _,
                     term_start,
                     // Limits in bytes are never reached in the check's small worlds.
                     uncommitted: _,

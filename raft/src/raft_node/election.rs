@@ -75,7 +75,7 @@ impl RaftNode {
             if self.leader().is_some() {
                 self.become_follower(self.term(), None);
             }
-            return;
+            return self.call_quiet_leader();
         }
         self.tell_missing_founder();
         let term = self.term().next();
@@ -93,13 +93,20 @@ impl RaftNode {
         self.count_pre_votes();
     }
 
-    /// The last pre-vote has come to nothing because a founder did not answer: somebody should know for whom the cluster waits.
+    /// The last pre-vote has come to nothing because a founder did not answer, or refused: somebody should know for whom the cluster waits.
     fn tell_missing_founder(&mut self) {
         let RoleState::PreCandidate(ballot) = &self.role else { return };
         let founders = self.membership();
+        if !founders.is_blank() {
+            return;
+        }
         let missing = founders.incoming().find(|founder| !ballot.answers.contains_key(founder));
-        if let Some(founder) = missing.filter(|_| founders.is_blank()) {
+        let refuses = |&(_, &(_, granted)): &(&NodeId, &(StoreId, bool))| !granted;
+        let refusing = ballot.answers.iter().find(refuses).map(|(&founder, _)| founder);
+        if let Some(founder) = missing {
             self.trace(TraceEvent::FounderMissing { founder });
+        } else if let Some(founder) = refusing {
+            self.trace(TraceEvent::FounderRefuses { founder });
         }
     }
 

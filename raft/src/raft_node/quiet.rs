@@ -10,7 +10,9 @@
 //! timeout or is in another epoch, which it is after a restart, and also as soon as one of its groups that had asked for quiet is
 //! led by it no longer: what became of that is then found out in the usual way. Apart from that, whatever a group is asked for
 //! wakes it: a command, a read, an order, a message of anybody. A member that wakes for another reason than its leader's word runs
-//! its election timeout from then on, and says so to the leader, which wakes and sends heartbeats.
+//! its election timeout from then on, and says so to the leader, which wakes and sends heartbeats. If that is lost, or the member
+//! has restarted and knows no leader, its election timeout ends: then it asks all voters for a pre-vote, or, if it may not campaign (a learner,
+//! say), tells all members that it is there, at every election timeout until it hears from a leader. Either wakes whoever is quiet.
 //!
 //! **Why it is safe.** Quiet is about timers only. It gives no vote, commits nothing that the leader has not named as
 //! committed in a log equal to its own, and never shortens the time for which votes are refused: a quiet member refuses them *longer*, as if
@@ -18,12 +20,12 @@
 //! run out meanwhile, since they count from when a round was sent; and no read is served in quiet, because it wakes the leader first.
 //!
 //! **Why it ends.** Say a member is quiet for ever. Then its leader's process is heard from, in the epoch that it asked in, so it
-//! has led the group in the same term all the time; and nobody has asked either of them for anything, nor has anybody else run
-//! into its election timeout, for that is told to all voters. So there was nothing to do.
+//! has led the group in the same term all the time; and nobody has asked either of them for anything, nor has any other member run
+//! into its election timeout, for that is told to the leader again and again. So there was nothing to do.
 //!
 //! **All or nothing.** The leader asks only if every member has its whole log, all of it is committed and applied here, and nothing
-//! else is under way; each member compares for itself before it agrees. A member that is down or behind keeps the
-//! group awake.
+//! else is under way; each member compares for itself before it agrees. So a member that is behind, or is down when the group would go quiet,
+//! keeps it awake. Of one that goes down later a quiet group takes no notice: nobody needs it, and it wakes the group when it is back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -124,7 +126,8 @@ impl RaftNode {
         if !matches!(self.quiet.state, State::Asking { last: asked, .. } if asked == last) {
             self.quiet.state = State::Asking { last, agreed: BTreeSet::new() };
         }
-        self.for_each_peer(|node, peer| node.send(peer, Message::Quiet { last, epoch }, None));
+        let question = Message::Quiet { last, epoch };
+        self.for_each_peer(|node, peer| node.send_in_time(peer, question.clone(), true));
         self.be_quiet_if_all_agree();
         true
     }
@@ -198,15 +201,13 @@ impl RaftNode {
         }
     }
 
-    /// As leader: heartbeats go out at once, and who agreed to be quiet has an election timeout from now on to be heard from.
+    /// As leader: heartbeats go out at once, and who agreed to be quiet has an election timeout from now on to be heard from. That is
+    /// for check-quorum alone: whoever wants to change the members or to hand over has to wait until they are heard from.
     fn wake_as_leader(&mut self) {
         self.quiet.state = State::Awake;
         let now = self.now;
         let RoleState::Leader(leader) = &mut self.role else { return };
-        leader.heartbeat_due = now;
-        for progress in leader.progress.values_mut() {
-            progress.contact = progress.contact.max(now);
-        }
+        (leader.heartbeat_due, leader.woken_at) = (now, now);
         self.trace(TraceEvent::Woken { by_silence: false });
         self.heartbeat_is_due();
     }
@@ -232,14 +233,14 @@ impl RaftNode {
         if !(has_everything && is_done && is_watched) {
             self.quiet.is_over();
             // As to a heartbeat: we live, and are not quiet.
-            return self.answer_heartbeat(from, 0);
+            return self.answer_heartbeat_in_time(from, 0, true);
         }
         if !self.is_quiet() {
             let term = self.term();
             self.trace(TraceEvent::WentQuiet { term });
         }
         self.quiet.state = State::Under { leader: from, epoch };
-        self.send(from, Message::QuietAgreed { last }, None);
+        self.send_in_time(from, Message::QuietAgreed { last }, true);
     }
 
     /// As follower: the election timeout runs from now on, and the leader is told, unless it was the leader who woke us.
@@ -253,6 +254,18 @@ impl RaftNode {
         self.trace(TraceEvent::Woken { by_silence });
         if tell {
             self.answer_heartbeat(leader, 0);
+        }
+    }
+
+    /// Nobody was heard from for an election timeout, and we may not campaign. A quiet leader sends nothing to whoever has restarted or has
+    /// spoken to it in vain: so all members hear that we are there. A quiet one that does not lead passes it on.
+    pub(super) fn call_quiet_leader(&mut self) {
+        #[cfg(feature = "sim")]
+        if self.has_bug(crate::sim::PlantedBug::QuietFollowerNeverWakes) {
+            return;
+        }
+        if self.config.quiet_after.is_some() && !self.is_removed {
+            self.for_each_peer(|node, peer| node.answer_heartbeat(peer, 0));
         }
     }
 

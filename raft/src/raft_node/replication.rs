@@ -11,6 +11,7 @@
 //! those of earlier terms are committed with them (§5.4.2, Figure 8).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::effects::{Effect, FatalError, ProposalId, Rejection};
 use crate::entries::Entries;
@@ -58,6 +59,7 @@ impl RaftNode {
         self.role = RoleState::Leader(Box::new(Leader {
             progress,
             heartbeat_due: self.now,
+            woken_at: Duration::ZERO,
             term_start: last.next(),
             uncommitted: Uncommitted::default(),
             reads: ReadQueue::default(),
@@ -403,22 +405,31 @@ impl RaftNode {
     }
 
     /// Check-quorum (thesis §6.2): whether a majority of these voters was heard from within the longest election timeout. One that is not
-    /// bound to its store yet does not count, however often it is heard from.
+    /// bound to its store yet does not count, however often it is heard from. A group that has woken counts from then on.
     pub(super) fn has_quorum_contact(&self, membership: &Membership) -> bool {
-        self.hears_majority(membership, |_| true)
+        let RoleState::Leader(leader) = &self.role else { return false };
+        let contact = |progress: &Progress| Some(progress.contact.max(leader.woken_at));
+        self.hears_majority(membership, Some(self.now), contact)
     }
 
-    /// Whether a majority of these voters was heard from, and could acknowledge what we send.
+    /// Whether a majority of these voters was heard from, and could acknowledge what we send; we too, only if our own log is intact.
     pub(super) fn could_commit(&self, membership: &Membership) -> bool {
-        self.hears_majority(membership, |progress| !progress.is_damaged)
+        let own = (!self.log.is_damaged()).then_some(self.now);
+        let contact = |progress: &Progress| (!progress.is_damaged).then_some(progress.contact);
+        self.hears_majority(membership, own, contact)
     }
 
-    fn hears_majority(&self, membership: &Membership, counts: impl Fn(&Progress) -> bool) -> bool {
+    /// As leader: whether a majority of these voters was heard from, if `own` is our part and `contact` a follower's.
+    fn hears_majority(
+        &self,
+        membership: &Membership,
+        own: Option<Duration>,
+        contact: impl Fn(&Progress) -> Option<Duration>,
+    ) -> bool {
         let RoleState::Leader(leader) = &self.role else { return false };
         let contact = |node| {
-            let follower = leader.progress.get(&node).filter(|&progress| counts(progress));
-            let heard = follower.map(|progress| progress.contact);
-            let heard = if node == self.config.id { Some(self.now) } else { heard };
+            let follower = leader.progress.get(&node).and_then(&contact);
+            let heard = if node == self.config.id { own } else { follower };
             heard.filter(|_| membership.store_of(node).is_some())
         };
         membership
@@ -672,7 +683,7 @@ impl RaftNode {
         self.answer_heartbeat_in_time(to, round, false);
     }
 
-    fn answer_heartbeat_in_time(&mut self, to: NodeId, round: u64, can_wait: bool) {
+    pub(super) fn answer_heartbeat_in_time(&mut self, to: NodeId, round: u64, can_wait: bool) {
         let is_damaged = self.log.is_damaged();
         self.send_in_time(to, Message::HeartbeatReply { round, is_damaged }, can_wait);
     }

@@ -147,6 +147,8 @@ impl<W: Workload> SimCluster<W> {
                 self.down.entry(node).or_insert(world.now());
             }
         }
+        let down = self.down.keys().map(|node| NodeId(node.0)).collect();
+        self.shape.setup.elections.borrow_mut().down = down;
         let Some(SimProcess::Node(node)) = world.process(address) else { return Ok(()) };
         let Some(raft) = node.raft() else { return Ok(()) };
         if let QuietStanding::Under { leader, .. } = raft.quiet_standing()

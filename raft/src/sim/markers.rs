@@ -44,7 +44,7 @@ const REMOVED: &str = "removed node knows it";
 
 const WENT_QUIET: &str = "group went quiet";
 const WOKEN: &str = "quiet group woken";
-const WOKEN_BY_SILENCE: &str = "quiet group woken by a silent node";
+pub(super) const WOKEN_BY_SILENCE: &str = "quiet group woken by a silent node";
 
 /// What every campaign with all faults must meet, and within how many seeds.
 pub const MARKERS: &[Marker] = &[
@@ -109,6 +109,8 @@ pub(super) struct Elections {
     candidates: BTreeMap<Term, BTreeSet<NodeId>>,
     /// The latest term in which somebody campaigns and nobody has won.
     open: Option<Term>,
+    /// Processes that are down; noted only if groups may go quiet.
+    pub(super) down: BTreeSet<NodeId>,
 }
 
 impl Elections {
@@ -142,8 +144,7 @@ impl Elections {
             TraceEvent::LeaseOver { .. } => Some(LEASE_OVER),
             TraceEvent::CommitDeferred { .. } => Some(COMMIT_DEFERRED),
             TraceEvent::WentQuiet { .. } => Some(WENT_QUIET),
-            TraceEvent::Woken { by_silence: true } => Some(WOKEN_BY_SILENCE),
-            TraceEvent::Woken { by_silence: false } => Some(WOKEN),
+            TraceEvent::Woken { .. } => Some(WOKEN),
             _ => None,
         }
     }

@@ -28,7 +28,7 @@ use crate::effects::{ProposalId, Rejection};
 use crate::liveness::{Liveness, LivenessEffect, LivenessTiming, ProcessId};
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
-use crate::raft_node::{Config, Proposal, RaftNode, ReadPolicy, Role};
+use crate::raft_node::{Config, Proposal, QuietStanding, RaftNode, ReadPolicy, Role};
 use crate::replica::{Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId};
 use crate::state_machine::{Committed, DurableStateMachine};
 use crate::storage::{
@@ -488,7 +488,15 @@ impl<W: Workload> Running<W> {
                 LivenessEffect::Send(envelope) => {
                     context.send(Address(envelope.to.0), SimMessage::Peer(envelope));
                 }
-                LivenessEffect::Wake(_) => self.inputs.push_back(Input::LeaderSilent),
+                LivenessEffect::Wake(_) => {
+                    if let QuietStanding::Under { leader, .. } =
+                        self.replica.node().quiet_standing()
+                        && self.setup.elections.borrow().down.contains(&leader)
+                    {
+                        context.mark(markers::WOKEN_BY_SILENCE);
+                    }
+                    self.inputs.push_back(Input::LeaderSilent);
+                }
                 LivenessEffect::Epoch(epoch) => self.inputs.push_back(Input::NodeEpoch(epoch)),
             }
         }
@@ -852,6 +860,7 @@ fn trace(event: &TraceEvent, context: &mut Host<'_>) {
     let kind = match event {
         TraceEvent::PreVoteStarted { .. }
         | TraceEvent::FounderMissing { .. }
+        | TraceEvent::FounderRefuses { .. }
         | TraceEvent::ElectionStarted { .. } => kind::TERM,
         TraceEvent::VoteGranted { .. } | TraceEvent::VoteRefused { .. } => kind::VOTE,
         TraceEvent::ElectionWon { .. }

@@ -461,6 +461,12 @@ impl Shape {
         self.clients = between(rng, 1, 2);
         self.patience.think = Span::millis(1, one_of(rng, &[1_000, 3_000]));
         self.link.loss = Chance::percent(one_of(rng, &[0, 0, 3]));
+        if Chance::percent(40).happens(rng) {
+            // Learners too, which cannot campaign.
+            self.spares = 1;
+            self.setup.last_node = NodeId(self.nodes + self.spares);
+            self.setup.orders = Some(Span::millis(1, 3_000));
+        }
         let clock = ClockBound::default();
         let guard = LeaseGuard { lease: None, clock };
         if leases {

@@ -110,8 +110,15 @@ async fn groups_of_a_process_elect_leaders_take_commands_and_go_quiet() {
         assert_eq!(cluster.propose(group).await, 1, "each has its own log");
     }
     cluster.all_quiet().await;
-    let quiet: usize = cluster.hosts.values().map(|host| host.process.quiet_groups()).sum();
-    assert_eq!(quiet, 3 * usize::try_from(GROUPS).unwrap());
+    // On a machine that has much else to do some may have been woken again.
+    let all_counted = async {
+        let everywhere = 3 * usize::try_from(GROUPS).unwrap();
+        let quiet = |host: &Host| host.process.quiet_groups();
+        while cluster.hosts.values().map(quiet).sum::<usize>() != everywhere {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all_counted).await.unwrap();
     // A command, and a read on a follower, wake a group; it goes quiet again.
     assert_eq!(cluster.propose(GroupId(3)).await, 2);
     for host in cluster.hosts.values() {

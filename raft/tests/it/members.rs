@@ -69,6 +69,36 @@ fn proposed_memberships(effects: &[Effect]) -> usize {
     effects.iter().map(of_batch).sum()
 }
 
+/// A cluster may be older than what a stranger is believed, and yet take members.
+#[test]
+fn who_waits_to_be_added_follows_a_leader_in_any_term_and_is_taken_nowhere_by_others() {
+    let old = 1 << 40;
+    let messages = [
+        Message::Heartbeat { commit: LogIndex(0), round: 0 },
+        Message::Append { previous: id(5, 7), entries: vec![].into(), commit: LogIndex(5) },
+    ];
+    for message in messages {
+        let config = Config::new(ME, store(1), Membership::default());
+        let mut waiting = Subject::configured(config, blank());
+        waiting.receive(2, old, Message::VoteReply { granted: true });
+        waiting.receive(2, old, Message::HeartbeatReply { round: 0, is_damaged: false });
+        assert_eq!(waiting.node.term(), Term(0));
+        waiting.receive(2, old, message);
+        assert_eq!((waiting.node.term(), waiting.node.leader()), (Term(old), Some(NodeId(2))));
+    }
+}
+
+/// Its own log is one of those that have to acknowledge.
+#[test]
+fn a_leader_whose_log_is_damaged_leaves_no_voters_that_need_it_to_commit() {
+    let mut subject = Subject::new(3, &[1, 1]);
+    subject.lead_settled();
+    subject.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(2) });
+    assert_eq!(subject.node.role(), Role::Leader);
+    let refused = subject.change(ConfChange::remove(NodeId(3)));
+    assert_eq!(failures(&refused), [OrderError::WouldLoseQuorum]);
+}
+
 /// Case 30.
 #[test]
 fn no_change_before_an_entry_of_the_term_is_committed() {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use raft_consensus::effects::Effect;
-use raft_consensus::membership::Membership;
-use raft_consensus::message::{Message, ReadId};
-use raft_consensus::raft_node::{ClockBound, Config, Event, QuietStanding, ReadPolicy, Role};
-use raft_consensus::types::{HardState, LogIndex, NodeEpoch, NodeId, Term};
+use raft_consensus::effects::{Effect, OrderError, ProposalId};
+use raft_consensus::membership::{ConfChange, Member, Membership};
+use raft_consensus::message::{Envelope, Message, ReadId};
+use raft_consensus::raft_node::{
+    ClockBound, Config, Event, QuietStanding, RaftNode, ReadPolicy, Role,
+};
+use raft_consensus::replica::{Input, Output, Replica, ReplicaConfig};
+use raft_consensus::types::{HardState, LogIndex, NodeEpoch, NodeId, Payload, Term};
 
-use crate::script::subject::{ME, Sent, Subject, id, recovered, sent, store};
+use crate::script::subject::{ME, Sent, Subject, id, only, recovered, sent, store};
 
 const EPOCH: NodeEpoch = NodeEpoch { boot: 77, count: 3 };
 const THEIRS: NodeEpoch = NodeEpoch { boot: 88, count: 1 };
@@ -311,4 +314,170 @@ fn a_leader_that_is_deposed_has_asked_for_nothing() {
     assert_eq!(leader.node.role(), Role::Follower);
     assert_eq!(leader.node.quiet_standing(), QuietStanding::Awake);
     assert!(leader.node.next_deadline().is_some());
+}
+
+const HERE: Message = Message::HeartbeatReply { round: 0, is_damaged: false };
+
+/// It is asked nothing and may not campaign: whoever is quiet would never speak to it.
+#[test]
+fn a_learner_that_restarts_calls_all_members_until_it_hears_a_leader() {
+    let mut members = Membership::default();
+    members.insert(ME, Member::learner(store(1)));
+    for voter in 2..=4 {
+        members.insert(NodeId(voter), Member::voter(store(voter)));
+    }
+    let mut state = recovered(3, &[1, 1], HardState { term: Term(1), voted_for: None });
+    state.memberships = vec![(LogIndex(1), members.clone())];
+    state.tail[0].payload = Payload::Membership(members);
+    let config = |quiet_after| {
+        let mut config = Config::new(ME, store(1), Membership::default());
+        config.quiet_after = quiet_after;
+        config
+    };
+    let mut learner = Subject::configured(config(Some(IDLE)), state.clone());
+    learner.step(Event::NodeEpoch(EPOCH));
+    for _ in 0..3 {
+        let calls = sent(&learner.timeout());
+        assert_eq!(calls.iter().map(|call| call.to.0).collect::<Vec<_>>(), [2, 3, 4]);
+        assert!(calls.iter().all(|call| call.message == HERE), "{calls:?}");
+    }
+    learner.receive(2, 1, Message::Heartbeat { commit: LogIndex(2), round: 1 });
+    learner.step(Event::Applied(LogIndex(2)));
+    assert_eq!(ask(&mut learner, 2, 1)[0].message, Message::QuietAgreed { last: id(2, 1) });
+    // Its one word to the leader may be lost when it wakes.
+    learner.step(Event::LeaderSilent);
+    assert_eq!(sent(&learner.timeout()).len(), 3);
+
+    let mut restless = Subject::configured(config(None), state);
+    assert_eq!(sent(&restless.timeout()), [], "where nobody is ever quiet it need not speak");
+}
+
+#[test]
+fn a_quiet_follower_passes_a_call_on_to_its_leader() {
+    let mut follower = quiet_follower();
+    let nudge = only(&follower.receive(3, 1, HERE));
+    assert_eq!((nudge.to, nudge.message), (NodeId(2), HERE));
+}
+
+#[test]
+fn a_removed_member_that_calls_for_its_leader_is_told_so() {
+    let mut leader = leader(|_| ());
+    let term = leader.node.term().0;
+    for message in sent(&leader.timeout()) {
+        leader.receive(message.to.0, term, HERE);
+    }
+    leader.step(Event::ChangeMembership(ProposalId(9), ConfChange::remove(NodeId(3))));
+    for _ in 0..3 {
+        leader.persist();
+        let last = leader.node.log().last().index.0;
+        leader.accepted(2, last);
+        leader.accepted(3, last);
+    }
+    assert!(!leader.node.membership().contains(NodeId(3)));
+    let answers = sent(&leader.receive(3, term, HERE));
+    assert_eq!(answers.len(), 1);
+    assert_eq!((answers[0].to, &answers[0].message), (NodeId(3), &Message::Removed));
+}
+
+/// What was agreed hours ago says nothing of who could commit a change now.
+#[test]
+fn a_leader_that_has_woken_changes_no_voters_and_hands_over_to_nobody_before_it_hears_them() {
+    let mut leader = quiet_leader(|_| ());
+    leader.now += Duration::from_secs(3600);
+    let change = |leader: &mut Subject| {
+        let remove = ConfChange::remove(NodeId(3));
+        leader.step(Event::ChangeMembership(ProposalId(9), remove))
+    };
+    let refusal = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::OrderFailed { error, .. } => Some(*error),
+            _ => None,
+        })
+    };
+    let refused = change(&mut leader);
+    assert_eq!(refusal(&refused), Some(OrderError::WouldLoseQuorum));
+    let refused = leader.step(Event::TransferLeader(ProposalId(8), Some(NodeId(2))));
+    assert_eq!(refusal(&refused), Some(OrderError::NotInSync(NodeId(2))));
+    assert_eq!(leader.node.role(), Role::Leader, "an hour without contact was agreed");
+    let term = leader.node.term().0;
+    leader.receive(2, term, HERE);
+    assert_eq!(refusal(&change(&mut leader)), None);
+    assert!(leader.node.membership().is_joint());
+}
+
+/// A replica whose disk and machine take no time, and whose peers say yes to everything.
+struct Agreeable {
+    replica: Replica,
+    now: Duration,
+}
+
+impl Agreeable {
+    /// Takes one input; returns what comes of it in its order. What is asked is answered in `queue`.
+    fn handle(&mut self, input: Input, queue: &mut Vec<Input>) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.replica.handle(self.now, input, &mut out);
+        for output in &out {
+            match output {
+                Output::Persist(batch) => queue.push(Input::Persisted(batch.token)),
+                Output::Apply(run) => {
+                    let last = *run.range.end();
+                    let term = self.replica.node().log().term_at(last).unwrap();
+                    let last = id(last.0, term.0);
+                    queue.push(Input::Applied { last, replies: Vec::new() });
+                }
+                Output::Send(envelope) => {
+                    let message = match envelope.message.clone() {
+                        Message::PreVote { term, .. } => {
+                            Message::PreVoteReply { term, granted: true }
+                        }
+                        Message::Vote { .. } => Message::VoteReply { granted: true },
+                        Message::Append { previous, entries, .. } => {
+                            let last = entries.last().map_or(previous.index, |last| last.id.index);
+                            Message::AppendAccepted { matched: last }
+                        }
+                        Message::Heartbeat { round, .. } => {
+                            Message::HeartbeatReply { round, is_damaged: false }
+                        }
+                        _ => continue,
+                    };
+                    let (from, to) = (envelope.to, envelope.from);
+                    let store = store(from.0);
+                    let answer = Envelope { from, to, store, message, ..envelope.clone() };
+                    queue.push(Input::Receive(answer));
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+}
+
+/// Whom the process has to be heard by it takes from the questions; it does not look at those of a group that asks for nothing.
+#[test]
+fn that_a_group_asks_for_quiet_is_told_before_the_question_is_sent() {
+    let config = {
+        let mut config = Config::new(ME, store(1), Membership::default());
+        config.quiet_after = Some(IDLE);
+        config
+    };
+    let state = recovered(3, &[1], HardState { term: Term(1), voted_for: None });
+    let node = RaftNode::recover(config, state, 7, Duration::ZERO).unwrap();
+    let replica = Replica::new(node, ReplicaConfig::default());
+    let mut leader = Agreeable { replica, now: Duration::from_secs(1) };
+    let mut queue = vec![Input::NodeEpoch(EPOCH)];
+    let asked = (0..1_000).find_map(|_| {
+        let input = queue.pop().unwrap_or_else(|| {
+            leader.now = leader.now.max(leader.replica.next_deadline().unwrap());
+            Input::Timeout
+        });
+        let out = leader.handle(input, &mut queue);
+        let is_question =
+            |output: &Output| matches!(output, Output::Send(envelope) if matches!(envelope.message, Message::Quiet { .. }));
+        out.iter().any(is_question).then_some(out)
+    });
+    let asked = asked.expect("it asks");
+    let place = |wanted: fn(&Output) -> bool| asked.iter().position(wanted).unwrap();
+    let standing = place(|output| matches!(output, Output::Quiet(QuietStanding::Asked)));
+    let question = place(|output| matches!(output, Output::Send(_)));
+    assert!(standing < question, "{asked:?}");
 }

@@ -293,6 +293,9 @@ fn trace(me: &str, event: &TraceEvent) -> Option<Line> {
         TraceEvent::FounderMissing { founder } => {
             format!("{me} waits for {}: all founders are needed", node(*founder))
         }
+        TraceEvent::FounderRefuses { founder } => {
+            format!("{me} is refused by {}: all founders are needed", node(*founder))
+        }
         TraceEvent::Removed => format!("{me} is removed"),
         TraceEvent::DamageFound { first, last } => {
             format!("{me} finds entries {first} to {last} damaged")
