@@ -1,7 +1,7 @@
 //! Runs of entries, shared.
 //!
 //! The entries that a step appends go to the log store, to each follower and, once committed, to the state machine: the same run, four times.
-//! [`Entries`] is that run behind a reference count, so that a copy for each of them costs nothing. [`Runs`] is where a log gets
+//! [`Entries`] is that run behind a reference count, so that a copy for each of them costs nothing. `Runs` is where a log gets
 //! them: it gives out again what it gave out already if somebody wants the same places, and fills the memory of a run that nobody
 //! holds any more with the next one. So a node that is warm allocates nothing for the entries it replicates.
 
