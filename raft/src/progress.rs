@@ -32,6 +32,8 @@ pub enum ProgressState {
         asked: Duration,
         /// How long an answer may take before the piece is sent again.
         patience: Duration,
+        /// What [`Log::appended_bytes`](crate::log::Log::appended_bytes) was when the first piece was asked for.
+        log_bytes: u64,
     },
 }
 
@@ -172,9 +174,16 @@ impl Progress {
         self.forget_inflight();
     }
 
-    /// Begins to send a snapshot, whose first piece may remain without an answer for `patience`.
-    pub fn snapshot(&mut self, meta: SnapshotMeta, now: Duration, patience: Duration) {
-        self.state = ProgressState::Snapshot { meta, offset: 0, sent: now, asked: now, patience };
+    /// Begins to send a snapshot, whose first piece may remain without an answer for `patience`, when `log_bytes` had been appended.
+    pub fn snapshot(
+        &mut self,
+        meta: SnapshotMeta,
+        now: Duration,
+        patience: Duration,
+        log_bytes: u64,
+    ) {
+        let (sent, asked) = (now, now);
+        self.state = ProgressState::Snapshot { meta, offset: 0, sent, asked, patience, log_bytes };
         self.forget_inflight();
     }
 
@@ -207,7 +216,8 @@ impl Progress {
         match state {
             ProgressState::Probe { sent } => (0, sent.map(|sent| clock.age(sent))).hash(into),
             ProgressState::Replicate => 1.hash(into),
-            ProgressState::Snapshot { meta, offset, sent, asked, patience } => {
+            // Limits in bytes are never reached in the check's small worlds.
+            ProgressState::Snapshot { meta, offset, sent, asked, patience, log_bytes: _ } => {
                 (2, meta.last, offset, clock.age(*sent), clock.age(*asked), patience).hash(into);
             }
         }

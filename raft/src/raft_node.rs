@@ -195,6 +195,8 @@ pub enum Event {
     NodeEpoch(NodeEpoch),
     /// The process under which this node is quiet is silent, or is in another epoch than it was then.
     LeaderSilent,
+    /// Whether the log store has little room left.
+    LowSpace(bool),
 }
 
 /// What is known only while leading.
@@ -269,6 +271,10 @@ pub struct RaftNode {
     quiet: Quiet,
     /// A piece of a snapshot is being written.
     is_writing_snapshot: bool,
+    /// The latest snapshot that a leader has offered, and in which term.
+    offered: Option<(Term, EntryId)>,
+    /// The log store has little room left.
+    is_low_on_space: bool,
     /// We are no member any more, and never will be again: that is committed.
     is_removed: bool,
     is_stopped: bool,
@@ -333,6 +339,8 @@ impl RaftNode {
             repair: Repair::default(),
             quiet: Quiet::default(),
             is_writing_snapshot: false,
+            offered: None,
+            is_low_on_space: false,
             is_removed: false,
             is_stopped: false,
             config,
@@ -562,6 +570,7 @@ impl RaftNode {
             }
             Event::NodeEpoch(epoch) => self.handle_node_epoch(epoch),
             Event::LeaderSilent => self.handle_leader_silent(),
+            Event::LowSpace(is_low) => self.handle_low_space(is_low),
         }
         self.finish(effects);
     }

@@ -348,6 +348,8 @@ pub struct Replica {
     restoring: Option<SnapshotMeta>,
     is_taking_snapshot: bool,
     snapshot_is_wanted: bool,
+    /// The latest snapshot could not be read: it is to be written anew, even if nothing was applied since.
+    latest_is_damaged: bool,
     /// Bytes of entries given out since the latest snapshot was begun.
     bytes_since_snapshot: u64,
     has_snapshots: bool,
@@ -385,6 +387,7 @@ impl Replica {
             restoring: None,
             is_taking_snapshot: false,
             snapshot_is_wanted: false,
+            latest_is_damaged: false,
             bytes_since_snapshot: 0,
             has_snapshots: true,
             snapshot_not_before: Duration::ZERO,
@@ -421,6 +424,12 @@ impl Replica {
         self.is_low_on_space
     }
 
+    /// Whether the latest snapshot could not be read, and has not been written anew yet.
+    #[must_use]
+    pub fn latest_snapshot_is_damaged(&self) -> bool {
+        self.latest_is_damaged
+    }
+
     /// When the replica wants [`Input::Timeout`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -446,7 +455,10 @@ impl Replica {
                 self.step(now, Event::ChangeMembership(id, change), out);
             }
             Input::TransferLeader(id, to) => self.step(now, Event::TransferLeader(id, to), out),
-            Input::LowSpace(is_low) => self.is_low_on_space = is_low,
+            Input::LowSpace(is_low) => {
+                self.is_low_on_space = is_low;
+                self.step(now, Event::LowSpace(is_low), out);
+            }
             Input::Persisted(token) => self.step(now, Event::Persisted(token), out),
             Input::PersistFailed { token, error } => self.persist_failed(now, token, error, out),
             Input::Applied { last, replies } => self.run_applied(now, last, replies, out),
@@ -468,9 +480,11 @@ impl Replica {
             Input::SnapshotTaken(outcome) => self.snapshot_taken(now, outcome, out),
             Input::SnapshotRead { to, meta, offset, data } => {
                 self.pace.read(now, to, data.as_ref().map_or(0, Bytes::len));
-                // Damaged, perhaps; a new one writes anew what is.
-                let is_latest = self.node.log().snapshot() == Some(&meta);
-                self.snapshot_is_wanted |= data.is_none() && is_latest;
+                if data.is_none() && self.node.log().snapshot() == Some(&meta) {
+                    // Damaged, perhaps; a new one writes anew what is.
+                    self.latest_is_damaged = true;
+                    self.snapshot_is_wanted = true;
+                }
                 self.step(now, Event::SnapshotRead { to, meta, offset, data }, out);
             }
             Input::SnapshotWritten { meta, offset, is_complete } => {
@@ -770,6 +784,8 @@ impl Replica {
         // What was committed before lies before the snapshot.
         self.to_apply = None;
         self.restoring = Some(meta.clone());
+        // That was another one.
+        self.latest_is_damaged = false;
         self.given = meta.last;
         // The machine may be further, and goes back to where the snapshot is: a read of what comes after it has to wait again.
         self.applied = self.applied.min(meta.last);
@@ -846,7 +862,9 @@ impl Replica {
         let size = self.node.log().snapshot().map_or(0, |meta| meta.size);
         let is_worth_it =
             since >= self.config.snapshot_entries && self.bytes_since_snapshot >= size;
-        let is_due = is_worth_it || (self.snapshot_is_wanted && since > 0);
+        // Of the same entry it has the same parts, as a rule: those that are damaged are written anew under the same names.
+        let is_new = since > 0 || (self.latest_is_damaged && self.given.index == latest);
+        let is_due = is_worth_it || (self.snapshot_is_wanted && is_new);
         let may = self.has_snapshots && !self.is_taking_snapshot && now >= self.snapshot_not_before;
         if is_due && may {
             self.is_taking_snapshot = true;
@@ -867,7 +885,10 @@ impl Replica {
     fn snapshot_taken(&mut self, now: Duration, outcome: SnapshotOutcome, out: &mut Vec<Output>) {
         self.is_taking_snapshot = false;
         match outcome {
-            SnapshotOutcome::Taken(meta) => self.step(now, Event::SnapshotBuilt(meta), out),
+            SnapshotOutcome::Taken(meta) => {
+                self.latest_is_damaged = false;
+                self.step(now, Event::SnapshotBuilt(meta), out);
+            }
             SnapshotOutcome::Unsupported => self.has_snapshots = false,
             SnapshotOutcome::Failed(_) => self.snapshot_not_before = now + SNAPSHOT_PAUSE,
         }

@@ -111,6 +111,7 @@ pub(super) fn start<M: DurableStateMachine>(
         log: log_reader,
         snapshots: snapshots.clone(),
         completions: completions.clone(),
+        writing: apply_thread::Writing::default(),
     };
     let apply = if options.apply_inline {
         ApplySide::Inline { worker: Box::new(worker), jobs: VecDeque::new() }

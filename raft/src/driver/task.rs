@@ -296,8 +296,12 @@ impl Task {
         if !self.has_snapshots {
             return tell(reply, Err(SnapshotRequestError::Unsupported));
         }
-        let latest = self.parts.replica.node().log().snapshot();
-        match latest.filter(|meta| meta.last == self.parts.replica.applied()) {
+        let replica = &self.parts.replica;
+        let latest = replica.node().log().snapshot();
+        let is_latest = |meta: &&SnapshotMeta| {
+            meta.last == replica.applied() && !replica.latest_snapshot_is_damaged()
+        };
+        match latest.filter(is_latest) {
             Some(latest) => tell(reply, Ok(latest.clone())),
             None => {
                 self.snapshots.push(reply);
@@ -587,8 +591,10 @@ impl Task {
             tell(reply, Err(ReadError::Stopped));
         }
         let Workers { log, apply, transfer, handles } = self.parts.workers;
-        drop((log, apply, transfer));
+        drop((log, transfer));
         let join = tokio::task::spawn_blocking(move || {
+            // If the machine is ours, so is the thread that writes its snapshot, which is waited for here.
+            drop(apply);
             for handle in handles {
                 // A thread that panicked has reported it.
                 drop(handle.join());

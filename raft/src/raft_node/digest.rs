@@ -60,6 +60,9 @@ impl RaftNode {
             // Its processes do not watch each other, so that nobody is ever quiet.
             quiet: _,
             is_writing_snapshot,
+            offered,
+            // The disks of the check's small worlds have room.
+            is_low_on_space: _,
             is_removed,
             is_stopped,
         } = self;
@@ -72,6 +75,7 @@ impl RaftNode {
         log.digest(into);
         membership.hash(into);
         (commit, applying, applied, is_writing_snapshot, is_removed, is_stopped).hash(into);
+        offered.filter(|(term, _)| *term == self.term()).hash(into);
         restoring.as_ref().map(|(token, meta)| (distance(*token), meta.last)).hash(into);
         compaction.map(|Compaction { after, through }| (distance(after), through)).hash(into);
         self.is_leader_in_contact().hash(into);

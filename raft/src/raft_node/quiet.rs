@@ -290,7 +290,8 @@ impl RaftNode {
             | Event::SnapshotRead { .. }
             | Event::SnapshotWritten { .. }
             | Event::NodeEpoch(_)
-            | Event::LeaderSilent => {}
+            | Event::LeaderSilent
+            | Event::LowSpace(_) => {}
         }
     }
 

@@ -11,7 +11,8 @@
 //! crash in between finds either the old log or the new snapshot, never neither.
 //!
 //! Compaction leaves some entries behind the snapshot for followers that are only a little late, and holds back for those that are
-//! just receiving a snapshot, so that they find what follows it.
+//! just receiving a snapshot, so that they find what follows it; but not for longer than that is worth, since the disk would fill up behind
+//! a slow one: see [`RaftNode::held_back_by_receivers`].
 
 use bytes::Bytes;
 
@@ -39,7 +40,11 @@ impl RaftNode {
     pub(super) fn handle_snapshot_built(&mut self, meta: SnapshotMeta) {
         let latest = self.log.snapshot().map_or(LogIndex::ZERO, |snapshot| snapshot.last.index);
         // One from the leader came first, or the log has been restarted behind it.
-        if meta.last.index <= latest || !self.log.contains(meta.last) {
+        if meta.last.index < latest || !self.log.contains(meta.last) {
+            return;
+        }
+        // The latest one was damaged. If it has come out the same, its files are whole again, and the record is as it was.
+        if self.log.snapshot() == Some(&meta) {
             return;
         }
         assert!(meta.last.index <= self.applying, "a snapshot holds what was applied");
@@ -78,15 +83,43 @@ impl RaftNode {
     }
 
     /// A follower that receives a snapshot, and is heard from, will want what follows it.
+    ///
+    /// When more has been appended since its transfer began than the snapshot has bytes, another snapshot costs it no more than the log
+    /// would, and less with every part that it has by then: the log is held back no longer. (As much as is kept in memory does not
+    /// count.) Nor is it when space is low, for then nothing else may be left to free any.
     fn held_back_by_receivers(&self, through: LogIndex) -> LogIndex {
+        if self.is_low_on_space {
+            return through;
+        }
         let silent = self.now.saturating_sub(self.config.election_timeout.end);
+        let free = u64::try_from(self.config.tail_bytes_max).unwrap_or(u64::MAX);
+        let is_worth_it = |size: u64, since: u64| {
+            self.log.appended_bytes().saturating_sub(since) <= size.max(free)
+        };
         self.progress()
             .filter(|(_, progress)| progress.contact >= silent)
             .filter_map(|(_, progress)| match &progress.state {
-                ProgressState::Snapshot { meta, .. } => Some(meta.last.index),
+                ProgressState::Snapshot { meta, log_bytes, .. } => {
+                    is_worth_it(meta.size, *log_bytes).then_some(meta.last.index)
+                }
                 ProgressState::Probe { .. } | ProgressState::Replicate => None,
             })
             .fold(through, LogIndex::min)
+    }
+
+    /// Room for more has become scarce, or has not. What was held back goes at once: nothing else would come to free it, since no more is
+    /// taken into the log.
+    pub(super) fn handle_low_space(&mut self, is_low: bool) {
+        let was_low = std::mem::replace(&mut self.is_low_on_space, is_low);
+        if was_low || !is_low || self.compaction.is_some() {
+            return;
+        }
+        let Some(latest) = self.log.snapshot() else { return };
+        let through = LogIndex(latest.last.index.0.saturating_sub(self.config.kept_entries));
+        if through > self.log.base().index {
+            self.compaction = Some(Compaction { after: self.last_token, through });
+            self.compact_if_durable();
+        }
     }
 
     // Sending.
@@ -104,7 +137,8 @@ impl RaftNode {
         let Some(meta) = self.log.snapshot().cloned() else { return };
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
-        progress.snapshot(meta.clone(), self.now, self.config.election_timeout.end);
+        let log_bytes = self.log.appended_bytes();
+        progress.snapshot(meta.clone(), self.now, self.config.election_timeout.end, log_bytes);
         self.trace(TraceEvent::SnapshotNeeded { to, last: meta.last });
         self.outbox.push(Effect::ReadSnapshot { to, meta, offset: 0 });
     }
@@ -132,13 +166,13 @@ impl RaftNode {
         else {
             return;
         };
-        if wanted.last != meta.last || *at != offset {
+        if wanted != meta || *at != offset {
             return;
         }
         if let Some(data) = data {
             *sent = self.now;
             self.send(to, Message::SnapshotChunk { meta: meta.clone(), offset, data }, None);
-        } else if self.log.snapshot().is_some_and(|latest| latest.last != meta.last) {
+        } else if self.log.snapshot().is_some_and(|latest| latest != meta) {
             // It is gone: a newer one took its place.
             self.start_snapshot(to);
         }
@@ -155,7 +189,7 @@ impl RaftNode {
         let speaks = self.membership().speaks(from, store);
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from).filter(|_| speaks) else { return };
-        let ProgressState::Snapshot { meta, offset: at, sent, asked, patience } =
+        let ProgressState::Snapshot { meta, offset: at, sent, asked, patience, .. } =
             &mut progress.state
         else {
             return;
@@ -166,11 +200,13 @@ impl RaftNode {
         if installed {
             return self.handle_accepted(from, store, last.index);
         }
-        // A repeated answer to a piece that was answered already starts nothing.
-        let is_superseded = self.log.snapshot().is_some_and(|latest| latest.last != last);
-        if offset != *at && offset == 0 && is_superseded {
+        // Whoever has nothing of it, and says so, gets the latest one. A follower that can never take one in, because its disk is full,
+        // would else hold on to the same old one until our disk is full too.
+        let is_superseded = self.log.snapshot().is_some_and(|latest| latest != meta);
+        if offset == 0 && is_superseded {
             self.start_snapshot(from);
         } else if offset != *at {
+            // (A repeated answer to a piece that was answered already starts nothing.)
             // The next one may take twice as long as this one did.
             let shortest = self.config.election_timeout.end;
             *patience = (2 * (self.now - *asked)).clamp(shortest, PATIENCE_MAX * shortest);
@@ -185,8 +221,7 @@ impl RaftNode {
     /// That is an election timeout at least, and twice as long as the piece before took: over a slow link pieces would else be sent again
     /// while they are on their way, and each of them many times.
     ///
-    /// Whoever begins anew gets the latest snapshot. A follower that can never take one in, because its disk is full, would
-    /// else hold up compaction behind the same old one until our disk is full too.
+    /// It is the same piece of the same snapshot: silence does not mean that nothing has come, and a newer snapshot would throw away what has.
     pub(super) fn retry_snapshot(&mut self, to: NodeId) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
@@ -198,14 +233,9 @@ impl RaftNode {
             return;
         }
         *patience = (2 * *patience).min(PATIENCE_MAX * self.config.election_timeout.end);
-        let is_superseded = self.log.snapshot().is_some_and(|latest| latest.last != meta.last);
-        if *offset == 0 && is_superseded {
-            self.start_snapshot(to);
-        } else {
-            *sent = self.now;
-            let (meta, offset) = (meta.clone(), *offset);
-            self.outbox.push(Effect::ReadSnapshot { to, meta, offset });
-        }
+        *sent = self.now;
+        let (meta, offset) = (meta.clone(), *offset);
+        self.outbox.push(Effect::ReadSnapshot { to, meta, offset });
     }
 
     // Receiving.
@@ -228,10 +258,23 @@ impl RaftNode {
             let after = self.token_for(matched);
             return self.send(from, Message::AppendAccepted { matched }, after);
         }
+        if offset == 0 && self.is_outdated_offer(meta.last) {
+            let reason = "an offer from before a later one of the same leader";
+            return self.trace(TraceEvent::Dropped { from, reason });
+        }
         if !self.is_writing_snapshot {
             self.is_writing_snapshot = true;
             self.outbox.push(Effect::WriteSnapshot { meta, offset, data });
         }
+    }
+
+    /// Whether the leader of this term has offered a later snapshot before. Leaders never go back to an earlier one: this offer was delayed
+    /// on the way, and would take the place of what has come of the later one.
+    fn is_outdated_offer(&mut self, last: EntryId) -> bool {
+        let term = self.term();
+        let latest = self.offered.filter(|(of, _)| *of == term).map(|(_, latest)| latest);
+        self.offered = Some((term, latest.map_or(last, |latest| latest.max(last))));
+        latest.is_some_and(|latest| last < latest)
     }
 
     /// Whether a cluster can have come to this snapshot, in our term.

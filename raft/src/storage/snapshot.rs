@@ -42,7 +42,14 @@ pub struct SnapshotStore {
     files: Arc<Files>,
     receiving: Arc<Mutex<receive::Receiving>>,
     /// The manifest that was last sent from.
-    sending: Arc<Mutex<Option<Arc<Manifest>>>>,
+    sending: Arc<Mutex<Option<Arc<Sending>>>>,
+}
+
+/// A manifest that parts are sent by, and its bytes as they were when their checksum was compared.
+#[derive(Debug)]
+struct Sending {
+    manifest: Manifest,
+    bytes: Bytes,
 }
 
 /// What has gone through a store since it was opened, in bytes.
@@ -177,7 +184,8 @@ impl SnapshotStore {
     fn clean(&self, latest: Option<&SnapshotMeta>) -> Result<(), SnapshotError> {
         let files = &self.files;
         let names = files.names()?;
-        let interrupted = self.interrupted(&names, latest)?;
+        files.number_temporaries_after(&names);
+        let interrupted = self.interrupted(&names, latest);
         if let Some((name, _)) = &interrupted
             && let Some(stem) = name.strip_suffix(SNAPSHOT)
         {
@@ -208,21 +216,27 @@ impl SnapshotStore {
     }
 
     /// The snapshot that was arriving when the store was closed, or had arrived and the log has no record of it: one at most, and only
-    /// if it is of use yet.
+    /// if it is of use yet. One that cannot be read is of none.
     fn interrupted(
         &self,
         names: &[String],
         latest: Option<&SnapshotMeta>,
-    ) -> Result<Option<(String, Manifest)>, SnapshotError> {
+    ) -> Option<(String, Manifest)> {
         let latest = latest.map_or(LogIndex::ZERO, |meta| meta.last.index);
         let is_newer =
             |name: &&String| parse_manifest_name(name).is_some_and(|last| last.index > latest);
-        let Some(name) = names.iter().rfind(is_newer) else { return Ok(None) };
-        match self.files.read_manifest(name) {
-            Ok(manifest) => Ok(manifest.map(|manifest| (name.clone(), manifest))),
-            Err(SnapshotError::Corrupt { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let name = names.iter().rfind(is_newer)?;
+        let manifest = self.files.read_manifest(name).ok().flatten()?;
+        Some((name.clone(), manifest))
+    }
+
+    /// Removes the parts that nobody needs: those of a snapshot that was begun here and given up among them.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said.
+    pub fn remove_unneeded(&self) -> Result<(), SnapshotError> {
+        self.files.sweep()
     }
 
     /// Begins to write a snapshot of the state as of `last`, when the members were `membership`.
@@ -243,13 +257,14 @@ impl SnapshotStore {
         offset: u64,
         length_max: usize,
     ) -> Result<Bytes, SnapshotError> {
-        let manifest = self.manifest_to_send(meta)?;
+        let sending = self.sending(meta)?;
+        let manifest = &sending.manifest;
         let at_most = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(length_max);
         let bytes = match manifest.place(offset) {
             Place::Manifest => {
-                let name = manifest_name(meta, SNAPSHOT);
                 let length = at_most(manifest.length() - offset);
-                self.files.read_manifest_bytes(&name, offset, length)?
+                let start = usize::try_from(offset).expect("manifests are bounded");
+                sending.bytes.slice(start..start + length)
             }
             Place::Part { part, within } => {
                 let listed = &manifest.parts[part];
@@ -267,14 +282,15 @@ impl SnapshotStore {
         Ok(bytes)
     }
 
-    fn manifest_to_send(&self, meta: &SnapshotMeta) -> Result<Arc<Manifest>, SnapshotError> {
+    fn sending(&self, meta: &SnapshotMeta) -> Result<Arc<Sending>, SnapshotError> {
         let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(manifest) = sending.as_ref().filter(|manifest| manifest.meta() == *meta) {
-            return Ok(Arc::clone(manifest));
+        if let Some(sending) = sending.as_ref().filter(|sending| sending.manifest.meta() == *meta) {
+            return Ok(Arc::clone(sending));
         }
-        let manifest = Arc::new(self.manifest(meta)?);
-        *sending = Some(Arc::clone(&manifest));
-        Ok(manifest)
+        let (manifest, bytes) = self.manifest(meta)?;
+        let begun = Arc::new(Sending { manifest, bytes });
+        *sending = Some(Arc::clone(&begun));
+        Ok(begun)
     }
 
     /// Opens a snapshot to restore a state machine from. Every part is verified before it is handed out.
@@ -283,17 +299,20 @@ impl SnapshotStore {
     ///
     /// [`SnapshotError::Missing`], [`SnapshotError::Corrupt`], or what the disk said.
     pub fn open_parts(&self, meta: &SnapshotMeta) -> Result<SnapshotReader, SnapshotError> {
-        Ok(SnapshotReader::new(&self.files, self.manifest(meta)?))
+        let (manifest, _) = self.manifest(meta)?;
+        Ok(SnapshotReader::new(&self.files, manifest))
     }
 
-    fn manifest(&self, meta: &SnapshotMeta) -> Result<Manifest, SnapshotError> {
+    /// The manifest, and its bytes.
+    fn manifest(&self, meta: &SnapshotMeta) -> Result<(Manifest, Bytes), SnapshotError> {
         let name = manifest_name(meta, SNAPSHOT);
-        let manifest = self.files.read_manifest(&name)?.ok_or_else(|| SnapshotError::Missing {
+        let bytes = self.files.manifest_bytes(&name)?.ok_or_else(|| SnapshotError::Missing {
             last: meta.last,
             directory: self.files.directory().to_path_buf(),
         })?;
+        let manifest = self.files.decode_manifest(&name, &bytes)?;
         if manifest.meta() == *meta {
-            Ok(manifest)
+            Ok((manifest, bytes.into()))
         } else {
             let reason = "it is not the snapshot that was recorded";
             Err(SnapshotError::corrupt(&self.files.path(&name), reason))

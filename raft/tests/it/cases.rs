@@ -1015,7 +1015,7 @@ fn a_silent_receiver_of_a_snapshot_does_not_hold_up_compaction() {
 /// ever, alive as it is.
 #[test]
 fn a_receiver_that_begins_anew_gets_the_latest_snapshot_and_holds_up_nothing_before_it() {
-    for begins_by_itself in [true, false] {
+    for had_some_of_it in [true, false] {
         let mut config = Config::new(ME, store(1), founded(3));
         config.kept_entries = 0;
         let mut state = recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None });
@@ -1031,16 +1031,111 @@ fn a_receiver_that_begins_anew_gets_the_latest_snapshot_and_holds_up_nothing_bef
         subject.step(Event::SnapshotBuilt(snapshot(id(4, 2))));
         subject.persist();
         let ack = |offset| Message::SnapshotAck { last: id(3, 1), offset, installed: false };
-        if begins_by_itself {
+        let sent = |subject: &Subject| {
+            let state = &subject.node.progress().next().unwrap().1.state;
+            let ProgressState::Snapshot { meta, .. } = state else { panic!("{state:?}") };
+            meta.last
+        };
+        if had_some_of_it {
             subject.receive(2, 2, ack(2));
-            subject.receive(2, 2, ack(0));
-        } else {
-            subject.now += Duration::from_millis(301);
-            subject.receive(2, 2, Message::HeartbeatReply { round: 0, is_damaged: false });
         }
-        let state = &subject.node.progress().next().unwrap().1.state;
-        let ProgressState::Snapshot { meta, .. } = state else { panic!("{state:?}") };
-        assert_eq!(meta.last, id(4, 2), "{begins_by_itself}");
+        subject.now += Duration::from_millis(301);
+        subject.receive(2, 2, Message::HeartbeatReply { round: 0, is_damaged: false });
+        assert_eq!(sent(&subject), id(3, 1), "no answer does not mean that nothing has come");
+        subject.receive(2, 2, ack(0));
+        assert_eq!(sent(&subject), id(4, 2), "{had_some_of_it}");
+    }
+}
+
+/// What follows the snapshot under way is kept for its receiver while that costs less than another snapshot, and while there is room.
+#[test]
+fn a_slow_receiver_of_a_snapshot_holds_up_compaction_up_to_a_limit() {
+    for low_space in [false, true] {
+        let mut config = Config::new(ME, store(1), founded(3));
+        (config.kept_entries, config.tail_bytes_max) = (0, 2_000);
+        let mut state = recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None });
+        state.snapshot = Some(snapshot(id(3, 1)));
+        state.terms.compact(LogIndex(3));
+        state.memberships.clear();
+        state.tail.clear();
+        let mut subject = Subject::configured(config, state);
+        subject.lead();
+        subject.accepted(3, 4);
+        subject.receive(2, 2, Message::AppendRejected { rejected: LogIndex(3), hint: id(0, 0) });
+        let compacted = |subject: &mut Subject, index: u64, command: &str| {
+            subject.propose(command);
+            subject.persist();
+            subject.accepted(3, index);
+            subject.receive(2, 2, Message::HeartbeatReply { round: 0, is_damaged: false });
+            subject.step(Event::Applied(LogIndex(index)));
+            subject.step(Event::SnapshotBuilt(snapshot(id(index, 2))));
+            subject.persist().contains(&Effect::Compact(LogIndex(index)))
+        };
+        assert!(!compacted(&mut subject, 5, "x"), "it is held back");
+        if low_space {
+            let effects = subject.step(Event::LowSpace(true));
+            assert!(effects.contains(&Effect::Compact(LogIndex(5))), "{effects:?}");
+            assert!(compacted(&mut subject, 6, "x"));
+        } else {
+            assert!(!compacted(&mut subject, 6, "x"));
+            assert!(compacted(&mut subject, 7, &"x".repeat(2_000)));
+        }
+    }
+}
+
+/// A delayed offer of an older snapshot would take the place of what has come of a newer one.
+#[test]
+fn an_offer_that_was_overtaken_by_a_later_one_is_dropped_unless_it_is_of_another_term() {
+    let mut subject = Subject::new(3, &[1]);
+    let (older, newer) = (snapshot(id(9, 1)), snapshot(id(10, 1)));
+    let is_taken = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::WriteSnapshot { .. }))
+    };
+    let written = |meta: &SnapshotMeta| Event::SnapshotWritten {
+        meta: meta.clone(),
+        offset: 2,
+        is_complete: false,
+    };
+    for offer in [&older, &newer, &newer] {
+        assert!(is_taken(&subject.receive(2, 2, chunk(offer))));
+        subject.step(written(offer));
+    }
+    assert!(!is_taken(&subject.receive(2, 2, chunk(&older))));
+    assert!(is_taken(&subject.receive(3, 3, chunk(&older))), "another leader may be behind");
+}
+
+/// The latest snapshot cannot be read, and a follower needs it, without which nothing can be committed: it is written anew although nothing
+/// was applied since.
+#[test]
+fn a_damaged_snapshot_is_written_anew_even_if_nothing_was_applied_since() {
+    let mut state = recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None });
+    let latest = snapshot(id(3, 1));
+    state.snapshot = Some(latest.clone());
+    let mut replica = replica(state);
+    let taken = |out: &[Output]| {
+        out.iter().find_map(|output| match output {
+            Output::TakeSnapshot { last, .. } => Some(*last),
+            _ => None,
+        })
+    };
+    assert_eq!(taken(&replica.handle(Input::TakeSnapshot)), None, "it would be the same");
+    let read = |data: Option<&'static str>| {
+        let data = data.map(Bytes::from);
+        Input::SnapshotRead { to: NodeId(2), meta: latest.clone(), offset: 0, data }
+    };
+    assert_eq!(taken(&replica.handle(read(Some("abcd")))), None);
+    assert_eq!(taken(&replica.handle(read(None))), Some(latest.last));
+    assert!(replica.replica.latest_snapshot_is_damaged());
+    // Of the same bytes the record stands; of others, made of other parts, there is a new one.
+    let other = SnapshotMeta { checksum: 7, ..latest.clone() };
+    for (built, is_recorded) in [(&latest, false), (&other, true)] {
+        let out = replica.handle(Input::SnapshotTaken(SnapshotOutcome::Taken(built.clone())));
+        let recorded = out.iter().any(|output| {
+            matches!(output, Output::Persist(batch) if batch.snapshot.as_ref() == Some(built))
+        });
+        assert_eq!(recorded, is_recorded);
+        assert_eq!(replica.replica.node().log().snapshot(), Some(built));
+        assert!(!replica.replica.latest_snapshot_is_damaged());
     }
 }
 

@@ -143,7 +143,10 @@ impl<W: Workload> Running<W> {
             }
             Ok(None) => SnapshotOutcome::Unsupported,
             Err(error) if error.is_fatal() => return Err(reason(&error)),
-            Err(error) => SnapshotOutcome::Failed(reason(&error)),
+            Err(error) => {
+                self.snapshots.remove_unneeded().map_err(|error| reason(&error))?;
+                SnapshotOutcome::Failed(reason(&error))
+            }
         };
         Ok(Input::SnapshotTaken(outcome))
     }

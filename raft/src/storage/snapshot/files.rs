@@ -3,10 +3,12 @@
 //! - `<index>-<term>-<crc>.snap`: the manifest of a snapshot. From the moment it has this name, the snapshot is there.
 //! - `<index>-<term>-<crc>.incoming`: the manifest of a snapshot that a leader is sending.
 //! - `<sha-256>.part`: a part, whole and synced before it got its name.
-//! - `<number>.tmp`: a file that has no name yet; it goes with whoever writes it, or at the next start.
+//! - `<number>.tmp`: a file that has no name yet; it goes with whoever writes it, or at the next start. A writer that outlived its
+//!   node may be at work beside the next one: nobody takes a number that somebody else has had.
 //!
 //! A part is needed while a manifest lists it, or while somebody who writes or reads a snapshot has it pinned; what is not
-//! needed is swept away. With a manifest that cannot be read, nobody knows what is needed, and no part goes.
+//! needed is swept away, by whoever owns the directory. With a manifest that cannot be read, nobody knows what is needed, and no
+//! part goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -37,7 +39,7 @@ const ALLOCATION_STEP: u64 = 8 << 20;
 pub(super) struct Files {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
-    /// Numbers the temporary files of this process.
+    /// The number of the next temporary file.
     temporary: AtomicU64,
     /// How many users each part has, beside the manifests.
     pins: Mutex<BTreeMap<PartDigest, u32>>,
@@ -145,10 +147,23 @@ impl Files {
     }
 
     fn create_temporary(&self) -> Result<(Box<dyn DiskFile>, PathBuf), SnapshotError> {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        let path = self.path(&format!("{number}{TEMPORARY}"));
-        let file = self.disk.open(&path, OpenMode::CreateNew);
-        Ok((file.map_err(|error| SnapshotError::io("create", &path, error))?, path))
+        loop {
+            let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+            let path = self.path(&format!("{number}{TEMPORARY}"));
+            match self.disk.open(&path, OpenMode::CreateNew) {
+                Ok(file) => return Ok((file, path)),
+                // Another writer's: as many tries as there are such files.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(SnapshotError::io("create", &path, error)),
+            }
+        }
+    }
+
+    /// Whoever still writes one of those temporary files will find it removed, and never another under its name.
+    pub(super) fn number_temporaries_after(&self, names: &[String]) {
+        let numbers = names.iter().filter_map(|name| name.strip_suffix(TEMPORARY)?.parse().ok());
+        let next = numbers.max().map_or(0, |number: u64| number.saturating_add(1));
+        self.temporary.fetch_max(next, Ordering::Relaxed);
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), SnapshotError> {
@@ -194,6 +209,20 @@ impl Files {
 
     /// Reads the manifest called `name`; `None` if there is none.
     pub(super) fn read_manifest(&self, name: &str) -> Result<Option<Manifest>, SnapshotError> {
+        let bytes = self.manifest_bytes(name)?;
+        bytes.map(|bytes| self.decode_manifest(name, &bytes)).transpose()
+    }
+
+    pub(super) fn decode_manifest(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Manifest, SnapshotError> {
+        Manifest::decode(bytes).map_err(|flaw| SnapshotError::corrupt(&self.path(name), flaw))
+    }
+
+    /// The bytes of the manifest called `name`, whatever they are; `None` if there is none.
+    pub(super) fn manifest_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, SnapshotError> {
         let path = self.path(name);
         let Some(file) = self.open_existing(&path)? else { return Ok(None) };
         let length = file.length().map_err(|error| SnapshotError::fatal("read", &path, error))?;
@@ -201,22 +230,7 @@ impl Files {
         let length = length.ok_or_else(|| SnapshotError::corrupt(&path, "it is too long"))?;
         let mut bytes = vec![0; length];
         read_exact(file.as_ref(), &path, &mut bytes, 0)?;
-        Manifest::decode(&bytes).map(Some).map_err(|flaw| SnapshotError::corrupt(&path, flaw))
-    }
-
-    /// Bytes of the manifest called `name`, from `offset` on.
-    pub(super) fn read_manifest_bytes(
-        &self,
-        name: &str,
-        offset: u64,
-        length: usize,
-    ) -> Result<Bytes, SnapshotError> {
-        let path = self.path(name);
-        let file = self.open_existing(&path)?;
-        let file = file.ok_or_else(|| SnapshotError::corrupt(&path, "it is gone"))?;
-        let mut bytes = vec![0; length];
-        read_exact(file.as_ref(), &path, &mut bytes, offset)?;
-        Ok(bytes.into())
+        Ok(Some(bytes))
     }
 
     // Parts.
@@ -281,7 +295,7 @@ impl Files {
     /// The digest that a part with this content is known by: that of its content, and nothing else.
     pub(super) fn address(&self, part: &Listed, content: PartDigest) -> PartDigest {
         #[cfg(feature = "sim")]
-        if self.bug == Some(crate::sim::PlantedBug::PartTakenByName) {
+        if self.bug == Some(crate::sim::PlantedBug::PartTakenByName) && part.size > 0 {
             return PartDigest::of(format!("{} {}", part.name, part.size).as_bytes());
         }
         let _ = part;
@@ -298,8 +312,8 @@ impl Files {
             match self.read_manifest(name) {
                 Ok(Some(manifest)) => needed.extend(manifest.parts.iter().map(|part| part.digest)),
                 Ok(None) => {}
-                Err(SnapshotError::Corrupt { .. }) => return Ok(()),
-                Err(error) => return Err(error),
+                // Damaged, or on a bad sector. Nothing was written that is in doubt now: parts too many are no reason to stop.
+                Err(_) => return Ok(()),
             }
         }
         let is_doomed = |name: &str| parse_part(name).is_some_and(|part| !needed.contains(&part));

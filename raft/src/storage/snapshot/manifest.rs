@@ -240,12 +240,17 @@ fn decode_content(mut rest: &[u8]) -> Option<(EntryId, Membership, Vec<Listed>)>
     let count = u32_of(rest)?;
     let mut parts = Vec::new();
     let mut names = BTreeSet::new();
+    let nothing = PartDigest::of(b"");
     for _ in 0..count {
         let length = take(rest).map(u16::from_le_bytes)?;
         let name = std::str::from_utf8(take_slice(rest, usize::from(length))?).ok()?;
         let size = u32_of(rest)?;
         let digest = PartDigest(take(rest)?);
         if name.len() > NAME_MAX || usize::try_from(size).ok()? > DATA_MAX || !names.insert(name) {
+            return None;
+        }
+        // A part without bytes has no file: it would be believed to be here.
+        if size == 0 && digest != nothing {
             return None;
         }
         parts.push(Listed { name: name.to_owned(), size, digest });
@@ -358,6 +363,8 @@ mod tests {
         lie(first, &u16::MAX.to_le_bytes());
         lie(first + 2 + 4, &(u32::try_from(DATA_MAX).unwrap() + 1).to_le_bytes());
         lie(first + 2, b"\xff\xff\xff\xff");
+        let empty = first + listed_length("keys") + 2 + "empty".len();
+        lie(empty + 4, &PartDigest::of(b"abc").0);
         let twice = forged(|bytes| {
             let part = bytes[first..first + listed_length("keys")].to_vec();
             bytes.extend_from_slice(&part);

@@ -5,7 +5,8 @@
 //! answer jumps. The manifest is kept on disk while its snapshot arrives, so that what came is still needed after a restart.
 //!
 //! A part gets its name only when it is whole, synced, and has the digest that the manifest lists. If it has not, it is asked for once
-//! more; after that the snapshot is refused until the leader offers another.
+//! more; after that the snapshot is refused until it is offered anew, from byte zero on. What is whole of it stays: only
+//! what was wrong travels again.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ use crate::types::SnapshotMeta;
 
 /// Bytes of parts that are here which one call reads to check them.
 const CHECKED_MAX: u64 = 16 << 20;
+/// What looking at a part counts for at least: many small ones take time, too.
+const PART_COST: u64 = 16 << 10;
 
 /// How far a snapshot that is being received has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +39,6 @@ pub struct Received {
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
     incoming: Option<Incoming>,
-    /// The last one that was not what it claimed to be.
-    refused: Option<SnapshotMeta>,
     /// Parts that came before the store was opened, for a snapshot that did not become whole.
     pub(super) came_before: BTreeSet<PartDigest>,
 }
@@ -77,12 +78,12 @@ impl Received {
 impl SnapshotStore {
     /// Takes in the piece of the snapshot `meta` that begins at `offset`. A piece at offset zero of a snapshot that is not the one
     /// arriving begins with it, in place of that one; any other piece must begin at the byte that is wanted, else the answer
-    /// says which that is. One call reads 16 MiB of what is here at most, and then says that it is busy.
+    /// says which that is. One call looks at about 16 MiB of what is here, and at a thousand parts, and then says that it is busy.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::NoSpace`] and [`SnapshotError::Corrupt`] drop all that has come so far. After the latter the snapshot is refused:
-    /// its pieces are answered with a wish for byte zero. Other errors are fatal.
+    /// After [`SnapshotError::Corrupt`] the snapshot is refused until it is offered anew: other pieces of it are answered with a wish for byte
+    /// zero. The parts that are whole stay. [`SnapshotError::NoSpace`] drops them too. Other errors are fatal.
     pub fn receive(
         &self,
         meta: &SnapshotMeta,
@@ -90,10 +91,7 @@ impl SnapshotStore {
         data: &[u8],
     ) -> Result<Received, SnapshotError> {
         let mut receiving = self.lock_receiving();
-        let Receiving { incoming, refused, came_before } = &mut *receiving;
-        if refused.as_ref() == Some(meta) {
-            return Ok(Received::wants(0));
-        }
+        let Receiving { incoming, came_before } = &mut *receiving;
         if incoming.as_ref().is_none_or(|incoming| incoming.meta != *meta) {
             if offset != 0 {
                 return Ok(Received::wants(0));
@@ -102,14 +100,11 @@ impl SnapshotStore {
         }
         let arriving = incoming.as_mut().expect("it was begun above");
         let result = arriving.take(&self.files, came_before, offset, data);
-        if let Err(SnapshotError::Corrupt { .. }) = &result {
-            *refused = Some(meta.clone());
-        }
         if !matches!(result, Ok(Received { is_complete: false, .. })) {
             *incoming = None;
         }
         drop(receiving);
-        if let Err(SnapshotError::Corrupt { .. } | SnapshotError::NoSpace { .. }) = &result {
+        if let Err(SnapshotError::NoSpace { .. }) = &result {
             // What cannot be removed now is with the next snapshot.
             let _: Result<(), _> = self.remove_incoming();
         }
@@ -250,7 +245,7 @@ impl Assembly {
                 return Ok(Received { is_busy: true, ..Received::wants(self.wanted()) });
             }
             let size = u64::from(listed.size);
-            checked += size;
+            checked += size.max(PART_COST);
             // What came wrong once is not here.
             if self.is_second_try || !files.holds(listed) {
                 return Ok(Received::wants(self.wanted()));

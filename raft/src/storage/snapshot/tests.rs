@@ -172,6 +172,7 @@ fn parts_that_do_not_fit_the_format_are_refused() {
         writer.part(&part("a".into(), 1)).unwrap();
         assert!(matches!(writer.part(&refused), Err(SnapshotError::Part { .. })));
     }
+    store.remove_unneeded().unwrap();
     assert_eq!(names(&store), Vec::<String>::new(), "nothing is left behind");
 }
 
@@ -374,7 +375,7 @@ fn parts_of_a_snapshot_that_is_offered_no_more_go() {
 }
 
 #[test]
-fn a_part_with_a_wrong_digest_is_asked_for_once_more_and_then_the_snapshot_is_refused() {
+fn a_part_with_a_wrong_digest_is_asked_for_once_more_and_then_when_the_snapshot_is_offered_anew() {
     let (_, source, meta) = written();
     let store = open(&MemoryDisk::new(), None);
     let start = meta.size - 77;
@@ -393,11 +394,12 @@ fn a_part_with_a_wrong_digest_is_asked_for_once_more_and_then_the_snapshot_is_re
     );
     let error = store.receive(&meta, attic, &[7; 30]).unwrap_err();
     assert!(matches!(error, SnapshotError::Corrupt { .. }) && !error.is_fatal(), "{error}");
-    assert_eq!(names(&store), Vec::<String>::new());
-    let (received, _) = send(&source, &store, &meta, 1_000, 1).unwrap();
-    assert_eq!((received.next, received.is_complete), (0, false), "it is refused");
-    let newer = write(&source, 20, 2).unwrap();
-    assert!(send(&source, &store, &newer, 1_000, 100).unwrap().0.is_complete);
+    assert_eq!(names(&store).len(), 1 + 1, "the manifest and the keys stay");
+    assert_eq!(store.receive(&meta, attic, &[7; 30]).unwrap().next, 0, "it is refused");
+    let (received, sent) = send(&source, &store, &meta, 1_000, 100).unwrap();
+    assert!(received.is_complete);
+    assert_eq!(u64::try_from(sent).unwrap(), meta.size - 40, "all but the keys");
+    store.verify(&meta).unwrap();
 }
 
 #[test]
@@ -409,7 +411,7 @@ fn what_is_not_what_was_offered_is_refused() {
         let result = store.receive(meta, 0, bytes);
         assert!(matches!(result, Err(SnapshotError::Corrupt { .. })), "{result:?}");
         assert_eq!(names(&store), Vec::<String>::new());
-        assert_eq!(store.receive(meta, 0, bytes).unwrap().next, 0, "and stays so");
+        assert_eq!(store.receive(meta, 8, bytes).unwrap().next, 0, "until it is offered anew");
     };
     let mut damaged = manifest.clone();
     damaged[70] ^= 4;
@@ -483,9 +485,60 @@ fn a_full_disk_is_no_fatal_error_and_leaves_nothing_behind() {
             assert!(!error.is_fatal());
         }
         disk.set_capacity(None);
+        store.remove_unneeded().unwrap();
         assert_eq!(names(&store), Vec::<String>::new());
     }
     assert!(send(&source, &store, &meta, 1_000, 100).unwrap().0.is_complete);
+}
+
+#[test]
+fn a_manifest_that_was_sent_is_not_taken_for_whole_later() {
+    let (disk, store, meta) = written();
+    let name = names(&store).remove(0);
+    let manifest = store.read(&meta, 0, 10_000).unwrap();
+    disk.corrupt(path(&name), 70, 1).unwrap();
+    assert_eq!(store.read(&meta, 0, 10_000).unwrap(), manifest, "as it was when it was compared");
+    let error = open(&disk, Some(&meta)).read(&meta, 64, 10_000).unwrap_err();
+    assert!(matches!(error, SnapshotError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn two_writers_in_a_directory_never_take_the_same_temporary_name() {
+    let disk = MemoryDisk::new();
+    let (one, other) = (open(&disk, None), open(&disk, None));
+    let listed = |name: &str| {
+        let digest = PartDigest::of(name.as_bytes());
+        manifest::Listed { name: name.to_owned(), size: 3, digest }
+    };
+    let mut first = files::PartFile::create(&one.files, &listed("one")).unwrap();
+    let mut second = files::PartFile::create(&other.files, &listed("two")).unwrap();
+    // A node that starts now removes what both have begun, and begins something itself.
+    let next = open(&disk, None);
+    let mut third = files::PartFile::create(&next.files, &listed("six")).unwrap();
+    first.write(b"one").unwrap();
+    second.write(b"two").unwrap();
+    third.write(b"six").unwrap();
+    assert!(first.finish().is_err() && second.finish().is_err(), "theirs are gone");
+    assert!(third.finish().unwrap());
+    assert!(next.files.holds(&listed("six")));
+}
+
+#[test]
+fn a_stale_manifest_on_a_bad_sector_keeps_no_node_from_starting() {
+    let (_, source, _) = written();
+    let later = write(&source, 20, 2).unwrap();
+    let disk = SimDisk::new(1);
+    let store = open(&disk, None);
+    let own = write(&store, 9, 1).unwrap();
+    send(&source, &store, &later, 1_000, 2).unwrap();
+    let incoming = names(&store).into_iter().find(|name| name.ends_with(INCOMING)).unwrap();
+    disk.fail_reads(&path(&incoming), 0..64).unwrap();
+    store.remove_unneeded().unwrap();
+    assert_eq!(names(&store).len(), 1 + 3 + 1 + 1, "nobody knows what is needed");
+    drop(store);
+    let store = open(&disk, Some(&own));
+    assert_eq!(names(&store).len(), 1 + 3);
+    store.verify(&own).unwrap();
 }
 
 #[test]

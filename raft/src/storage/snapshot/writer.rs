@@ -10,7 +10,8 @@ use crate::membership::Membership;
 use crate::state_machine::Part;
 use crate::types::{EntryId, SnapshotMeta};
 
-/// A snapshot in the making. Dropped unfinished, it leaves nothing behind.
+/// A snapshot in the making. Dropped unfinished, it leaves parts behind that nobody needs:
+/// [`SnapshotStore::remove_unneeded`](super::SnapshotStore::remove_unneeded) is for the directory's owner, whom a writer may outlive.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     files: Arc<Files>,
@@ -20,7 +21,6 @@ pub struct SnapshotWriter {
     names: BTreeSet<String>,
     manifest_length: usize,
     pinned: Pinned,
-    is_finished: bool,
 }
 
 impl SnapshotWriter {
@@ -33,7 +33,6 @@ impl SnapshotWriter {
             names: BTreeSet::new(),
             manifest_length: manifest::empty_length(membership),
             pinned: Pinned::none(files),
-            is_finished: false,
         }
     }
 
@@ -85,24 +84,12 @@ impl SnapshotWriter {
     /// # Errors
     ///
     /// What the disk said. The snapshot is then not there, or complete.
-    pub fn finish(mut self) -> Result<SnapshotMeta, SnapshotError> {
-        let parts = std::mem::take(&mut self.parts);
-        let (manifest, bytes) = Manifest::encode(self.last, self.membership.clone(), parts);
+    pub fn finish(self) -> Result<SnapshotMeta, SnapshotError> {
+        let (manifest, bytes) = Manifest::encode(self.last, self.membership, self.parts);
         let meta = manifest.meta();
         self.files.sync_names()?;
         self.files.write_manifest(&manifest_name(&meta, SNAPSHOT), &bytes)?;
-        self.is_finished = true;
         self.files.sync_names()?;
         Ok(meta)
-    }
-}
-
-impl Drop for SnapshotWriter {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            self.pinned.release();
-            // What cannot be removed now is when the store is opened next.
-            let _: Result<(), _> = self.files.sweep();
-        }
     }
 }
