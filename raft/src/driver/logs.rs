@@ -23,11 +23,13 @@ pub(super) struct Logs {
     heartbeats_of: Term,
     /// The node and leader that were logged last.
     following: Option<(Term, NodeId)>,
+    /// The founder that was waited for last, and whether it had answered: asked again and again, it is told once.
+    founder: Option<(NodeId, bool)>,
 }
 
 impl Logs {
     pub(super) fn new(node: NodeId) -> Self {
-        Self { node, heartbeats_of: Term::ZERO, following: None }
+        Self { node, heartbeats_of: Term::ZERO, following: None, founder: None }
     }
 
     pub(super) fn event(&mut self, event: &TraceEvent) {
@@ -37,10 +39,14 @@ impl Logs {
                 debug!(target: target!(), %node, "Asking whether an election for term {term} could be won");
             }
             TraceEvent::FounderMissing { founder } => {
-                info!(target: target!(), %node, "Waiting for {founder}: a new cluster needs all its founders for its first leader");
+                if self.founder.replace((*founder, false)) != Some((*founder, false)) {
+                    info!(target: target!(), %node, "Waiting for {founder}: a new cluster needs all its founders for its first leader");
+                }
             }
             TraceEvent::FounderRefuses { founder } => {
-                info!(target: target!(), %node, "{founder} answers and would not vote for this founder: is the list of founders the same on both?");
+                if self.founder.replace((*founder, true)) != Some((*founder, true)) {
+                    info!(target: target!(), %node, "{founder} answers and would not vote for this founder: is the list of founders the same on both?");
+                }
             }
             TraceEvent::ElectionStarted { term } => {
                 info!(target: target!(), %node, "Starting election for term {term}");
