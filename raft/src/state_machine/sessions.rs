@@ -15,6 +15,7 @@
 //!   runs on as the greatest of them does: a replica's clock decides nothing. A session that was not used for as long as it asked for
 //!   when it was opened is dropped with the next session command of anybody. Its client is told [`SessionError::Unknown`] and nothing is
 //!   applied; what it had sent before may have been.
+//!   A command without a time, which is zero, moves nothing.
 //! - **A clock that is far off** moves the table's time once, by [`LEAP_MS_MAX`] at most, and is gone on from: when the right time is heard
 //!   again, being behind by more than that, it is gone on from that, without the table's time moving. So a wrong clock may
 //!   expire sessions early by as much each time that it and a right one take turns; it never ends expiry, and no command is ever
@@ -211,6 +212,9 @@ impl Table {
     }
 
     fn hear(&mut self, time: u64) {
+        if time == 0 {
+            return;
+        }
         let ahead = time.saturating_sub(self.heard);
         self.now = self.now.saturating_add(ahead.min(LEAP_MS_MAX));
         if ahead > 0 || self.heard - time > LEAP_MS_MAX {

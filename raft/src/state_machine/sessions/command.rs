@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub enum SessionCommand {
     /// Opens a session; the reply is its id, eight bytes, little-endian. The entry's session and number are of no account.
     Open {
-        /// The proposer's wall clock, in milliseconds since the UNIX epoch.
+        /// The proposer's wall clock, in milliseconds since the UNIX epoch; zero if it does not tell.
         time_ms: u64,
         /// For how long the session is kept without being used.
         idle_ms: u64,

@@ -217,6 +217,17 @@ fn a_clock_that_is_far_ahead_neither_ends_expiry_nor_ends_all_sessions() {
     assert!(bench.machine.table.now < 3 * LEAP_MS_MAX);
 }
 
+#[test]
+fn a_command_that_tells_no_time_expires_nobody() {
+    let mut bench = Bench::new();
+    let session = bench.open(10_000);
+    bench.add(session, 1, 0, 7).unwrap();
+    let right = std::mem::take(&mut bench.now);
+    assert_eq!(text(&bench.add(session, 1, 0, 7)), "7", "the same again");
+    bench.now = right + 9_000;
+    assert_eq!(text(&bench.add(session, 2, 1, 1)), "8");
+}
+
 /// Many replies, so that the table has many parts: what is held beside the table is one part.
 #[test]
 fn a_large_table_is_written_and_read_a_part_at_a_time() {
