@@ -227,6 +227,28 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
         answer.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
+    /// [`Self::propose_with`] for many commands, which are queued in this order and waited for together: one wake-up of the caller
+    /// instead of many. Each has a result of its own, in the same order; some may take effect and others not.
+    pub async fn propose_all(
+        &self,
+        commands: impl IntoIterator<Item = (Bytes, ProposeOptions), IntoIter: Send> + Send,
+    ) -> Vec<Result<Applied, ProposeError>> {
+        let mut answers = Vec::new();
+        for (command, options) in commands {
+            let (reply, answer) = oneshot::channel();
+            let queued = self.commands.send(Command::Propose { command, options, reply }).await;
+            answers.push(queued.map(|()| answer).or(Err(ProposeError::Stopped)));
+        }
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            results.push(match answer {
+                Ok(answer) => answer.await.unwrap_or(Err(ProposeError::Unknown)),
+                Err(stopped) => Err(stopped),
+            });
+        }
+        results
+    }
+
     /// A reader of the state machine that sees at least what `consistency` demands. On any node.
     ///
     /// # Errors

@@ -7,6 +7,8 @@
 //! What makes this safe is that a command is handed over again only after an answer that says *it was not applied and will
 //! not be*. When an answer stays away after the command was sent (the connection broke, time ran out, the leader lost its
 //! office), the outcome is unknown, and the client is told so; only it can know whether to write once more.
+//!
+//! Writes that wait at the same time travel together (see [`courier`]): a call costs far more than what is in it.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,29 +16,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use lattice_kv::{Command, KvError, KvReader, Limits, Operation, Outcome};
-use raft_consensus::driver::{Consistency, ProposeError, ProposeOptions, Raft};
+use raft_consensus::driver::{Consistency, ProposeError, ProposeOptions, Raft, Status};
 use raft_consensus::membership::Membership;
 use raft_consensus::transport::grpc::Connection;
 use raft_consensus::types::{ClusterId, GroupId, NodeId};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response};
 
 use crate::client::builder;
 use crate::members::{MemberView, Members};
 use crate::proto::forward::forward_client::ForwardClient;
 use crate::proto::forward::forward_server::{Forward, ForwardServer};
 use crate::proto::forward::not_applied::Reason;
-use crate::proto::forward::propose_response::Outcome as Answer;
+use crate::proto::forward::propose_outcome::Outcome as Answer;
 use crate::proto::forward::{
     ChangeRequest, ChangeResponse, MemberInfo, MembersRequest, MembersResponse, NotApplied,
-    ProposeRequest, ProposeResponse, Refused, Unknown,
+    ProposeOutcome, ProposeRequest, ProposeResponse, Refused, Unknown,
 };
 
 pub(crate) mod change;
+mod courier;
 
 pub(crate) use change::{Change, Coordinator};
+
+use courier::{Courier, Parcel};
 
 /// The Raft group of keys and values: the first of a node, and the one that its log was made for.
 pub(crate) const KV_GROUP: GroupId = GroupId(0);
@@ -65,8 +70,17 @@ pub(crate) struct Relay {
     coordinator: Arc<Coordinator>,
     limits: Limits,
     raft: Raft<KvReader>,
-    /// The connection to whoever led last. Requests share it; the lock is held only to make or to clone it.
-    leader: Mutex<Option<(NodeId, ForwardClient<Channel>)>>,
+    /// The way to whoever led last. Requests share it; the lock is held only to make or to clone it.
+    leader: Mutex<Option<WayToLeader>>,
+}
+
+/// How a node's requests get to another one, which leads.
+#[derive(Clone, Debug)]
+struct WayToLeader {
+    node: NodeId,
+    client: ForwardClient<Channel>,
+    /// The queue of whoever takes writes there, on the same connection. Closed once that does not work any more.
+    courier: mpsc::Sender<Parcel>,
 }
 
 /// Why a write has no outcome to show.
@@ -146,7 +160,10 @@ impl Relay {
                 Some(leader) if leader == self.me => {
                     self.propose(command.clone(), options, deadline).await
                 }
-                Some(leader) => self.hand_over(leader, command.clone(), deadline).await,
+                Some(leader) => {
+                    let command = command.clone();
+                    self.hand_over(leader, &mut status, command, options, deadline).await
+                }
                 None => not_applied(Reason::NotLeader),
             };
             if let Some(result) = conclude(verdict) {
@@ -172,61 +189,64 @@ impl Relay {
         }
     }
 
-    async fn hand_over(&self, leader: NodeId, command: Bytes, deadline: Instant) -> Verdict {
-        let mut status = self.raft.watch();
+    async fn hand_over(
+        &self,
+        leader: NodeId,
+        status: &mut watch::Receiver<Status>,
+        command: Bytes,
+        options: ProposeOptions,
+        deadline: Instant,
+    ) -> Verdict {
+        let (answer, verdict) = oneshot::channel();
+        // A delete may answer with all that it deleted.
+        let is_alone = options.reclaims_space;
+        let parcel = Parcel { command, deadline, is_alone, answer };
         // A machine without power refuses nothing, it is silent. Whoever waits for a connection to it, or in the queue
         // for that, stops when it is the leader no more.
-        let connected = tokio::select! {
-            client = self.connect(leader) => client,
-            _news = status.wait_for(|now| now.leader != Some(leader)) => None,
-            () = sleep_until(deadline) => None,
+        let is_queued = tokio::select! {
+            biased;
+            is_queued = self.queue(leader, parcel) => is_queued,
+            _news = status.wait_for(|now| now.leader != Some(leader)) => false,
+            () = sleep_until(deadline) => false,
         };
-        let Some(mut client) = connected else {
+        if !is_queued {
             return not_applied(Reason::NotLeader);
-        };
-        let mut request = Request::new(ProposeRequest {
-            cluster: self.cluster.0,
-            group: KV_GROUP.0,
-            from: self.me.0,
-            command,
-        });
-        // Later than our own deadline, for the library would report its end as that of the connection.
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()) + LATE_ANSWER);
-        let replaced = async {
-            drop(status.wait_for(|now| now.leader.is_some_and(|now| now != leader)).await);
-            sleep(LATE_ANSWER).await;
-        };
-        tokio::select! {
-            answer = client.propose(request) => match answer {
-                Ok(response) => response.into_inner().into(),
-                Err(status) => {
-                    self.forget(leader).await;
-                    lost_or_not_sent(&status)
-                }
-            },
-            () = replaced => {
-                self.forget(leader).await;
-                Verdict::Lost(Lost::Leader)
-            }
-            () = sleep_until(deadline) => Verdict::Lost(Lost::Time),
+        }
+        match timeout_at(deadline, verdict).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_dropped)) => Verdict::Lost(Lost::Leader),
+            Err(_elapsed) => Verdict::Lost(Lost::Time),
         }
     }
 
-    /// The connection to `leader`, made if there is none. `None` if it cannot be made: nothing was sent then.
-    async fn connect(&self, leader: NodeId) -> Option<ForwardClient<Channel>> {
+    /// Gives a parcel to the courier to `leader`. Whether that could be done; it was not sent if not.
+    async fn queue(&self, leader: NodeId, parcel: Parcel) -> bool {
+        match self.connect(leader).await {
+            Some(leader) => leader.courier.send(parcel).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// The way to `leader`, made if there is none that works. `None` if it cannot be made: nothing was sent then.
+    async fn connect(&self, leader: NodeId) -> Option<WayToLeader> {
         let mut slot = self.leader.lock().await;
-        if let Some((node, client)) = slot.as_ref()
-            && *node == leader
-        {
-            return Some(client.clone());
+        let known = slot.as_ref().filter(|known| known.node == leader);
+        if let Some(known) = known.filter(|known| !known.courier.is_closed()) {
+            return Some(known.clone());
         }
         for url in &self.members.peer_urls(leader) {
             if let Ok(channel) = builder(url, CONNECT_TIMEOUT).connect().await {
                 let client = ForwardClient::new(channel)
                     .max_decoding_message_size(ANSWER_MAX)
                     .max_encoding_message_size(MESSAGE_MAX);
-                *slot = Some((leader, client.clone()));
-                return Some(client);
+                let courier =
+                    Courier { cluster: self.cluster, me: self.me, client: client.clone() };
+                let mut status = self.raft.watch();
+                let courier = courier.start(async move {
+                    // A node that has stopped will not learn who leads.
+                    drop(status.wait_for(|now| now.leader.is_some_and(|now| now != leader)).await);
+                });
+                return Some(slot.insert(WayToLeader { node: leader, client, courier }).clone());
             }
         }
         None
@@ -234,7 +254,7 @@ impl Relay {
 
     async fn forget(&self, leader: NodeId) {
         let mut slot = self.leader.lock().await;
-        slot.take_if(|(node, _)| *node == leader);
+        slot.take_if(|known| known.node == leader);
     }
 }
 
@@ -293,7 +313,7 @@ fn not_applied(reason: Reason) -> Verdict {
 }
 
 /// A call that failed: unless it is certain that the peer did not propose, nobody knows.
-fn lost_or_not_sent(status: &Status) -> Verdict {
+fn lost_or_not_sent(status: &tonic::Status) -> Verdict {
     let mut cause = status.source();
     while let Some(error) = cause {
         if error.is::<tonic::ConnectError>() {
@@ -308,9 +328,9 @@ fn lost_or_not_sent(status: &Status) -> Verdict {
     }
 }
 
-impl From<ProposeResponse> for Verdict {
-    fn from(response: ProposeResponse) -> Self {
-        match response.outcome {
+impl From<ProposeOutcome> for Verdict {
+    fn from(outcome: ProposeOutcome) -> Self {
+        match outcome.outcome {
             Some(Answer::Applied(reply)) => Self::Applied(reply),
             Some(Answer::Refused(Refused { code, message })) => Self::Refused { code, message },
             Some(Answer::NotApplied(answer)) => Self::NotApplied {
@@ -323,7 +343,7 @@ impl From<ProposeResponse> for Verdict {
     }
 }
 
-impl From<Verdict> for ProposeResponse {
+impl From<Verdict> for ProposeOutcome {
     fn from(verdict: Verdict) -> Self {
         let outcome = match verdict {
             Verdict::Applied(reply) => Answer::Applied(reply),
@@ -372,27 +392,40 @@ impl Forward for Leader {
     async fn propose(
         &self,
         request: Request<ProposeRequest>,
-    ) -> Result<Response<ProposeResponse>, Status> {
+    ) -> Result<Response<ProposeResponse>, tonic::Status> {
         let connection = request.extensions().get::<Connection>().cloned();
         let request = request.into_inner();
         self.check(request.cluster, GroupId(request.group))?;
         if let Some(connection) = connection {
             connection.admit();
         }
+        if request.commands.len() > courier::COMMANDS_MAX {
+            return Err(tonic::Status::failed_precondition("too many commands in one request"));
+        }
         // Nothing that this build does not understand goes into the log, and the clock in it is the leader's.
-        let Ok(mut command) = Command::decode(request.command) else {
-            return Ok(Response::new(not_applied(Reason::Malformed).into()));
+        let wall_clock_ms = wall_clock_ms();
+        let stamped = |command| {
+            let command = Command { wall_clock_ms, ..Command::decode(command).ok()? };
+            Some((command.encode(), propose_options(&command)))
         };
-        command.wall_clock_ms = wall_clock_ms();
-        let options = propose_options(&command);
-        let result = self.raft.propose_with(command.encode(), options).await;
-        Ok(Response::new(verdict(result.map(|applied| applied.reply)).into()))
+        let proposals: Vec<_> = request.commands.into_iter().map(stamped).collect();
+        let mut results =
+            self.raft.propose_all(proposals.iter().flatten().cloned()).await.into_iter();
+        let outcome = |proposal: Option<_>| {
+            let result = proposal.and_then(|_proposed| results.next());
+            let malformed = || not_applied(Reason::Malformed);
+            result
+                .map_or_else(malformed, |result| verdict(result.map(|applied| applied.reply)))
+                .into()
+        };
+        let outcomes = proposals.into_iter().map(outcome).collect();
+        Ok(Response::new(ProposeResponse { outcomes }))
     }
 
     async fn change(
         &self,
         request: Request<ChangeRequest>,
-    ) -> Result<Response<ChangeResponse>, Status> {
+    ) -> Result<Response<ChangeResponse>, tonic::Status> {
         let connection = request.extensions().get::<Connection>().cloned();
         let request = request.into_inner();
         self.check(request.cluster, KV_GROUP)?;
@@ -401,7 +434,11 @@ impl Forward for Leader {
         }
         let changed = match Change::from_wire(request.change) {
             Some(change) => self.coordinator.change(&change).await,
-            None => return Err(Status::failed_precondition("not a change that this member knows")),
+            None => {
+                return Err(tonic::Status::failed_precondition(
+                    "not a change that this member knows",
+                ));
+            }
         };
         Ok(Response::new(changed.into()))
     }
@@ -410,15 +447,15 @@ impl Forward for Leader {
     async fn members(
         &self,
         request: Request<MembersRequest>,
-    ) -> Result<Response<MembersResponse>, Status> {
+    ) -> Result<Response<MembersResponse>, tonic::Status> {
         if request.get_ref().as_known {
             return Ok(Response::new(self.told(&self.members.membership(), &self.raft.reader())));
         }
         let read = self.raft.read(Consistency::Linearizable).await;
-        let reader = read.map_err(|error| Status::unavailable(error.to_string()))?;
+        let reader = read.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let membership = self.members.committed();
         if membership.is_joint() {
-            return Err(Status::unavailable("the members are just changing"));
+            return Err(tonic::Status::unavailable("the members are just changing"));
         }
         Ok(Response::new(self.told(&membership, &reader)))
     }
@@ -437,11 +474,11 @@ impl Leader {
         MembersResponse { cluster: self.cluster.0, last_id, members }
     }
 
-    fn check(&self, cluster: u64, group: GroupId) -> Result<(), Status> {
+    fn check(&self, cluster: u64, group: GroupId) -> Result<(), tonic::Status> {
         if ClusterId(cluster) == self.cluster && group == KV_GROUP {
             return Ok(());
         }
-        Err(Status::failed_precondition(format!(
+        Err(tonic::Status::failed_precondition(format!(
             "this is cluster {} and its group {KV_GROUP}, the command is for cluster {} and group {group}",
             self.cluster,
             ClusterId(cluster),
@@ -485,7 +522,7 @@ mod tests {
     #[test]
     fn verdicts_survive_the_wire() {
         for verdict in every_verdict() {
-            assert_eq!(Verdict::from(ProposeResponse::from(verdict.clone())), verdict);
+            assert_eq!(Verdict::from(ProposeOutcome::from(verdict.clone())), verdict);
         }
     }
 
@@ -499,16 +536,16 @@ mod tests {
             assert!(matches!(verdict, Verdict::NotApplied { .. }), "{verdict:?}");
         }
         assert_eq!(again.len(), 3);
-        assert!(conclude(ProposeResponse { outcome: None }.into()).is_some());
+        assert!(conclude(ProposeOutcome { outcome: None }.into()).is_some());
     }
 
     #[test]
     fn a_failed_call_leaves_the_outcome_unknown() {
         for code in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::Unknown] {
-            let verdict = lost_or_not_sent(&Status::new(code, "broken"));
+            let verdict = lost_or_not_sent(&tonic::Status::new(code, "broken"));
             assert_eq!(verdict, Verdict::Lost(Lost::Connection), "{code:?}");
         }
-        let refused = lost_or_not_sent(&Status::failed_precondition("other cluster"));
+        let refused = lost_or_not_sent(&tonic::Status::failed_precondition("other cluster"));
         assert_eq!(refused, not_applied(Reason::NotLeader));
     }
 }

@@ -121,7 +121,7 @@ impl Relay {
         change: &Change,
         deadline: Instant,
     ) -> Changed {
-        let Ok(Some(mut client)) = timeout_at(deadline, self.connect(leader)).await else {
+        let Ok(Some(mut way)) = timeout_at(deadline, self.connect(leader)).await else {
             return Changed::NotLeader;
         };
         let mut request = Request::new(ChangeRequest {
@@ -130,7 +130,7 @@ impl Relay {
             change: Some(change.clone().into()),
         });
         request.set_timeout(deadline.saturating_duration_since(Instant::now()) + LATE_ANSWER);
-        match timeout_at(deadline, client.change(request)).await {
+        match timeout_at(deadline, way.client.change(request)).await {
             Ok(Ok(response)) => response.into_inner().into(),
             Ok(Err(status)) => {
                 self.forget(leader).await;
