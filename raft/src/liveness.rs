@@ -15,6 +15,7 @@
 //! Pure: time comes in, what is to be done goes out. Memory is bounded by the groups that are started here and the members that they have had.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use lattice_trace::Cause;
@@ -41,6 +42,15 @@ pub struct LivenessTiming {
     pub beat: Duration,
     /// Silence after which a process is taken for dead. Several beats long.
     pub timeout: Duration,
+}
+
+impl LivenessTiming {
+    /// A sign of life with every heartbeat. Two may be lost and the third be late before a process is taken for dead, which wakes all groups
+    /// that are quiet under it, however short elections are.
+    #[must_use]
+    pub fn new(heartbeat: Duration, election_timeout: &Range<Duration>) -> Self {
+        Self { beat: heartbeat, timeout: election_timeout.start.max(4 * heartbeat) }
+    }
 }
 
 /// What is to be done.
@@ -324,6 +334,14 @@ mod tests {
         let woken = effects(|out| me.handle_timeout(ms(800), out));
         assert_eq!(woken, [1, 2, 3].map(|group| LivenessEffect::Wake(GroupId(group))));
         assert_eq!(me.next_deadline(), None, "each is told once");
+    }
+
+    #[test]
+    fn a_process_may_lose_two_signs_of_life_with_any_timing() {
+        for (election, heartbeat, timeout) in [(150, 100, 400), (1_000, 100, 1_000)] {
+            let timing = LivenessTiming::new(ms(heartbeat), &(ms(election)..ms(2 * election)));
+            assert_eq!((timing.beat, timing.timeout), (ms(heartbeat), ms(timeout)));
+        }
     }
 
     #[test]

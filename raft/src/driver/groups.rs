@@ -46,7 +46,7 @@ use crate::state_machine::DurableStateMachine;
 use crate::transport::{Inbox, Transport};
 use crate::types::{GroupId, NodeId};
 
-use super::options::{Timing, random};
+use super::options::random;
 use super::{NodeOptions, Raft, StartError, clock, start};
 
 /// How a process runs its groups.
@@ -82,7 +82,8 @@ impl Process {
         let identity = options.node.directory.identity();
         let process =
             ProcessId { cluster: identity.cluster, node: identity.node, store: identity.store };
-        let timing = liveness_timing(&options.node.timing);
+        let timing = &options.node.timing;
+        let timing = LivenessTiming::new(timing.heartbeat, &timing.election_timeout);
         let boot = u64::try_from(random() >> 64).expect("64 bits");
         let watch = Arc::new(Watch {
             state: Mutex::new(State {
@@ -120,13 +121,6 @@ impl Process {
     pub fn quiet_groups(&self) -> usize {
         self.watch.lock().liveness.standings()
     }
-}
-
-/// A sign of life with every heartbeat. Two may be lost and the third be late before a process is taken for dead, which wakes all groups
-/// that are quiet under it, however short elections are.
-fn liveness_timing(timing: &Timing) -> LivenessTiming {
-    let beat = timing.heartbeat;
-    LivenessTiming { beat, timeout: timing.election_timeout.start.max(4 * beat) }
 }
 
 /// What watches other processes for the groups of this one.
@@ -284,21 +278,5 @@ impl Drop for Watched {
     fn drop(&mut self) {
         self.watch.lock().groups.remove(&self.group);
         self.standing(QuietStanding::Awake);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_may_lose_two_signs_of_life_with_any_timing() {
-        let ms = Duration::from_millis;
-        for (election, heartbeat, timeout) in [(150, 100, 400), (1_000, 100, 1_000)] {
-            let election_timeout = ms(election)..ms(2 * election);
-            let timing = Timing { election_timeout, heartbeat: ms(heartbeat), ..Timing::default() };
-            let timing = liveness_timing(&timing);
-            assert_eq!((timing.beat, timing.timeout), (ms(heartbeat), ms(timeout)));
-        }
     }
 }

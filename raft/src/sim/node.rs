@@ -376,8 +376,7 @@ impl<W: Workload> SimNode<W> {
         config.planted_bug = setup.bug;
         let process =
             ProcessId { cluster: CLUSTER, node: setup.id, store: directory.identity().store };
-        let timing =
-            LivenessTiming { beat: setup.heartbeat, timeout: setup.election_timeout.start };
+        let timing = LivenessTiming::new(setup.heartbeat, &setup.election_timeout);
         let liveness = Liveness::new(process, timing, config.boot);
         let node = RaftNode::recover(config, recovered, self.seed, context.now())
             .map_err(|error| reason(&error))?;
