@@ -22,7 +22,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::effects::{Effect, OrderError, ProposalId};
+use crate::effects::{Effect, FatalError, OrderError, ProposalId};
 use crate::membership::{ConfChange, MemberChange, Membership, Standing};
 use crate::message::Message;
 use crate::progress::Progress;
@@ -449,5 +449,26 @@ impl RaftNode {
         self.is_removed = true;
         self.trace(TraceEvent::Removed);
         self.become_follower(self.term(), None);
+    }
+
+    /// Somebody says that our id is bound to another data directory. Only a node that its log does not contradict believes this: it was
+    /// wiped, or is new under an old name. A founder believes it of founders, one that waits to be added of anybody.
+    pub(super) fn handle_wrong_store(&mut self, from: NodeId, store: StoreId, bound: StoreId) {
+        let (id, own) = (self.config.id, self.config.store);
+        let members = self.membership();
+        let is_known = members.is_empty() || members.speaks(from, store);
+        if is_known && bound != own && members.store_of(id) != Some(own) {
+            self.stop(FatalError::WrongStore { bound });
+        }
+    }
+
+    /// The commit index moved: does the cluster know us by our directory? One that was bound otherwise meanwhile is not a member, and
+    /// must not go on as if it were.
+    pub(super) fn note_binding(&mut self) {
+        let members = self.membership.at(self.commit);
+        if members.is_impostor(self.config.id, self.config.store) {
+            let bound = members.store_of(self.config.id).expect("an impostor's id is bound");
+            self.stop(FatalError::WrongStore { bound });
+        }
     }
 }
