@@ -19,7 +19,8 @@ use raft_consensus::types::{
 };
 
 use crate::script::subject::{
-    ME, Subject, applied, batches, blank, entry, founded, id, only, recovered, sent, store, terms,
+    ME, Subject, applied, batches, blank, entry, founded, id, members_entry, only, recovered, sent,
+    store, terms,
 };
 
 fn vote(last: EntryId) -> Message {
@@ -157,15 +158,14 @@ fn in_the_last_of_all_terms_a_node_does_not_campaign() {
 #[test]
 fn two_foundings_under_one_id_stop_whoever_sees_both() {
     let mut subject = Subject::recovered(3, blank());
-    let mut founding = entry(1, 1);
-    founding.payload = Payload::Membership(founded(3));
+    let founding = members_entry(1, 1, founded(3));
     subject.append(2, 1, EntryId::ZERO, vec![founding.clone()], 0);
     subject.persist();
-    assert_eq!(fatal(&subject.append(2, 1, EntryId::ZERO, vec![founding.clone()], 0)), None);
+    assert_eq!(fatal(&subject.append(2, 1, EntryId::ZERO, vec![founding], 0)), None);
     let mut others = founded(3);
     others.bind(NodeId(3), StoreId(99));
-    founding.payload = Payload::Membership(others);
-    let effects = subject.append(2, 1, EntryId::ZERO, vec![founding], 0);
+    let other_founding = members_entry(1, 1, others);
+    let effects = subject.append(2, 1, EntryId::ZERO, vec![other_founding], 0);
     assert_eq!(fatal(&effects), Some(&FatalError::TwoLeaders(Term(1))));
     assert!(batches(&effects).is_empty() && sent(&effects).is_empty());
 }
@@ -623,8 +623,7 @@ fn is_served(out: &[Output]) -> bool {
 fn members_go_with_the_entry_that_brought_them() {
     let mut subject = Subject::new(3, &[1]);
     let two = founded(3).changed(&[MemberChange::Remove(NodeId(3))]).unwrap();
-    let mut change = entry(2, 1);
-    change.payload = Payload::Membership(two.clone());
+    let change = members_entry(2, 1, two.clone());
     subject.append(2, 1, id(1, 1), vec![change, entry(3, 1)], 0);
     assert_eq!(subject.node.membership(), &two, "in force, committed or not");
     let effects = subject.append(3, 2, id(1, 1), vec![entry(2, 2)], 0);
@@ -749,8 +748,7 @@ fn a_candidate_whose_id_is_bound_to_another_directory_does_not_count_itself() {
     let mut subject = Subject::recovered(3, blank());
     let mut members = founded(3);
     members.bind(ME, StoreId(99));
-    let mut founding = entry(1, 1);
-    founding.payload = Payload::Membership(members);
+    let founding = members_entry(1, 1, members);
     subject.append(2, 1, EntryId::ZERO, vec![founding], 0);
     subject.persist();
     subject.timeout();
@@ -778,8 +776,7 @@ fn a_leaving_candidate_counts_its_own_vote_among_the_old_voters_only() {
     for (node, standing) in (1..).zip(stands) {
         joint.insert(NodeId(node), Member { standing, ..Member::voter(store(node)) });
     }
-    let mut change = entry(2, 1);
-    change.payload = Payload::Membership(joint);
+    let change = members_entry(2, 1, joint);
     subject.append(2, 1, id(1, 1), vec![change], 1);
     subject.campaign();
     subject.receive(2, 2, yes());
@@ -809,11 +806,9 @@ fn a_node_whose_id_is_bound_to_another_directory_stops_when_that_is_committed() 
     let mut config = Config::new(NodeId(4), store(4), Membership::default());
     config.boot = 1;
     let mut subject = Subject::configured(config, blank());
-    let mut log = [entry(1, 1), entry(2, 1)];
-    log[0].payload = Payload::Membership(founded(3));
     let mut four = founded(3);
     four.insert(NodeId(4), Member::learner(StoreId(99)));
-    log[1].payload = Payload::Membership(four);
+    let log = [members_entry(1, 1, founded(3)), members_entry(2, 1, four)];
     let append = |commit| Message::Append {
         previous: EntryId::ZERO,
         entries: log.to_vec().into(),
@@ -875,8 +870,7 @@ fn a_snapshot_over_an_uncommitted_change_of_members_brings_its_own() {
     let mut subject = Subject::new(3, &[1]);
     let mut changed = founded(3);
     changed.insert(NodeId(4), Member::voter(store(4)));
-    let mut change = entry(2, 1);
-    change.payload = Payload::Membership(changed.clone());
+    let change = members_entry(2, 1, changed.clone());
     subject.append(2, 1, id(1, 1), vec![change], 0);
     subject.persist();
     assert_eq!(subject.node.membership(), &changed);
@@ -894,8 +888,7 @@ fn a_snapshot_right_after_a_change_of_members_contains_it() {
     let mut replica = replica(recovered(3, &[1], HardState { term: Term(1), voted_for: None }));
     let mut changed = founded(3);
     changed.insert(NodeId(4), Member::voter(store(4)));
-    let mut change = entry(2, 1);
-    change.payload = Payload::Membership(changed.clone());
+    let change = members_entry(2, 1, changed.clone());
     let previous = id(1, 1);
     replica.receive(
         2,

@@ -202,39 +202,22 @@ impl Fair {
 
 /// The lane of a message: everything without entries or snapshot data is urgent.
 pub(super) fn lane_of(message: &Message) -> Lane {
-    match message {
-        Message::Append { entries, .. } if entries.is_empty() => Lane::Urgent,
-        Message::Append { .. } | Message::SnapshotChunk { .. } | Message::FetchedEntries { .. } => {
-            Lane::Bulk
-        }
-        Message::PreVote { .. }
-        | Message::PreVoteReply { .. }
-        | Message::Vote { .. }
-        | Message::VoteReply { .. }
-        | Message::AppendAccepted { .. }
-        | Message::AppendRejected { .. }
-        | Message::Heartbeat { .. }
-        | Message::HeartbeatReply { .. }
-        | Message::ReadIndex { .. }
-        | Message::ReadIndexReply { .. }
-        | Message::SnapshotAck { .. }
-        | Message::TimeoutNow
-        | Message::Removed
-        | Message::FetchEntries { .. }
-        | Message::Quiet { .. }
-        | Message::QuietAgreed { .. }
-        | Message::NodeAlive { .. }
-        | Message::WrongStore { .. } => Lane::Urgent,
-    }
+    if payload(message).is_some() { Lane::Bulk } else { Lane::Urgent }
 }
 
 /// What a message weighs against a lane's bytes: its payload and a constant for the rest.
 fn weight(message: &Message) -> usize {
     const OVERHEAD: usize = 128;
-    let payload = match message {
-        Message::Append { entries, .. } => entries.iter().map(Entry::size).sum(),
-        Message::FetchedEntries { entries, .. } => entries.iter().map(Entry::size).sum(),
-        Message::SnapshotChunk { data, .. } => data.len(),
+    OVERHEAD + payload(message).unwrap_or_default()
+}
+
+/// The bytes of a message's entries or of its snapshot data, if it is of a kind that has such.
+fn payload(message: &Message) -> Option<usize> {
+    match message {
+        Message::Append { entries, .. } if entries.is_empty() => None,
+        Message::Append { entries, .. } => Some(entries.iter().map(Entry::size).sum()),
+        Message::FetchedEntries { entries, .. } => Some(entries.iter().map(Entry::size).sum()),
+        Message::SnapshotChunk { data, .. } => Some(data.len()),
         Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }
@@ -252,9 +235,8 @@ fn weight(message: &Message) -> usize {
         | Message::Quiet { .. }
         | Message::QuietAgreed { .. }
         | Message::NodeAlive { .. }
-        | Message::WrongStore { .. } => 0,
-    };
-    OVERHEAD + payload
+        | Message::WrongStore { .. } => None,
+    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,11 @@ pub(crate) fn entry(index: u64, term: u64) -> Entry {
     Entry { id, session: None, payload: Payload::Command(Bytes::from(id.to_string())) }
 }
 
+/// An entry that changes the members.
+pub(crate) fn members_entry(index: u64, term: u64, members: Membership) -> Entry {
+    Entry { payload: Payload::Membership(members), ..entry(index, term) }
+}
+
 /// `voters` members, all bound to the stores that the tests give them.
 pub(crate) fn founded(voters: u64) -> Membership {
     let mut membership = Membership::default();
