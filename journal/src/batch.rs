@@ -2,8 +2,8 @@
 
 /// A batch: truncation, items and state that become durable together or not at all.
 ///
-/// `B` is anything that can be seen as bytes: `Vec<u8>`, `&[u8]`, `Arc<[u8]>`, `bytes::Bytes`. The items are copied once, into
-/// the frame.
+/// `B` is anything that can be seen as bytes (`Vec<u8>`, `&[u8]`, `Arc<[u8]>`, `bytes::Bytes`), or that can be turned into them: see
+/// [`Encode`]. The items are copied once, into the frame.
 ///
 /// ```
 /// use lattice_journal::Batch;
@@ -28,5 +28,52 @@ pub struct Batch<B = Vec<u8>> {
 impl<B> Default for Batch<B> {
     fn default() -> Self {
         Self { truncate_from: None, restart_at: None, first: 0, items: Vec::new(), state: None }
+    }
+}
+
+/// An item that becomes bytes in the frame itself, without being bytes anywhere else before.
+///
+/// ```
+/// use lattice_journal::{Batch, Encode, Journal, JournalOptions, MemoryDisk};
+///
+/// struct Put<'a> {
+///     key: &'a str,
+///     value: u64,
+/// }
+///
+/// impl Encode for Put<'_> {
+///     fn encoded_length(&self) -> usize {
+///         self.key.len() + 8
+///     }
+///
+///     fn encode(&self, out: &mut Vec<u8>) {
+///         out.extend_from_slice(&self.value.to_le_bytes());
+///         out.extend_from_slice(self.key.as_bytes());
+///     }
+/// }
+///
+/// let disk = std::sync::Arc::new(MemoryDisk::new());
+/// let (mut journal, _) = Journal::open(disk, "log", JournalOptions::new(7))?;
+/// let items = vec![Put { key: "a", value: 1 }, Put { key: "b", value: 2 }];
+/// journal.append(&Batch { first: 1, items, ..Batch::default() })?;
+/// journal.sync()?;
+/// assert_eq!(journal.reader().read(2..3, 1024)?[0].bytes, b"\x02\0\0\0\0\0\0\0b");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Encode {
+    /// How many bytes [`Encode::encode`] appends.
+    fn encoded_length(&self) -> usize;
+
+    /// Appends the item to `out`, and leaves what is there as it is. The journal panics if it is of another length than it said.
+    fn encode(&self, out: &mut Vec<u8>);
+}
+
+impl<B: AsRef<[u8]>> Encode for B {
+    fn encoded_length(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_ref());
     }
 }

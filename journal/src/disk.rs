@@ -13,6 +13,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 mod memory;
@@ -68,6 +69,13 @@ pub trait DiskFile: Debug + Send + Sync {
     /// Makes sure that the first `length` bytes have blocks of their own, reading as zero where nothing was written;
     /// [`io::ErrorKind::StorageFull`] if there is no room. The file is at least `length` bytes long afterwards.
     fn allocate(&self, length: u64) -> io::Result<()>;
+
+    /// Says that these bytes, which are allocated and read as zero, will be written soon, a few at a time with a sync behind each. Nobody
+    /// writes there at the same time. A file system for which the first write to a block is dearer than the next ones makes them
+    /// ready; where all are alike, nothing happens. They read as zero afterwards, also if a crash comes in between.
+    fn make_ready(&self, _bytes: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Makes everything written to this file, and its length, durable. An error is final: see the head of this module.
     fn sync_data(&self) -> io::Result<()>;

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Encode};
 
 /// Length of a frame's header in bytes.
 pub(crate) const FRAME_HEADER: usize = 80;
@@ -280,15 +280,15 @@ impl<'a> Body<'a> {
 }
 
 /// Length of the frame of a batch in bytes.
-pub(crate) fn batch_frame_length<B: AsRef<[u8]>>(batch: &Batch<B>) -> u64 {
+pub(crate) fn batch_frame_length<B: Encode>(batch: &Batch<B>) -> u64 {
     let state = batch.state.as_ref().map_or(0, Vec::len);
-    let items: u64 = batch.items.iter().map(|item| 4 + to_u64(item.as_ref().len())).sum();
+    let items: u64 = batch.items.iter().map(|item| 4 + to_u64(item.encoded_length())).sum();
     FRAME_HEADER_LENGTH + (8 + to_u64(state) + items).next_multiple_of(8)
 }
 
 /// Length of a frame that mends with these items in bytes.
-pub(crate) fn mend_length<B: AsRef<[u8]>>(items: &[B]) -> u64 {
-    let items: u64 = items.iter().map(|item| 4 + to_u64(item.as_ref().len())).sum();
+pub(crate) fn mend_length<B: Encode>(items: &[B]) -> u64 {
+    let items: u64 = items.iter().map(|item| 4 + to_u64(item.encoded_length())).sum();
     FRAME_HEADER_LENGTH + (16 + items).next_multiple_of(8)
 }
 
@@ -298,7 +298,7 @@ pub(crate) fn checkpoint_length(state: Option<&[u8]>) -> u64 {
 }
 
 /// Puts the frame of a batch at the end of `buffer`; returns its checksum.
-pub(crate) fn put_batch<B: AsRef<[u8]>>(
+pub(crate) fn put_batch<B: Encode>(
     buffer: &mut Vec<u8>,
     place: Place,
     header: FrameHeader,
@@ -312,7 +312,7 @@ pub(crate) fn put_batch<B: AsRef<[u8]>>(
 }
 
 /// Puts a batch frame with the flags and the state of another one, but with its own items.
-pub(crate) fn put_replaced<B: AsRef<[u8]>>(
+pub(crate) fn put_replaced<B: Encode>(
     buffer: &mut Vec<u8>,
     place: Place,
     header: FrameHeader,
@@ -323,27 +323,24 @@ pub(crate) fn put_replaced<B: AsRef<[u8]>>(
     put(buffer, place, header, |buffer| put_batch_body(buffer, flags, old.state, items))
 }
 
-fn put_batch_body<B: AsRef<[u8]>>(
-    buffer: &mut Vec<u8>,
-    flags: u32,
-    state: Option<&[u8]>,
-    items: &[B],
-) {
+fn put_batch_body<B: Encode>(buffer: &mut Vec<u8>, flags: u32, state: Option<&[u8]>, items: &[B]) {
     let flags = flags | if state.is_some() { HAS_STATE } else { 0 };
     let state = state.unwrap_or_default();
     buffer.extend_from_slice(&flags.to_le_bytes());
     buffer.extend_from_slice(&length_u32(state.len()).to_le_bytes());
     for item in items {
-        buffer.extend_from_slice(&length_u32(item.as_ref().len()).to_le_bytes());
+        buffer.extend_from_slice(&length_u32(item.encoded_length()).to_le_bytes());
     }
     buffer.extend_from_slice(state);
     for item in items {
-        buffer.extend_from_slice(item.as_ref());
+        let end = buffer.len() + item.encoded_length();
+        item.encode(buffer);
+        assert_eq!(buffer.len(), end, "an item is as long as it said");
     }
 }
 
 /// Puts a frame at the end of `buffer` that mends a log that ends at `end`; returns its checksum.
-pub(crate) fn put_mend<B: AsRef<[u8]>>(
+pub(crate) fn put_mend<B: Encode>(
     buffer: &mut Vec<u8>,
     place: Place,
     header: FrameHeader,

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::Arc;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Encode};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{AppendError, Fatal, JournalError, TooLarge};
 use crate::frame::{
@@ -36,6 +36,12 @@ use crate::status::Status;
 
 /// Bytes that queue before they are written ahead of the sync that will cover them.
 const QUEUED_MAX: usize = 1 << 20;
+/// The queue keeps memory for this many bytes, or for as many as it held last.
+const QUEUE_KEPT: usize = 4 * QUEUED_MAX;
+/// Before a write of at most this many bytes goes to blocks that were never written, more of them are made ready.
+const SMALL_WRITE: usize = 32 << 10;
+/// So many bytes of them.
+const READY_AT_ONCE: u64 = 256 << 10;
 /// Room at the end of a segment that batches leave for marks, which compaction needs even when the disk is full.
 const RESERVED: u64 = 4 * MARK_LENGTH;
 /// Of which idle marks leave this.
@@ -182,6 +188,8 @@ struct Active {
     end: u64,
     /// Up to where frames were written.
     written: u64,
+    /// Up to where the file's blocks were made ready for small writes.
+    ready: u64,
 }
 
 #[derive(Debug)]
@@ -206,7 +214,7 @@ impl Journal {
     ///
     /// A refused batch leaves the journal as it was: it is too large, does not fit the positions, or the disk is full
     /// ([`AppendError::NoSpace`], which may be tried again later). Only [`AppendError::Fatal`] is final.
-    pub fn append<B: AsRef<[u8]>>(&mut self, batch: &Batch<B>) -> Result<(), AppendError> {
+    pub fn append<B: Encode>(&mut self, batch: &Batch<B>) -> Result<(), AppendError> {
         self.append_all(slice::from_ref(batch))
     }
 
@@ -217,7 +225,7 @@ impl Journal {
     /// # Errors
     ///
     /// As [`Journal::append`]. Where one of them is refused, all are, and the journal is as it was.
-    pub fn append_all<B: AsRef<[u8]>>(&mut self, batches: &[Batch<B>]) -> Result<(), AppendError> {
+    pub fn append_all<B: Encode>(&mut self, batches: &[Batch<B>]) -> Result<(), AppendError> {
         match &self.access {
             Access::Write => {}
             Access::ReadOnly => return Err(AppendError::Damaged),
@@ -251,7 +259,7 @@ impl Journal {
     /// # Errors
     ///
     /// As [`Journal::append`]; [`AppendError::NotHeld`] if some of them are no part of the log.
-    pub fn mend<B: AsRef<[u8]>>(&mut self, first: u64, items: &[B]) -> Result<(), AppendError> {
+    pub fn mend<B: Encode>(&mut self, first: u64, items: &[B]) -> Result<(), AppendError> {
         match &self.access {
             Access::Write => {}
             Access::ReadOnly => return Err(AppendError::Damaged),
@@ -265,7 +273,7 @@ impl Journal {
         if first < held.start || held.end < end {
             return Err(AppendError::NotHeld { items: first..end, held });
         }
-        let longest = items.iter().map(|item| item.as_ref().len()).max().unwrap_or(0);
+        let longest = items.iter().map(Encode::encoded_length).max().unwrap_or(0);
         check_limit("item", to_u64(longest), self.options.item_size_max)?;
         let length = frame::mend_length(items);
         check_limit("batch", length, frame_length_max(&self.options))?;
@@ -296,8 +304,8 @@ impl Journal {
     }
 
     /// Length of the batch's frame in bytes, if it is within the limits.
-    fn check_size<B: AsRef<[u8]>>(&self, batch: &Batch<B>) -> Result<u64, AppendError> {
-        let longest = batch.items.iter().map(|item| item.as_ref().len()).max().unwrap_or(0);
+    fn check_size<B: Encode>(&self, batch: &Batch<B>) -> Result<u64, AppendError> {
+        let longest = batch.items.iter().map(Encode::encoded_length).max().unwrap_or(0);
         check_limit("item", to_u64(longest), self.options.item_size_max)?;
         let length = batch_frame_length(batch);
         check_limit("batch", length, frame_length_max(&self.options))?;
@@ -305,7 +313,7 @@ impl Journal {
     }
 
     /// Queues the frame of a batch that fits the positions held, and for which there is room.
-    fn put_batch<B: AsRef<[u8]>>(&mut self, batch: &Batch<B>) {
+    fn put_batch<B: Encode>(&mut self, batch: &Batch<B>) {
         let first = batch.truncate_from.or(batch.restart_at).unwrap_or(self.positions.end);
         let length = batch_frame_length(batch);
         let count = u32::try_from(batch.items.len()).expect("a batch of less than 4 GiB");
@@ -437,12 +445,28 @@ impl Journal {
         if self.queued.is_empty() {
             return Ok(());
         }
+        let length = self.queued.len();
+        let end = self.active.written + to_u64(length);
+        if length <= SMALL_WRITE && end > self.active.ready {
+            self.make_ready(end)?;
+        }
         if let Err(error) = self.active.file.write_at(&self.queued, self.active.written) {
             return Err(self.poison("writing", error));
         }
-        self.active.written += to_u64(self.queued.len());
+        self.active.written = end;
         self.queued.clear();
-        self.queued.shrink_to(4 * QUEUED_MAX);
+        self.queued.shrink_to(length.max(QUEUE_KEPT));
+        Ok(())
+    }
+
+    /// Makes blocks ready behind `end`, where the next small writes will go. They hold the same zeros before, after, and whatever a crash
+    /// leaves of it. Large writes do without: for them the time goes into the bytes, which would be written twice.
+    fn make_ready(&mut self, end: u64) -> Result<(), Fatal> {
+        let to = (end + READY_AT_ONCE).next_multiple_of(4096).min(self.active.length);
+        if let Err(error) = self.active.file.make_ready(end..to) {
+            return Err(self.poison("writing", error));
+        }
+        self.active.ready = to;
         Ok(())
     }
 

@@ -50,8 +50,9 @@
 //!
 //! - A disk that acknowledges a sync and forgets it can take back the last frames without a trace, as long as no later frame that
 //!   vouches for them survived. Only a peer remembers then. The same goes for the loss of the *last* segment's file.
-//! - A segment is allocated, not filled with zeros beforehand: file systems that copy on write give no promise of space, and the
-//!   first write to each block costs the file system a record of its own.
+//! - A segment is allocated, not filled with zeros beforehand: file systems that copy on write give no promise of space. The first write
+//!   to each block costs the file system a record of its own, with which a sync takes nearly twice as long; so zeros are written ahead of
+//!   small batches, some hundred KiB at a time (`journal.rs`), and such bytes go to the disk twice.
 //! - Reading one item reads up to 32 KiB around it, or its whole batch if that is longer.
 //! - With [`JournalOptions::trust_seals`], damage in a complete segment is found when it is read, and not when the journal is opened:
 //!   the journal then opens for writing. Who wants to know calls [`Reader::verify_all`] now and then.
@@ -74,7 +75,7 @@ mod status;
 mod unreadable;
 mod verify;
 
-pub use batch::Batch;
+pub use batch::{Batch, Encode};
 pub use disk::{Disk, DiskFile, DiskLock, MemoryDisk, OpenMode, RealDisk};
 pub use error::{AppendError, Fatal, JournalError, OpenError, ReadError, TooLarge};
 pub use inspect::{InspectError, Inspection, inspect};

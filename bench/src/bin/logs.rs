@@ -2,12 +2,17 @@
 //!
 //! `cargo run --release -p lattice-bench --features peers --bin logs -- DIR [ROUNDS [SECONDS]]`. DIR must be on a real disk; what is written there
 //! is removed. raft-engine and raft-log stand beside ours with the feature `peers`. One writer, which waits for each batch. Each measurement
-//! is a process of its own, the systems take turns, and each figure is of the round in the middle. Payloads are random bytes, and
-//! raft-engine's compression, which could only lose, is off.
+//! is a process of its own, the systems take turns, another one first in each round, and each figure is of the round in the middle. Payloads
+//! are random bytes, and raft-engine's compression, which could only lose, is off.
+//!
+//! A virtual machine gives memory that is free back to its host, and takes it again page by page. Who writes to a file then pays for it: a
+//! write takes twice to four times as long, unless somebody freed as much just before. So each process first fills as much of the
+//! system's cache as it can come to need, and frees it.
 #![expect(clippy::print_stdout, reason = "a program that prints tables")]
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -54,6 +59,7 @@ fn main() -> Outcome<()> {
     if let [mode, system, directory, batch, payload, seconds] = arguments.as_slice()
         && mode == "measure"
     {
+        take_memory(Path::new(directory))?;
         let mut log = open(system, Path::new(directory))?;
         let seconds = Duration::from_secs_f64(seconds.parse()?);
         let shown = measure(log.as_mut(), batch.parse()?, payload.parse()?, seconds)?;
@@ -69,8 +75,10 @@ fn main() -> Outcome<()> {
         let mut table = Table::new(&head);
         for batch in BATCHES {
             let mut found = vec![Vec::new(); SYSTEMS.len()];
-            for _ in 0..rounds {
-                for (number, system) in SYSTEMS.iter().enumerate() {
+            for round in 0..rounds {
+                for turn in 0..SYSTEMS.len() {
+                    let number = (round + turn) % SYSTEMS.len();
+                    let system = SYSTEMS[number];
                     found[number]
                         .push(in_its_own_process(system, &directory, batch, payload, seconds)?);
                 }
@@ -93,6 +101,19 @@ fn main() -> Outcome<()> {
         print!("{}", table.render());
     }
     Ok(())
+}
+
+/// Makes sure that the memory that files are kept in is the machine's own: see above. Nothing of this comes to the disk, for the file is
+/// gone before the system writes it there.
+fn take_memory(directory: &Path) -> Outcome<()> {
+    let path = directory.join("memory");
+    let mut file = File::create(&path)?;
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..1024 {
+        file.write_all(&zeros)?;
+    }
+    drop(file);
+    Ok(fs::remove_file(&path)?)
 }
 
 fn in_its_own_process(
@@ -245,9 +266,11 @@ mod peers {
             self.entries.resize_with(payloads.len(), BytesValue::new);
             for (entry, payload) in self.entries.iter_mut().zip(payloads) {
                 self.last += 1;
-                entry.value.clear();
-                entry.value.extend_from_slice(&self.last.to_le_bytes());
-                entry.value.extend_from_slice(&payload[8..]);
+                // Filled once: what an entry costs before it comes to the log is not to be measured.
+                if entry.value.len() != payload.len() {
+                    entry.value = payload.to_vec();
+                }
+                entry.value[..8].copy_from_slice(&self.last.to_le_bytes());
             }
             self.batch.add_entries::<Entries>(1, &self.entries)?;
             self.engine.write(&mut self.batch, true)?;

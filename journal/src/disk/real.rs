@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -101,7 +102,15 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        if self.fallocate(length)? { Ok(()) } else { self.write_zeros(length) }
+        // The slow way. What is already in the file was written and so has its blocks.
+        if self.fallocate(length)? { Ok(()) } else { self.write_zeros(self.length()?..length) }
+    }
+
+    /// Blocks that were only allocated are marked as such, and lose the mark when they are first written: a change of the file's
+    /// metadata, for which the sync behind it has to wait. Elsewhere they were filled with zeros when they were allocated.
+    #[cfg(target_os = "linux")]
+    fn make_ready(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.write_zeros(bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -143,12 +152,11 @@ impl RealFile {
         Ok(false)
     }
 
-    /// Takes blocks the slow way. What is already in the file was written and so has its blocks.
-    fn write_zeros(&self, length: u64) -> io::Result<()> {
+    fn write_zeros(&self, bytes: Range<u64>) -> io::Result<()> {
         static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-        let mut at = self.length()?;
-        while at < length {
-            let rest = usize::try_from(length - at).unwrap_or(ZEROS.len());
+        let mut at = bytes.start;
+        while at < bytes.end {
+            let rest = usize::try_from(bytes.end - at).unwrap_or(ZEROS.len());
             let part = &ZEROS[..rest.min(ZEROS.len())];
             self.write_at(part, at)?;
             at += to_u64(part.len());

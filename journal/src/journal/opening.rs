@@ -136,6 +136,7 @@ impl Journal {
             length: last.length,
             end: tail.end,
             written: tail.end,
+            ready: tail.end,
         };
         let writable = is_writable(&recovery, &options);
         let status = Status::default();

@@ -158,7 +158,7 @@ impl Journal {
             begins,
             checksum: None,
         });
-        self.active = Active { number, path, file, length, end, written: end };
+        self.active = Active { number, path, file, length, end, written: end, ready: end };
         self.last = checkpoint;
         (self.state_end, self.state_copy) = (end, StateCopy::None);
         self.truncated_to = NOT_TRUNCATED;

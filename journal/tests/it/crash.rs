@@ -1,10 +1,11 @@
 //! A crash between any two calls of the disk, with every kind of survivors: what was synced is there, what was not is there whole
-//! or not at all, and the journal goes on.
+//! or not at all, and the journal goes on. Each life is led on a disk that does nothing to make bytes ready for small writes, and on one
+//! that writes zeros there.
 
 use std::collections::BTreeMap;
 
 use lattice_journal::{Batch, Journal};
-use lattice_sim::{SimDisk, Survival};
+use lattice_sim::{DiskOptions, SimDisk, Survival};
 
 use crate::support::{Model, items, open, open_trusting, replacing, shown, with_state};
 
@@ -210,8 +211,17 @@ fn judge(disk: &SimDisk, told: &Told, what: &str) {
     assert_eq!(again.items, expected.items, "{what}");
 }
 
-fn calls_of(life: Life) -> u64 {
-    let disk = SimDisk::new(0);
+/// Every life on either disk.
+fn lives() -> impl Iterator<Item = (Life, bool)> {
+    LIVES.into_iter().flat_map(|life| [(life, false), (life, true)])
+}
+
+fn new_disk(seed: u64, writes_zeros: bool) -> SimDisk {
+    SimDisk::with_options(seed, DiskOptions { writes_zeros, ..DiskOptions::default() })
+}
+
+fn calls_of(life: Life, writes_zeros: bool) -> u64 {
+    let disk = new_disk(0, writes_zeros);
     let mut told = Told::new();
     life(&disk, &mut told).unwrap();
     let calls = disk.counts().calls;
@@ -221,14 +231,15 @@ fn calls_of(life: Life) -> u64 {
 
 #[test]
 fn a_crash_at_every_call_loses_nothing_that_was_synced() {
-    for life in LIVES {
-        let calls = calls_of(life);
+    assert!(calls_of(life, true) > calls_of(life, false), "zeros are written");
+    for (life, writes_zeros) in lives() {
+        let calls = calls_of(life, writes_zeros);
         assert!(calls > 80, "{calls}");
         for calls in 0..calls {
             let seeded = (0..6).map(|seed| (seed, Survival::Random));
             let both = [(6, Survival::Nothing), (7, Survival::Everything)];
             for (seed, survival) in seeded.chain(both) {
-                let disk = SimDisk::new(seed);
+                let disk = new_disk(seed, writes_zeros);
                 let mut told = Told::new();
                 disk.crash_after_calls(calls);
                 let failed = life(&disk, &mut told);
@@ -266,9 +277,9 @@ fn a_crash_may_leave_the_first_batches_of_a_group_and_none_behind_a_lost_one() {
 
 #[test]
 fn a_kill_at_every_call_loses_nothing_that_was_written() {
-    for life in LIVES {
-        for calls in 0..calls_of(life) {
-            let disk = SimDisk::new(9);
+    for (life, writes_zeros) in lives() {
+        for calls in 0..calls_of(life, writes_zeros) {
+            let disk = new_disk(9, writes_zeros);
             let mut told = Told::new();
             disk.crash_after_calls(calls);
             let _ = life(&disk, &mut told);
@@ -280,10 +291,10 @@ fn a_kill_at_every_call_loses_nothing_that_was_written() {
 
 #[test]
 fn a_crash_at_every_call_of_the_recovery_from_a_crash_changes_nothing() {
-    for life in LIVES {
-        for calls in (0..calls_of(life)).step_by(3) {
+    for (life, writes_zeros) in lives() {
+        for calls in (0..calls_of(life, writes_zeros)).step_by(3) {
             for more in 0..12 {
-                let disk = SimDisk::new(calls * 100 + more);
+                let disk = new_disk(calls * 100 + more, writes_zeros);
                 let mut told = Told::new();
                 disk.crash_after_calls(calls);
                 let _ = life(&disk, &mut told);

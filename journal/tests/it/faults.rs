@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lattice_journal::{AppendError, Batch, Disk as _, Journal, JournalError};
-use lattice_sim::SimDisk;
+use lattice_sim::{DiskOptions, SimDisk};
 
 use crate::support::{Model, items, open, options, read_all, segment_path, shown, with_state};
 
@@ -105,6 +105,31 @@ fn a_group_of_batches_is_one_write_and_one_sync() {
     let after = disk.counts();
     assert_eq!((after.calls - before.calls, after.syncs - before.syncs), (2, 1));
     assert_eq!(journal.reader().positions(), 1..21);
+}
+
+#[test]
+fn small_writes_find_their_blocks_ready_and_large_ones_need_none() {
+    let options = DiskOptions { writes_zeros: true, ..DiskOptions::default() };
+    let disk = SimDisk::with_options(1, options);
+    let (mut journal, _) = open(&disk, 4 << 20).unwrap();
+    let mut written = |length: usize| {
+        let before = disk.counts();
+        let next = journal.positions().end;
+        journal.append(&items(next, &[&"x".repeat(length)])).unwrap();
+        journal.sync().unwrap();
+        (disk.counts().writes - before.writes, disk.counts().bytes - before.bytes)
+    };
+    // The first one brings the zeros for many.
+    let (writes, bytes) = written(400);
+    assert!(writes == 2 && bytes > 200 << 10, "{writes} writes of {bytes} bytes");
+    for _ in 0..100 {
+        assert_eq!(written(400), (1, 400 + 96));
+    }
+    // Its bytes go beyond what is ready, and are written once.
+    let (writes, bytes) = written(400 << 10);
+    assert!(writes == 1 && bytes < 401 << 10, "{writes} writes of {bytes} bytes");
+    assert_eq!(written(400).0, 2);
+    assert_eq!(written(400).0, 1);
 }
 
 #[test]

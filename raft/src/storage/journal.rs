@@ -26,7 +26,7 @@ use crate::types::{Entry, LogIndex};
 mod encoding;
 mod recovery;
 
-use encoding::{decode_entry, encode_entry, encode_state};
+use encoding::{decode_entry, encode_state};
 pub use recovery::OpenLogError;
 
 /// How a log is kept.
@@ -48,8 +48,6 @@ pub struct JournalLog {
     /// The place up to which a durable snapshot stands in for the log.
     covered: LogIndex,
     torn: Option<TornTail>,
-    /// The encoded entries of one batch; kept for its memory.
-    buffer: Vec<u8>,
 }
 
 /// A [`LogReader`] of a [`JournalLog`]. It sees what was synced.
@@ -60,8 +58,6 @@ pub struct JournalLogReader {
 
 /// Repaired entries are written in frames of this many bytes, or of one entry that is longer.
 const MENDED_AT_ONCE: usize = 8 << 20;
-/// A buffer that grew beyond this many bytes for one batch is given back.
-const BUFFER_KEPT: usize = 1 << 20;
 
 impl JournalLogOptions {
     /// The usual sizes, and a tail of 16 MiB.
@@ -94,7 +90,7 @@ impl JournalLog {
             terms: recovered.terms.clone(),
         };
         let covered = appended.covered();
-        Ok((Self { journal, appended, covered, torn, buffer: Vec::new() }, recovered))
+        Ok((Self { journal, appended, covered, torn }, recovered))
     }
 
     /// What opening cut off: writes that no sync had covered.
@@ -139,8 +135,7 @@ impl JournalLog {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (piece, behind) = rest.split_at(count);
-            let mut buffer = Vec::new();
-            let items = encode_entries(piece, &mut buffer);
+            let items: Vec<&Entry> = piece.iter().collect();
             self.journal.mend(first.id.index.0, &items).map_err(append_error)?;
             rest = behind;
         }
@@ -164,21 +159,17 @@ impl LogStore for JournalLog {
             Some(meta) if batch.restart_log => Some(meta.last.index.next()),
             _ => None,
         };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let items = encode_entries(&batch.entries, &mut buffer);
         let rest = Batch {
             truncate_from: truncate_from.map(|from| from.0),
             restart_at: restart_at.map(|index| index.0),
             first: batch.entries.first().map_or(0, |entry| entry.id.index.0),
-            items,
+            items: batch.entries.iter().collect(),
             state: self.state_after(batch),
         };
         let is_all = !batch.repaired.is_empty() && rest == Batch::default();
-        let appended = if is_all { Ok(()) } else { self.journal.append(&rest) };
-        buffer.clear();
-        buffer.shrink_to(BUFFER_KEPT);
-        self.buffer = buffer;
-        appended.map_err(append_error)?;
+        if !is_all {
+            self.journal.append(&rest).map_err(append_error)?;
+        }
         self.appended.apply(batch);
         Ok(())
     }
@@ -204,22 +195,6 @@ impl LogStore for JournalLog {
     fn is_low_on_space(&self) -> bool {
         self.journal.status().low_space()
     }
-}
-
-/// Encodes entries into `buffer`, one behind the other, and returns the slice of each.
-fn encode_entries<'a>(entries: &[Entry], buffer: &'a mut Vec<u8>) -> Vec<&'a [u8]> {
-    let mut ends = Vec::with_capacity(entries.len());
-    for entry in entries {
-        encode_entry(entry, buffer);
-        ends.push(buffer.len());
-    }
-    let mut start = 0;
-    let slice = |end| {
-        let item = &buffer[start..end];
-        start = end;
-        item
-    };
-    ends.into_iter().map(slice).collect()
 }
 
 impl LogReader for JournalLogReader {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::MutexGuard;
 
@@ -57,6 +58,15 @@ impl DiskFile for SimFile {
 
     fn allocate(&self, length: u64) -> io::Result<()> {
         self.change(length, 0)?.allocate(self.inode, length)
+    }
+
+    fn make_ready(&self, bytes: Range<u64>) -> io::Result<()> {
+        if !self.state()?.options.writes_zeros || bytes.is_empty() {
+            return Ok(());
+        }
+        let length = usize::try_from(bytes.end - bytes.start);
+        let length = length.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self.write_at(&vec![0; length], bytes.start)
     }
 
     fn sync_data(&self) -> io::Result<()> {

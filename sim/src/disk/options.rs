@@ -13,6 +13,8 @@ pub struct DiskOptions {
     pub capacity: Option<u64>,
     /// How often a sync fails.
     pub sync_error: Chance,
+    /// Bytes that are made ready for small writes are zeros that are written, as the disk of a machine does it; otherwise nothing happens.
+    pub writes_zeros: bool,
 }
 
 /// How long the calls of a disk take. The default is no time at all.

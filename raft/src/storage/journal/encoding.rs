@@ -5,6 +5,7 @@
 //! be used up.
 
 use bytes::Bytes;
+use lattice_journal::Encode;
 use thiserror::Error;
 
 use crate::membership::{DecodeError, Membership};
@@ -13,6 +14,10 @@ use crate::types::{
 };
 
 const VERSION: u8 = 1;
+/// Bytes of version, kind, flags and term.
+const ENTRY_HEAD: usize = 3 + 8;
+/// Bytes that name a session.
+const SESSION: usize = 8 + 8;
 const NOOP: u8 = 0;
 const COMMAND: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -38,28 +43,40 @@ pub(super) enum EncodingError {
     Membership(#[from] DecodeError),
 }
 
-/// Appends an entry: version, kind, flags, term, session if there is one, payload. Its index is its position in the journal.
-pub(super) fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
-    let kind = match entry.payload {
-        Payload::Noop => NOOP,
-        Payload::Command(_) => COMMAND,
-        Payload::Membership(_) => MEMBERSHIP,
-    };
-    let flags = if entry.session.is_some() { HAS_SESSION } else { 0 };
-    out.extend_from_slice(&[VERSION, kind, flags]);
-    out.extend_from_slice(&entry.id.term.0.to_le_bytes());
-    if let Some(SessionId { session, sequence }) = entry.session {
-        out.extend_from_slice(&session.to_le_bytes());
-        out.extend_from_slice(&sequence.to_le_bytes());
+/// An entry as an item: version, kind, flags, term, session if there is one, payload. Its index is its position in the journal.
+impl Encode for &Entry {
+    fn encoded_length(&self) -> usize {
+        let session = if self.session.is_some() { SESSION } else { 0 };
+        let payload = match &self.payload {
+            Payload::Noop => 0,
+            Payload::Command(command) => command.len(),
+            Payload::Membership(membership) => membership.encoded_len(),
+        };
+        ENTRY_HEAD + session + payload
     }
-    match &entry.payload {
-        Payload::Noop => {}
-        Payload::Command(command) => out.extend_from_slice(command),
-        Payload::Membership(membership) => membership.encode(out),
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let kind = match self.payload {
+            Payload::Noop => NOOP,
+            Payload::Command(_) => COMMAND,
+            Payload::Membership(_) => MEMBERSHIP,
+        };
+        let flags = if self.session.is_some() { HAS_SESSION } else { 0 };
+        out.extend_from_slice(&[VERSION, kind, flags]);
+        out.extend_from_slice(&self.id.term.0.to_le_bytes());
+        if let Some(SessionId { session, sequence }) = self.session {
+            out.extend_from_slice(&session.to_le_bytes());
+            out.extend_from_slice(&sequence.to_le_bytes());
+        }
+        match &self.payload {
+            Payload::Noop => {}
+            Payload::Command(command) => out.extend_from_slice(command),
+            Payload::Membership(membership) => membership.encode(out),
+        }
     }
 }
 
-/// Reads an entry that [`encode_entry`] wrote at position `index`.
+/// Reads an entry that [`Encode`] wrote at position `index`.
 pub(super) fn decode_entry(index: LogIndex, bytes: &[u8]) -> Result<Entry, EncodingError> {
     let mut rest = bytes;
     version(&mut rest)?;
@@ -179,7 +196,8 @@ mod tests {
 
     fn encoded(entry: &Entry) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_entry(entry, &mut bytes);
+        entry.encode(&mut bytes);
+        assert_eq!(bytes.len(), entry.encoded_length());
         bytes
     }
 

@@ -1,7 +1,7 @@
 use std::error::Error as _;
 use std::path::PathBuf;
 
-use lattice_journal::MemoryDisk;
+use lattice_journal::{Encode as _, MemoryDisk};
 use lattice_sim::SimDisk;
 
 use super::*;
@@ -240,7 +240,7 @@ fn forged(state: Option<Vec<u8>>, items: Vec<Vec<u8>>, first: u64) -> OpenLogErr
 
 fn encoded(entry: &Entry) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_entry(entry, &mut bytes);
+    entry.encode(&mut bytes);
     bytes
 }
 
