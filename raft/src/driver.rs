@@ -28,7 +28,7 @@ use crate::membership::ConfChange;
 use crate::replica::ProposalError;
 use crate::state_machine::{BoxError, DurableStateMachine};
 use crate::transport::Transport;
-use crate::types::{EntryId, NodeId, SessionId, SnapshotMeta};
+use crate::types::{EntryId, NodeId, SessionId, SnapshotMeta, Term};
 
 mod apply_thread;
 mod clock;
@@ -274,6 +274,12 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// The node's current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.status.borrow().term
     }
 
     /// Follows [`Self::status`].

@@ -27,6 +27,7 @@ mod api;
 mod authority;
 mod cache;
 pub mod client;
+mod codec;
 pub mod config;
 pub mod founders;
 mod join;

@@ -30,7 +30,7 @@ use tonic_health::ServingStatus;
 
 use crate::accept::{Accepted, connections, connections_max};
 use crate::api::admin;
-use crate::api::etcd::{self, DECODE_MAX, EtcdApi, RangeReads};
+use crate::api::etcd::{self, ClientPort, DECODE_MAX, EtcdApi, RangeReads};
 use crate::cache;
 use crate::config::{Config, ConfigError, guard};
 use crate::join::{self, Place};
@@ -603,20 +603,17 @@ async fn serve_clients(
         .fold(reflection, |reflection, service| reflection.with_service_name(service))
         .build_v1()
         .expect("the descriptor set is generated with the code");
-    let routes = Routes::new(api.kv())
-        .add_service(api.cluster())
+    let others = Routes::new(api.cluster())
         .add_service(api.members())
         .add_service(api.maintenance())
         .add_service(health.max_decoding_message_size(DECODE_MAX))
         .add_service(reflection.max_decoding_message_size(DECODE_MAX))
-        .into_axum_router()
-        .layer(axum::middleware::from_fn(etcd::finish));
+        .prepare();
+    let port = ClientPort { kv: api.kv(), others };
     let report = report_health(reporter, Arc::clone(&node), stop.clone());
     let served = match connections(listener, limit, CLIENT_PATIENCE) {
         Ok(incoming) => {
-            let serving = server()
-                .add_routes(routes.into())
-                .serve_with_incoming_shutdown(incoming, stop_signal(stop));
+            let serving = server().serve_with_incoming_shutdown(port, incoming, stop_signal(stop));
             tokio::select! {
                 served = serving => served.map_err(io::Error::other),
                 () = report => Ok(()),

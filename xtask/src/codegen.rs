@@ -23,14 +23,22 @@ struct ProtoSet {
     output: &'static str,
     /// Where to put the encoded descriptors too, for gRPC reflection.
     descriptor: Option<&'static str>,
+    /// The type that turns messages into bytes and back.
+    codec: &'static str,
 }
 
 const PROTO_SETS: [ProtoSet; 2] = [
-    ProtoSet { protos: "raft/proto", output: "raft/src/generated", descriptor: None },
+    ProtoSet {
+        protos: "raft/proto",
+        output: "raft/src/generated",
+        descriptor: None,
+        codec: "tonic_prost::ProstCodec",
+    },
     ProtoSet {
         protos: "server/proto",
         output: "server/src/generated",
         descriptor: Some("server/src/generated/descriptor.bin"),
+        codec: "crate::codec::Codec",
     },
 ];
 
@@ -111,6 +119,7 @@ fn generate(root: &Path, set: &ProtoSet) -> Result<Generated> {
     tonic_prost_build::configure()
         // Payloads become slices of what was received, not copies.
         .bytes(".")
+        .codec_path(set.codec)
         .emit_rerun_if_changed(false)
         .out_dir(&scratch.0)
         .compile_fds(descriptors)

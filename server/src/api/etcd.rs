@@ -31,7 +31,7 @@ use crate::proto::etcdserverpb::{
 };
 use crate::relay::{Lost, WriteError};
 
-pub(crate) use answer::finish;
+pub(crate) use answer::ClientPort;
 pub(crate) use range::RangeReads;
 
 /// The version of etcd whose API this is. Kubernetes uses consistent reads from its cache only from 3.5.13 on.
@@ -123,7 +123,7 @@ impl EtcdApi {
             cluster_id: self.node.cluster.0,
             member_id: self.node.id.0,
             revision,
-            raft_term: self.node.raft.watch().borrow().term.0,
+            raft_term: self.node.raft.term().0,
         })
     }
 

@@ -114,7 +114,7 @@ pub mod members_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/lattice.cluster.v1.Members/Replace",
             );
@@ -250,7 +250,7 @@ pub mod members_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReplaceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
