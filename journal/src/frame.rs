@@ -1,8 +1,13 @@
 //! A frame: the unit that is written, checked and recovered whole. `docs/formats.md` draws it byte by byte.
 //!
-//! The checksum covers everything in header and body and is seeded with the frame's *place*: journal, segment, offset. A copy of
+//! The checksum covers header and body up to the items, and is seeded with the frame's *place*: journal, segment, offset. A copy of
 //! a frame in another place, be it a misdirected write or journal bytes that a user stored as an item, is therefore no
 //! frame. All-zero bytes are none either, because of the magic number.
+//!
+//! Each item has a checksum of its own, which stands in front of the items and is covered like all else there. So the frame's
+//! checksum stands for every byte of it, and still a flipped bit in an item costs that item and not those that were
+//! written along with it: where several copies of a log are damaged, what was lost in one of them is there in the others. In frames
+//! as version 1 wrote them one checksum covers the items too, and they are lost together.
 //!
 //! Besides its own content the header says what a reader must know who could *not* read the frames before it: up to where the
 //! log was durable, which frame set the owner's state last, and whether and how far the log was cut back. This makes the
@@ -30,6 +35,9 @@ pub(crate) const FIRST_PREVIOUS: u32 = 0;
 /// `LFRM` in a hex dump.
 const MAGIC: [u8; 4] = *b"LFRM";
 
+/// Length and checksum of an item, in front of the items.
+const ITEM_ENTRY: usize = 8;
+
 const TRUNCATES: u32 = 1;
 const RESTARTS: u32 = 2;
 const HAS_STATE: u32 = 4;
@@ -48,18 +56,45 @@ pub(crate) enum FrameKind {
 }
 
 impl FrameKind {
+    /// What stands in the frame's header, as this version writes it.
     fn code(self) -> u8 {
         match self {
-            Self::Batch => 1,
             Self::Checkpoint => 2,
             Self::Mark => 3,
-            Self::Mend => 4,
+            Self::Batch => 5,
+            Self::Mend => 6,
         }
     }
 
-    fn from_code(code: u8) -> Option<Self> {
-        let all = [Self::Batch, Self::Checkpoint, Self::Mark, Self::Mend];
-        all.into_iter().find(|kind| kind.code() == code)
+    fn from_code(code: u8) -> Option<(Self, Checked)> {
+        Some(match code {
+            1 => (Self::Batch, Checked::Whole),
+            2 => (Self::Checkpoint, Checked::Whole),
+            3 => (Self::Mark, Checked::Whole),
+            4 => (Self::Mend, Checked::Whole),
+            5 => (Self::Batch, Checked::Items),
+            6 => (Self::Mend, Checked::Items),
+            _ => return None,
+        })
+    }
+}
+
+/// What a frame's checksums cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    /// There is one, for all of it.
+    Whole,
+    /// Each item has its own; that of the frame covers the rest, with those of the items.
+    Items,
+}
+
+impl Checked {
+    /// Length of what is said about each item in front of the items.
+    fn entry(self) -> usize {
+        match self {
+            Self::Whole => 4,
+            Self::Items => ITEM_ENTRY,
+        }
     }
 }
 
@@ -114,6 +149,7 @@ pub(crate) struct FrameHeader {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UncheckedHeader {
     header: FrameHeader,
+    checked: Checked,
     crc: u32,
     body_length: u32,
 }
@@ -129,8 +165,9 @@ impl UncheckedHeader {
         // The length of a whole frame fits 32 bits too.
         let body_length = u32_at(bytes, 8);
         body_length.checked_add(FRAME_HEADER_LENGTH_U32)?;
+        let (kind, checked) = FrameKind::from_code(bytes[12])?;
         let header = FrameHeader {
-            kind: FrameKind::from_code(bytes[12])?,
+            kind,
             count: u32_at(bytes, 16),
             previous: u32_at(bytes, 20),
             sequence: u64_at(bytes, 32),
@@ -140,7 +177,7 @@ impl UncheckedHeader {
             truncation_sequence: u64_at(bytes, 64),
             truncated_to: u64_at(bytes, 72),
         };
-        Some(Self { header, crc: u32_at(bytes, 4), body_length })
+        Some(Self { header, checked, crc: u32_at(bytes, 4), body_length })
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -158,17 +195,39 @@ impl UncheckedHeader {
         FRAME_HEADER_LENGTH + u64::from(self.body_length)
     }
 
-    /// Verifies the whole frame, which `bytes` must be.
+    /// Verifies the frame, which `bytes` must be, all but its items: see [`BatchBody::items`].
     pub(crate) fn check(self, bytes: &[u8], place: Place) -> Option<Frame<'_>> {
-        if to_u64(bytes.len()) != self.length() || checksum(bytes, place) != self.crc {
+        if to_u64(bytes.len()) != self.length() {
             return None;
         }
-        let body = Body::read(&bytes[FRAME_HEADER..], self.header)?;
+        let body = &bytes[FRAME_HEADER..];
+        let covered = match self.checked {
+            Checked::Whole => bytes,
+            Checked::Items => &bytes[..FRAME_HEADER + self.head_of_body(body)?],
+        };
+        if checksum(covered, place) != self.crc {
+            return None;
+        }
+        let body = Body::read(body, self.header, self.checked)?;
         Some(Frame { header: self.header, crc: self.crc, body })
+    }
+
+    /// How much of the body the frame's own checksum covers if its items have theirs: what stands before them, as it claims.
+    fn head_of_body(&self, body: &[u8]) -> Option<usize> {
+        let fixed = match self.header.kind {
+            FrameKind::Mend => 16,
+            _ => 8,
+        };
+        let state = to_usize(u32_at(body.get(..fixed)?, fixed - 4));
+        let entries = to_usize(self.header.count).checked_mul(ITEM_ENTRY)?;
+        let head = fixed.checked_add(state)?.checked_add(entries)?;
+        // Without items the checksum covers what fills the body up, too.
+        let head = if self.header.count == 0 { body.len() } else { head };
+        (head <= body.len()).then_some(head)
     }
 }
 
-/// An intact frame.
+/// A frame that is intact, but perhaps for some of its items.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) header: FrameHeader,
@@ -207,8 +266,26 @@ pub(crate) enum Body<'a> {
 pub(crate) struct BatchBody<'a> {
     flags: u32,
     pub(crate) state: Option<&'a [u8]>,
-    lengths: &'a [u8],
+    checked: Checked,
+    /// The length of each item, and its checksum if it has one.
+    entries: &'a [u8],
+    /// The items, and what fills the body up.
     items: &'a [u8],
+}
+
+/// An item, and where it stands in its frame's items, in bytes.
+struct Placed<'a> {
+    bytes: Range<usize>,
+    /// `None` if it does not read back as it was written.
+    item: Option<&'a [u8]>,
+}
+
+/// Items of a frame that do not read back as they were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LostItems {
+    pub(crate) positions: Range<u64>,
+    /// Their bytes in the segment's file.
+    pub(crate) bytes: Range<u64>,
 }
 
 impl<'a> BatchBody<'a> {
@@ -222,16 +299,48 @@ impl<'a> BatchBody<'a> {
         self.flags & RESTARTS != 0
     }
 
-    pub(crate) fn items(&self) -> impl Iterator<Item = &'a [u8]> {
-        let mut rest = self.items;
-        self.lengths.chunks_exact(4).map(move |length| {
-            let (item, after) = rest.split_at(to_usize(u32_at(length, 0)));
-            rest = after;
-            item
+    /// The items from the `skipped`-th on; `None` for one that does not read back as it was written.
+    pub(crate) fn items(&self, skipped: usize) -> impl Iterator<Item = Option<&'a [u8]>> {
+        self.placed(skipped).map(|placed| placed.item)
+    }
+
+    /// The items that do not read back as they were written, in order; those that follow on each other together. `first` is the position
+    /// of the first item, and `end` where the frame ends in its file.
+    pub(crate) fn lost(&self, first: u64, end: u64) -> Vec<LostItems> {
+        let begin = end - to_u64(self.items.len());
+        let mut lost: Vec<LostItems> = Vec::new();
+        for (position, Placed { bytes, item }) in (first..).zip(self.placed(0)) {
+            if item.is_some() {
+                continue;
+            }
+            let bytes = begin + to_u64(bytes.start)..begin + to_u64(bytes.end);
+            match lost.last_mut().filter(|last| last.positions.end == position) {
+                Some(last) => (last.positions.end, last.bytes.end) = (position + 1, bytes.end),
+                None => lost.push(LostItems { positions: position..position + 1, bytes }),
+            }
+        }
+        lost
+    }
+
+    fn placed(&self, skipped: usize) -> impl Iterator<Item = Placed<'a>> {
+        let Self { checked, items, entries, .. } = *self;
+        let entries = entries.chunks_exact(checked.entry());
+        let last = entries.len().saturating_sub(1);
+        let mut start = entries.clone().take(skipped).map(item_length).sum::<usize>();
+        entries.enumerate().skip(skipped).map(move |(number, entry)| {
+            let bytes = start..start + item_length(entry);
+            start = bytes.end;
+            // The last one's checksum covers what fills the body up.
+            let covered = if number == last { bytes.start..items.len() } else { bytes.clone() };
+            let is_intact = match checked {
+                Checked::Whole => true,
+                Checked::Items => crc32c::crc32c(&items[covered]) == u32_at(entry, 4),
+            };
+            Placed { item: is_intact.then(|| &items[bytes.clone()]), bytes }
         })
     }
 
-    fn read(body: &'a [u8], count: u32) -> Option<Self> {
+    fn read(body: &'a [u8], count: u32, checked: Checked) -> Option<Self> {
         let flags = u32_at(body.get(..8)?, 0);
         let state_length = to_usize(u32_at(body, 4));
         let known = TRUNCATES | RESTARTS | HAS_STATE;
@@ -240,23 +349,33 @@ impl<'a> BatchBody<'a> {
             return None;
         }
         let rest = &body[8..];
-        let (lengths, rest) = rest.split_at_checked(to_usize(count).checked_mul(4)?)?;
-        let (state, rest) = rest.split_at_checked(state_length)?;
-        let total = lengths.chunks_exact(4).map(|length| u64::from(u32_at(length, 0))).sum::<u64>();
-        let (items, padding) = rest.split_at_checked(usize::try_from(total).ok()?)?;
-        is_padding(padding).then_some(Self {
+        let (entries, rest) =
+            rest.split_at_checked(to_usize(count).checked_mul(checked.entry())?)?;
+        let (state, items) = rest.split_at_checked(state_length)?;
+        let lengths = entries.chunks_exact(checked.entry()).map(item_length);
+        let total = lengths.map(to_u64).sum::<u64>();
+        let padding = items.get(usize::try_from(total).ok()?..)?;
+        // Where the last item's checksum covers it, it may have rotted, and is no less what fills the body up.
+        let is_covered = checked == Checked::Items && count > 0;
+        (padding.len() < ALIGNMENT && (is_covered || is_padding(padding))).then_some(Self {
             flags,
             state: has_state.then_some(state),
-            lengths,
+            checked,
+            entries,
             items,
         })
     }
 }
 
+/// The length of an item, of which this is said in front of the items.
+fn item_length(entry: &[u8]) -> usize {
+    to_usize(u32_at(entry, 0))
+}
+
 impl<'a> Body<'a> {
-    fn read(body: &'a [u8], header: FrameHeader) -> Option<Self> {
+    fn read(body: &'a [u8], header: FrameHeader, checked: Checked) -> Option<Self> {
         match header.kind {
-            FrameKind::Batch => BatchBody::read(body, header.count).map(Self::Batch),
+            FrameKind::Batch => BatchBody::read(body, header.count, checked).map(Self::Batch),
             FrameKind::Checkpoint => {
                 let fixed = body.get(..24)?;
                 let has_state = u32_at(fixed, 16) & HAS_STATE != 0;
@@ -271,7 +390,7 @@ impl<'a> Body<'a> {
                 .then(|| Self::Mark { first_segment: u64_at(body, 0) }),
             FrameKind::Mend => {
                 let end = u64_at(body.get(..8)?, 0);
-                let items = BatchBody::read(&body[8..], header.count)?;
+                let items = BatchBody::read(&body[8..], header.count, checked)?;
                 let is_inside = header.first.checked_add(u64::from(header.count))? <= end;
                 (is_inside && items.flags == 0).then_some(Self::Mend { end, items })
             }
@@ -282,14 +401,17 @@ impl<'a> Body<'a> {
 /// Length of the frame of a batch in bytes.
 pub(crate) fn batch_frame_length<B: Encode>(batch: &Batch<B>) -> u64 {
     let state = batch.state.as_ref().map_or(0, Vec::len);
-    let items: u64 = batch.items.iter().map(|item| 4 + to_u64(item.encoded_length())).sum();
-    FRAME_HEADER_LENGTH + (8 + to_u64(state) + items).next_multiple_of(8)
+    FRAME_HEADER_LENGTH + (8 + to_u64(state) + items_length(&batch.items)).next_multiple_of(8)
 }
 
 /// Length of a frame that mends with these items in bytes.
 pub(crate) fn mend_length<B: Encode>(items: &[B]) -> u64 {
-    let items: u64 = items.iter().map(|item| 4 + to_u64(item.encoded_length())).sum();
-    FRAME_HEADER_LENGTH + (16 + items).next_multiple_of(8)
+    FRAME_HEADER_LENGTH + (16 + items_length(items)).next_multiple_of(8)
+}
+
+/// Length of items in bytes, with what stands before them about each.
+fn items_length<B: Encode>(items: &[B]) -> u64 {
+    items.iter().map(|item| to_u64(ITEM_ENTRY + item.encoded_length())).sum()
 }
 
 /// Length of a checkpoint frame in bytes.
@@ -307,7 +429,7 @@ pub(crate) fn put_batch<B: Encode>(
     put(buffer, place, header, |buffer| {
         let flags = if batch.truncate_from.is_some() { TRUNCATES } else { 0 }
             | if batch.restart_at.is_some() { RESTARTS } else { 0 };
-        put_batch_body(buffer, flags, batch.state.as_deref(), &batch.items);
+        put_batch_body(buffer, flags, batch.state.as_deref(), &batch.items)
     })
 }
 
@@ -323,20 +445,37 @@ pub(crate) fn put_replaced<B: Encode>(
     put(buffer, place, header, |buffer| put_batch_body(buffer, flags, old.state, items))
 }
 
-fn put_batch_body<B: Encode>(buffer: &mut Vec<u8>, flags: u32, state: Option<&[u8]>, items: &[B]) {
+/// Returns where in `buffer` the items begin, if there are any: what is covered by the frame's own checksum ends there.
+fn put_batch_body<B: Encode>(
+    buffer: &mut Vec<u8>,
+    flags: u32,
+    state: Option<&[u8]>,
+    items: &[B],
+) -> Option<usize> {
     let flags = flags | if state.is_some() { HAS_STATE } else { 0 };
     let state = state.unwrap_or_default();
     buffer.extend_from_slice(&flags.to_le_bytes());
     buffer.extend_from_slice(&length_u32(state.len()).to_le_bytes());
-    for item in items {
-        buffer.extend_from_slice(&length_u32(item.encoded_length()).to_le_bytes());
-    }
+    // What is said about an item is known when it is there.
+    let mut entry = buffer.len();
+    buffer.resize(entry + items.len() * ITEM_ENTRY, 0);
     buffer.extend_from_slice(state);
-    for item in items {
-        let end = buffer.len() + item.encoded_length();
+    let begin = buffer.len();
+    for (number, item) in items.iter().enumerate() {
+        let start = buffer.len();
+        let length = item.encoded_length();
         item.encode(buffer);
-        assert_eq!(buffer.len(), end, "an item is as long as it said");
+        assert_eq!(buffer.len() - start, length, "an item is as long as it said");
+        if number + 1 == items.len() {
+            // The last one's checksum covers what fills the body up.
+            pad(buffer);
+        }
+        let crc = crc32c::crc32c(&buffer[start..]);
+        buffer[entry..entry + 4].copy_from_slice(&length_u32(length).to_le_bytes());
+        buffer[entry + 4..entry + ITEM_ENTRY].copy_from_slice(&crc.to_le_bytes());
+        entry += ITEM_ENTRY;
     }
+    (!items.is_empty()).then_some(begin)
 }
 
 /// Puts a frame at the end of `buffer` that mends a log that ends at `end`; returns its checksum.
@@ -349,7 +488,7 @@ pub(crate) fn put_mend<B: Encode>(
 ) -> u32 {
     put(buffer, place, header, |buffer| {
         buffer.extend_from_slice(&end.to_le_bytes());
-        put_batch_body(buffer, 0, None, items);
+        put_batch_body(buffer, 0, None, items)
     })
 }
 
@@ -370,6 +509,7 @@ pub(crate) fn put_checkpoint(
         buffer.extend_from_slice(&flags.to_le_bytes());
         buffer.extend_from_slice(&length_u32(state.len()).to_le_bytes());
         buffer.extend_from_slice(state);
+        None
     })
 }
 
@@ -380,21 +520,27 @@ pub(crate) fn put_mark(
     header: FrameHeader,
     first_segment: u64,
 ) -> u32 {
-    put(buffer, place, header, |buffer| buffer.extend_from_slice(&first_segment.to_le_bytes()))
+    put(buffer, place, header, |buffer| {
+        buffer.extend_from_slice(&first_segment.to_le_bytes());
+        None
+    })
 }
 
+/// Puts a frame at the end of `buffer`, in which all frames begin at multiples of [`ALIGNMENT`]. `body` puts the body, and tells
+/// where in the buffer the checksum of the frame ends, if not with the frame.
 fn put(
     buffer: &mut Vec<u8>,
     place: Place,
     header: FrameHeader,
-    body: impl FnOnce(&mut Vec<u8>),
+    body: impl FnOnce(&mut Vec<u8>) -> Option<usize>,
 ) -> u32 {
     let start = buffer.len();
+    debug_assert_eq!(start % ALIGNMENT, 0, "frames begin at multiples of the alignment");
     buffer.resize(start + FRAME_HEADER, 0);
-    body(buffer);
-    let padded = (buffer.len() - start).next_multiple_of(ALIGNMENT);
-    buffer.resize(start + padded, 0);
+    let covered = body(buffer);
+    pad(buffer);
 
+    let covered = covered.unwrap_or(buffer.len()) - start;
     let frame = &mut buffer[start..];
     let body_length = length_u32(frame.len() - FRAME_HEADER);
     frame[..4].copy_from_slice(&MAGIC);
@@ -409,12 +555,16 @@ fn put(
     frame[56..64].copy_from_slice(&header.state_sequence.to_le_bytes());
     frame[64..72].copy_from_slice(&header.truncation_sequence.to_le_bytes());
     frame[72..80].copy_from_slice(&header.truncated_to.to_le_bytes());
-    let crc = checksum(frame, place);
+    let crc = checksum(&frame[..covered], place);
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
     crc
 }
 
-/// Checksum of a whole frame but for the checksum itself.
+fn pad(buffer: &mut Vec<u8>) {
+    buffer.resize(buffer.len().next_multiple_of(ALIGNMENT), 0);
+}
+
+/// Checksum of a frame, up to where it has one in common, but for the checksum itself.
 fn checksum(frame: &[u8], place: Place) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(place.seed(), &frame[..4]), &frame[8..])
 }
@@ -487,7 +637,11 @@ mod tests {
         let Body::Batch(body) = frame.body else { panic!("not a batch") };
         assert!(body.truncates() && !body.restarts());
         assert_eq!(body.state, Some(&b"state"[..]));
-        assert_eq!(body.items().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        let items = [&b"one"[..], b"", b"three"].map(Some);
+        for skipped in 0..=items.len() {
+            assert_eq!(body.items(skipped).collect::<Vec<_>>(), items[skipped..]);
+        }
+        assert_eq!(body.lost(21, 1000), []);
     }
 
     #[test]
@@ -509,11 +663,67 @@ mod tests {
         assert!(matches!(frame.body, Body::Mark { first_segment: 2 }));
     }
 
+    /// What a frame that stands at 1000 has lost.
+    fn lost(bytes: &[u8]) -> Option<Vec<LostItems>> {
+        let frame = Frame::read(bytes, PLACE)?;
+        let Body::Batch(body) = frame.body else { panic!("not a batch") };
+        Some(body.lost(frame.header.first, 1000 + to_u64(bytes.len())))
+    }
+
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn a_flipped_bit_costs_one_item_or_the_frame() {
         let bytes = sample();
+        // Header, flags, lengths and checksums, and the state.
+        let head = FRAME_HEADER + 8 + 3 * ITEM_ENTRY + 5;
         for bit in 0..bytes.len() * 8 {
             let mut spoilt = bytes.clone();
+            spoilt[bit / 8] ^= 1 << (bit % 8);
+            let (positions, bytes) = match bit / 8 {
+                at if at < head => {
+                    assert_eq!(lost(&spoilt), None, "bit {bit}");
+                    continue;
+                }
+                at if at < head + 3 => (21..22, head..head + 3),
+                _ => (23..24, head + 3..head + 8),
+            };
+            let bytes = 1000 + to_u64(bytes.start)..1000 + to_u64(bytes.end);
+            assert_eq!(lost(&spoilt), Some(vec![LostItems { positions, bytes }]), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn lost_items_that_follow_on_each_other_are_told_together() {
+        let batch = Batch { items: vec![b"abcdefg"; 9], ..Batch::default() };
+        let mut bytes = Vec::new();
+        put_batch(&mut bytes, PLACE, header(FrameKind::Batch, 9), &batch);
+        let begin = FRAME_HEADER + 8 + 9 * ITEM_ENTRY;
+        for item in [0, 3, 4, 8] {
+            bytes[begin + item * 7] ^= 1;
+        }
+        let lost: Vec<_> = lost(&bytes).unwrap().into_iter().map(|lost| lost.positions).collect();
+        assert_eq!(lost, [21..22, 24..26, 29..30]);
+    }
+
+    #[test]
+    fn a_frame_of_version_1_is_read_and_is_lost_as_a_whole() {
+        // The same batch, as version 1 wrote it.
+        let new = sample();
+        let mut old = new[..FRAME_HEADER + 8].to_vec();
+        for entry in new[FRAME_HEADER + 8..][..3 * ITEM_ENTRY].chunks_exact(ITEM_ENTRY) {
+            old.extend_from_slice(&entry[..4]);
+        }
+        old.extend_from_slice(b"stateonethree");
+        pad(&mut old);
+        old[12] = 1;
+        let body_length = length_u32(old.len() - FRAME_HEADER);
+        old[8..12].copy_from_slice(&body_length.to_le_bytes());
+        let crc = checksum(&old, PLACE);
+        old[4..8].copy_from_slice(&crc.to_le_bytes());
+        let Body::Batch(body) = Frame::read(&old, PLACE).unwrap().body else { panic!("no batch") };
+        assert_eq!(body.items(1).collect::<Vec<_>>(), [Some(&b""[..]), Some(b"three")]);
+        assert_eq!(body.state, Some(&b"state"[..]));
+        for bit in 0..old.len() * 8 {
+            let mut spoilt = old.clone();
             spoilt[bit / 8] ^= 1 << (bit % 8);
             assert!(Frame::read(&spoilt, PLACE).is_none(), "bit {bit}");
         }
@@ -539,16 +749,17 @@ mod tests {
             assert!(Frame::read(&vec![0; length], PLACE).is_none());
         }
         // A body that lies about its lengths, under a checksum that is right.
-        for (offset, value) in [(4, u32::MAX), (8, u32::MAX), (8, 11), (8, 2), (0, 64)] {
+        let head = FRAME_HEADER + 8 + 3 * ITEM_ENTRY + 5;
+        for (offset, value) in [(4, u32::MAX), (8, u32::MAX), (8, 11), (0, 64)] {
             let mut bytes = sample();
             bytes[FRAME_HEADER + offset..][..4].copy_from_slice(&u32::to_le_bytes(value));
-            let crc = checksum(&bytes, PLACE);
+            let crc = checksum(&bytes[..head], PLACE);
             bytes[4..8].copy_from_slice(&crc.to_le_bytes());
             assert!(Frame::read(&bytes, PLACE).is_none(), "{value} at {offset}");
         }
         let mut bytes = sample();
         bytes[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
-        let crc = checksum(&bytes, PLACE);
+        let crc = checksum(&bytes[..head], PLACE);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         assert!(Frame::read(&bytes, PLACE).is_none());
     }

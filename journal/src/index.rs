@@ -11,7 +11,7 @@ use crate::runs::{FrameRef, Run, Runs};
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) runs: Runs,
-    /// Positions whose frames are damaged, in order.
+    /// Positions that are lost, in order: with their frames, or alone in a frame of which the other items are there.
     pub(crate) damaged: Vec<Range<u64>>,
     /// Frames with items that were lost where they stood first, in the order in which they were put back. They come before the runs.
     pub(crate) mended: Vec<Run>,
@@ -47,10 +47,14 @@ impl Index {
         Some(hole)
     }
 
+    /// The frame in which the item at `position` was put back, if it was lost.
+    pub(crate) fn mended_at(&self, position: u64) -> Option<&Run> {
+        self.mended.iter().rev().find(|run| (run.first..run.end()).contains(&position))
+    }
+
     /// What to read for the item at `position`: a run whose items go on from there, without those that something else has.
     pub(crate) fn piece(&self, position: u64) -> Option<Run> {
-        let holds = |run: &&Run| (run.first..run.end()).contains(&position);
-        if let Some(mended) = self.mended.iter().rev().find(holds) {
+        if let Some(mended) = self.mended_at(position) {
             return Some(*mended);
         }
         let run = self.runs.from(position).next().filter(|run| run.first <= position)?;
@@ -104,8 +108,32 @@ impl Index {
         self.truncate(range.start);
         if !range.is_empty() {
             self.runs.skip(range.end);
-            self.damaged.push(range);
+            match self.damaged.last_mut().filter(|before| before.end == range.start) {
+                Some(before) => before.end = range.end,
+                None => self.damaged.push(range),
+            }
         }
+    }
+
+    /// Notes that some items of the frame that was taken in last are lost; returns those that are part of the log.
+    pub(crate) fn lose(&mut self, items: Range<u64>) -> Range<u64> {
+        let held = self.positions();
+        let lost = items.start.max(held.start)..items.end.min(held.end);
+        if lost.is_empty() {
+            return items.start..items.start;
+        }
+        let at = self.damaged.partition_point(|range| range.start < lost.start);
+        match self.damaged[..at].last_mut().filter(|before| before.end == lost.start) {
+            Some(before) => before.end = lost.end,
+            None => self.damaged.insert(at, lost.clone()),
+        }
+        lost
+    }
+
+    /// The first position at or behind `position` that is lost.
+    pub(crate) fn next_lost(&self, position: u64) -> Option<u64> {
+        let lost = self.damaged.iter().find(|range| range.end > position)?;
+        Some(lost.start.max(position))
     }
 
     /// Forgets the items in the segments below `segment`, and their files.

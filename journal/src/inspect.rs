@@ -182,13 +182,13 @@ impl Printer<'_> {
             Body::Mend { items, .. } => {
                 let end = first.saturating_add(u64::from(header.count));
                 writeln!(self.out, "items {first}..{end}, put back")?;
-                for (item, position) in items.items().zip(first..) {
+                for (item, position) in items.items(0).zip(first..) {
                     let is_held = index.piece(position).is_some_and(|run| {
                         (run.segment, run.offset) == (record.segment, record.offset)
                     });
                     self.items += u64::from(is_held);
                     let note = if is_held { "" } else { " (put back or truncated later)" };
-                    let text = (self.render)(position, item);
+                    let text = self.item(position, item);
                     writeln!(self.out, "      {position}: {text}{note}")?;
                 }
                 Ok(())
@@ -210,14 +210,18 @@ impl Printer<'_> {
                 self.state(body.state)?;
                 let live_end = index.runs.live(&record.place()).end;
                 self.items += live_end - first;
-                for (item, position) in body.items().zip(first..) {
+                for (item, position) in body.items(0).zip(first..) {
                     let note = if position < live_end { "" } else { " (truncated later)" };
-                    let text = (self.render)(position, item);
+                    let text = self.item(position, item);
                     writeln!(self.out, "      {position}: {text}{note}")?;
                 }
                 Ok(())
             }
         }
+    }
+
+    fn item(&mut self, position: u64, item: Option<&[u8]>) -> String {
+        item.map_or_else(|| "BAD".into(), |item| (self.render)(position, item))
     }
 
     fn state(&mut self, state: Option<&[u8]>) -> fmt::Result {

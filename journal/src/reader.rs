@@ -6,8 +6,8 @@
 //! replaced meanwhile is read to the end through the file that is still open.
 //!
 //! The index tells only the [run](crate::runs) that an item is in. The run is read as far as the item is likely to be, seldom in two
-//! goes, and its frames are walked by their headers. A frame whose items are wanted is verified as a whole, and its header says
-//! which items it has. Items that were lost and put back elsewhere are read from there. So a header that rotted can lead astray, but not to a wrong item; if it does, the run is walked again with
+//! goes, and its frames are walked by their headers. A frame whose items are wanted is verified, and each of these items; the frame's
+//! header says which items it has. Items that were lost and put back elsewhere are read from there. So a header that rotted can lead astray, but not to a wrong item; if it does, the run is walked again with
 //! every frame verified and rotten ones passed over, which finds the item or tells what is lost.
 
 use std::ops::Range;
@@ -114,9 +114,10 @@ impl Reader {
         bytes_max: usize,
         mut visit: impl FnMut(u64, &[u8]),
     ) -> Result<u64, ReadError> {
-        let mut cursor = Cursor { range: range.clone(), next: range.start, budget: bytes_max };
+        let (plan, end) = self.plan(&range, bytes_max)?;
+        let mut cursor = Cursor { range: range.start..end, next: range.start, budget: bytes_max };
         let mut buffer = Vec::new();
-        for (run, file) in self.plan(&range, bytes_max)? {
+        for (run, file) in plan {
             match self.visit_run(run, &*file, &mut buffer, &mut cursor, &mut visit) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -191,13 +192,14 @@ impl Reader {
         }
     }
 
-    /// The runs that hold the beginning of a range, as many as a budget of bytes may need.
-    fn plan(&self, range: &Range<u64>, bytes_max: usize) -> Result<Plan, ReadError> {
+    /// The runs that hold the beginning of a range, as many as a budget of bytes may need; and where the range ends, or the first
+    /// item in it that is lost.
+    fn plan(&self, range: &Range<u64>, bytes_max: usize) -> Result<(Plan, u64), ReadError> {
         let mut plan = Vec::new();
         let index = self.shared.index();
         let held = index.positions();
         if range.is_empty() {
-            return Ok(plan);
+            return Ok((plan, range.end));
         }
         if let Some(damaged) = index.damaged.iter().find(|damaged| damaged.contains(&range.start)) {
             return Err(ReadError::Damaged { positions: damaged.clone() });
@@ -206,9 +208,9 @@ impl Reader {
             return Err(ReadError::NotHeld { held });
         }
         let budget = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+        let end = index.next_lost(range.start).map_or(range.end, |lost| lost.min(range.end));
         let (mut next, mut bytes) = (range.start, 0_u64);
-        // There is none for a position that is damaged.
-        while let Some(run) = index.piece(next).filter(|_| next < range.end && bytes <= budget) {
+        while let Some(run) = index.piece(next).filter(|_| next < end && bytes <= budget) {
             let Some(file) = index.files.get(&run.segment) else { break };
             plan.push((run, Arc::clone(file)));
             // The first run may hold little of the range.
@@ -216,7 +218,7 @@ impl Reader {
             bytes = bytes.saturating_add(counted);
             next = run.end();
         }
-        Ok(plan)
+        Ok((plan, end))
     }
 }
 
@@ -282,10 +284,10 @@ impl<'a> Stretch<'a> {
                 None => self.search(cursor.next)?,
             };
             at = batch.end;
-            for (position, item) in (batch.items.start..end).zip(batch.body.items()) {
-                if position < cursor.next {
-                    continue;
-                }
+            let first = cursor.next;
+            let skipped = usize::try_from(first - batch.items.start).expect("a count of 32 bits");
+            for (position, item) in (first..end).zip(batch.body.items(skipped)) {
+                let item = item.ok_or_else(|| self.lost(&batch, position))?;
                 if item.len() > cursor.budget && cursor.next > cursor.range.start {
                     return Ok(Visited::Budget);
                 }
@@ -351,6 +353,17 @@ impl<'a> Stretch<'a> {
         let frame = header.check(self.bytes.get(at..end)?, self.place(at))?;
         let (Body::Batch(body) | Body::Mend { items: body, .. }) = frame.body else { return None };
         Some(Batch { items: header.items(), body, end })
+    }
+
+    /// The item at a position of a batch is lost, with others perhaps that follow on it.
+    fn lost(&self, batch: &Batch<'_>, position: u64) -> ReadError {
+        let Run { segment, offset, .. } = self.run;
+        let end = offset + to_u64(batch.end);
+        let lost = batch.body.lost(batch.items.start, end);
+        let lost = lost.into_iter().find(|lost| lost.positions.contains(&position));
+        let (end, offset) =
+            lost.map_or((position + 1, end), |lost| (lost.positions.end, lost.bytes.start));
+        ReadError::Corrupt { positions: position..end, segment, offset }
     }
 
     fn place(&self, at: usize) -> Place {

@@ -10,6 +10,8 @@
 //! - bad bytes where frame `q` should be are a *torn tail* if `q` ≥ vouched: everything from there on is cut;
 //! - otherwise they are *damage*: the next intact frame is searched for, reading goes on there, nothing is cut.
 //!
+//! A frame of which only items are bad is a torn tail like bad bytes, or else damage of these items and of no others.
+//!
 //! After damage, the header of the next intact frame tells what the lost frames did: `first` where they left the log,
 //! `truncation_sequence` and `truncated_to` whether they cut it back and how far, so that no item is returned that a lost frame
 //! had replaced, and `state_sequence` whether one of them set the owner's state.
@@ -33,7 +35,9 @@ use crate::index::Index;
 use crate::journal::JournalOptions;
 use crate::recovery::replay::Replay;
 use crate::seal::{LastFrame, Seal, Sealed};
-use crate::segment::{FORMAT_VERSION, FileName, HeaderFault, SegmentScan, scan, segment_name};
+use crate::segment::{
+    FORMAT_VERSION, FileName, FrameRecord, HeaderFault, SegmentScan, scan, segment_name,
+};
 
 /// What was found when a journal was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +88,7 @@ pub struct Damage {
     pub kind: DamageKind,
     /// The damaged bytes of its file.
     pub bytes: Range<u64>,
-    /// Sequences of the frames that are lost.
+    /// Sequences of the frames that are lost. Empty if one lost some of its items only, and its header says which.
     pub frames: Range<u64>,
     /// Positions of the items that are lost. Empty if the lost frames held none that is still part of the log.
     pub items: Range<u64>,
@@ -98,7 +102,9 @@ pub enum DamageKind {
     SegmentHeader,
     /// One frame or more.
     Frames,
-    /// One frame or more, of which the disk does not give back all bytes.
+    /// Items of a frame that is intact otherwise.
+    Items,
+    /// Frames or items, of which the disk does not give back all bytes.
     Unreadable,
     /// Whole segments are missing.
     SegmentsMissing {
@@ -107,11 +113,26 @@ pub enum DamageKind {
     },
 }
 
+impl Damage {
+    /// Items of a frame of which the rest is intact, of which `items` are part of the log.
+    pub(crate) fn of_items(
+        scan: &SegmentScan,
+        frame: &FrameRecord,
+        bytes: Range<u64>,
+        items: Range<u64>,
+    ) -> Self {
+        let is_unreadable = scan.unreadable.touches(&bytes);
+        let kind = if is_unreadable { DamageKind::Unreadable } else { DamageKind::Items };
+        let sequence = frame.header.sequence;
+        Self { segment: scan.number, kind, bytes, frames: sequence..sequence, items }
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             DamageKind::SegmentHeader => write!(f, "segment {}: bad header", self.segment)?,
-            DamageKind::Frames => {
+            DamageKind::Frames | DamageKind::Items => {
                 write!(f, "segment {}: bad bytes {:?}", self.segment, self.bytes)?;
             }
             DamageKind::Unreadable => {
@@ -121,7 +142,11 @@ impl fmt::Display for Damage {
                 write!(f, "segments {}..{end} are missing", self.segment)?;
             }
         }
-        write!(f, ", frames {} lost", OpenRange(&self.frames))?;
+        if self.frames.is_empty() {
+            write!(f, " in frame {}", self.frames.start)?;
+        } else {
+            write!(f, ", frames {} lost", OpenRange(&self.frames))?;
+        }
         write!(f, ", items {} lost", OpenRange(&self.items))
     }
 }

@@ -185,7 +185,7 @@ impl Sealed {
         let bytes = piece(file, offset, in_memory(length).ok()?)?;
         let frame = Frame::read(&bytes, Place { journal, segment, offset })?;
         let last = FrameRecord::of(&frame, segment, offset, length);
-        (frame.crc == crc).then_some(Self { header, last, seal })
+        (frame.crc == crc && last.lost.is_empty()).then_some(Self { header, last, seal })
     }
 
     /// The position that the segment cut the log before it back to; 0 if it forgot all of it, [`NOT_TRUNCATED`] if it left it as

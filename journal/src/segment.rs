@@ -8,14 +8,16 @@ use std::ops::Range;
 
 use crate::disk::DiskFile;
 use crate::frame::{
-    Body, FIRST_PREVIOUS, FRAME_HEADER, FRAME_HEADER_LENGTH, Frame, FrameHeader, FrameKind, Place,
-    UncheckedHeader, to_u64, u32_at, u64_at,
+    Body, FIRST_PREVIOUS, FRAME_HEADER, FRAME_HEADER_LENGTH, Frame, FrameHeader, FrameKind,
+    LostItems, Place, UncheckedHeader, to_u64, u32_at, u64_at,
 };
 use crate::runs::{FrameRef, Runs};
 use crate::unreadable::Unreadable;
 
 /// The format version that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest that it reads.
+const FORMAT_VERSION_MIN: u32 = 1;
 
 /// Length of a segment's header in bytes.
 pub(crate) const SEGMENT_HEADER: usize = 64;
@@ -141,7 +143,7 @@ impl SegmentHeader {
             return Err(HeaderFault::Damaged);
         }
         match u32_at(bytes, 8) {
-            FORMAT_VERSION => {}
+            FORMAT_VERSION_MIN..=FORMAT_VERSION => {}
             version => return Err(HeaderFault::Version(version)),
         }
         let found = u128::from(u64_at(bytes, 16)) | u128::from(u64_at(bytes, 24)) << 64;
@@ -163,7 +165,7 @@ fn header_checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..SEGMENT_HEADER])
 }
 
-/// What is remembered of an intact frame: all but its items.
+/// What is remembered of an intact frame: all but its items. Some of them may be lost.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameRecord {
     pub(crate) header: FrameHeader,
@@ -175,6 +177,8 @@ pub(crate) struct FrameRecord {
     pub(crate) truncates: bool,
     pub(crate) restarts: bool,
     pub(crate) has_state: bool,
+    /// The items that do not read back as they were written.
+    pub(crate) lost: Vec<LostItems>,
     /// In checkpoints and marks: segments below this one were given up.
     pub(crate) first_segment: Option<u64>,
     /// In checkpoints: the first position held.
@@ -195,6 +199,7 @@ impl FrameRecord {
             truncates: false,
             restarts: false,
             has_state: false,
+            lost: Vec::new(),
             first_segment: None,
             start: None,
             log_end: None,
@@ -204,6 +209,7 @@ impl FrameRecord {
                 record.truncates = body.truncates();
                 record.restarts = body.restarts();
                 record.has_state = body.state.is_some();
+                record.lost = body.lost(frame.header.first, record.end());
             }
             Body::Checkpoint { first_segment, start, state } => {
                 record.first_segment = Some(first_segment);
@@ -211,7 +217,10 @@ impl FrameRecord {
                 record.has_state = state.is_some();
             }
             Body::Mark { first_segment } => record.first_segment = Some(first_segment),
-            Body::Mend { end, .. } => record.log_end = Some(end),
+            Body::Mend { end, items } => {
+                record.log_end = Some(end);
+                record.lost = items.lost(frame.header.first, record.end());
+            }
         }
         record
     }
@@ -333,6 +342,11 @@ pub(crate) fn scan(
             expected.is_none_or(|next| next == (frame.header.sequence, frame.header.previous))
         });
         let frame = match frame {
+            Some(frame) if !frame.lost.is_empty() && read_again < at => {
+                read_again = at;
+                window.forget(at..frame.end());
+                continue;
+            }
             Some(frame) => frame,
             None => {
                 let above = expected.map_or(lowest, |(sequence, _)| sequence.saturating_add(1));
@@ -538,9 +552,9 @@ mod tests {
         let header =
             SegmentHeader { journal: 1, number: 1, first_sequence: 1, length: 0, generation: 0 };
         let mut bytes = header.encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = header_checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes, None, 1), Err(HeaderFault::Version(2)));
+        assert_eq!(SegmentHeader::decode(&bytes, None, 1), Err(HeaderFault::Version(3)));
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::ReadError;
-use crate::frame::FrameKind;
+use crate::frame::{FrameKind, LostItems};
 use crate::reader::Reader;
 use crate::recovery::{Damage, DamageKind};
 use crate::segment::{Found, FrameRecord, SEGMENT_HEADER_LENGTH, SegmentScan, read_header, scan};
@@ -62,6 +62,23 @@ impl Reader {
             return Ok(Vec::new());
         }
         let mut damaged = damage(&scanned, end_sequence, held.clone(), live);
+        let durable =
+            |frame: &&FrameRecord| end_sequence == 0 || frame.header.sequence < end_sequence;
+        for frame in scanned.frames().take_while(durable) {
+            let is_live = |position: &u64| match index.mended_at(*position) {
+                Some(run) => (run.segment, run.offset) == (segment, frame.offset),
+                None => live(frame).contains(position),
+            };
+            for LostItems { positions, bytes } in &frame.lost {
+                let lost: Vec<u64> = positions.clone().filter(is_live).collect();
+                let items = match (lost.first(), lost.last()) {
+                    (Some(first), Some(last)) => *first..last + 1,
+                    _ => positions.start..positions.start,
+                };
+                damaged.push(Damage::of_items(&scanned, frame, bytes.clone(), items));
+            }
+        }
+        damaged.sort_by_key(|damage| damage.bytes.start);
         for run in index.mended.iter().filter(|run| run.segment == segment) {
             if scanned.frames().all(|frame| frame.offset != run.offset) {
                 damaged.push(Damage {

@@ -250,7 +250,7 @@ impl Rewriter {
                 }
                 Body::Mark { first_segment } => put_mark(&mut bytes, place, header, first_segment),
                 Body::Batch(body) => {
-                    let items = self.replaced_items(&body, header.first, live(record), replace)?;
+                    let items = self.replaced_items(&body, record, live(record), replace)?;
                     put_replaced(&mut bytes, place, header, &body, &items)
                 }
                 Body::Mend { .. } => return Err(JournalError::Mends { segment }),
@@ -273,12 +273,14 @@ impl Rewriter {
     fn replaced_items<'a>(
         &self,
         body: &BatchBody<'a>,
-        first: u64,
+        record: &FrameRecord,
         live: Range<u64>,
         replace: &mut Replace<'_>,
     ) -> Result<Vec<Cow<'a, [u8]>>, JournalError> {
         let mut items = Vec::new();
-        for (item, position) in body.items().zip(first..) {
+        for (item, position) in body.items(0).zip(record.header.first..) {
+            let FrameRecord { segment, offset, .. } = *record;
+            let item = item.ok_or(JournalError::Corrupt { segment, offset })?;
             let replaced = live.contains(&position).then(|| replace(position, item)).flatten();
             let item = replaced.map_or(Cow::Borrowed(item), Cow::Owned);
             check_limit("item", to_u64(item.len()), self.options.item_size_max)?;
@@ -292,7 +294,7 @@ impl Rewriter {
         let last = scan.frames().last().map_or(0, |frame| frame.header.sequence);
         let bad = scan.found.iter().find_map(|found| match found {
             Found::Bad(bytes) => Some(bytes.start),
-            Found::Frame(_) => None,
+            Found::Frame(frame) => frame.lost.first().map(|lost| lost.bytes.start),
         });
         match (scan.header, bad) {
             (Ok(header), None) if last + 1 == self.end_sequence => Ok(header),

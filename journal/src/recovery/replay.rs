@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Damage, DamageKind, SegmentFacts, Tail, TornTail};
 use crate::disk::DiskFile;
-use crate::frame::{Body, Frame, FrameKind, NOT_TRUNCATED, Place};
+use crate::frame::{Body, Frame, FrameKind, LostItems, NOT_TRUNCATED, Place};
 use crate::index::Index;
 use crate::runs::Runs;
 use crate::seal::{LastFrame, Seal, Sealed};
@@ -56,7 +56,7 @@ impl Replay {
         for found in &scan.found {
             match found {
                 Found::Bad(bytes) => self.bad_in(scan, bytes.clone()),
-                Found::Frame(frame) => self.frame(frame),
+                Found::Frame(frame) => self.frame_in(scan, frame),
             }
         }
         if scan.found.is_empty() {
@@ -141,14 +141,18 @@ impl Replay {
 
         let mut end = SEGMENT_HEADER_LENGTH.min(scan.length);
         let (mut unvouched_from, mut has_unvouched_batch) = (end, false);
+        let mut unreadable = scan.is_end_unreadable;
         for found in &scan.found {
+            let may_be_torn = !shrunk && self.gap.is_empty() && self.expected() >= vouched;
             match found {
-                Found::Bad(_) if !shrunk && self.gap.is_empty() && self.expected() >= vouched => {
+                Found::Bad(_) if may_be_torn => break,
+                Found::Bad(bytes) => self.bad_in(scan, bytes.clone()),
+                Found::Frame(frame) if may_be_torn && !frame.lost.is_empty() => {
+                    unreadable |= scan.unreadable.touches(&(frame.offset..frame.end()));
                     break;
                 }
-                Found::Bad(bytes) => self.bad_in(scan, bytes.clone()),
                 Found::Frame(frame) => {
-                    self.frame(frame);
+                    self.frame_in(scan, frame);
                     end = frame.end();
                     if frame.header.sequence < vouched {
                         unvouched_from = end;
@@ -160,7 +164,6 @@ impl Replay {
         }
         let next = self.expected();
         // A crash tears a write, it does not make a sector unreadable: what was there may have been acknowledged.
-        let unreadable = scan.is_end_unreadable;
         let torn = if shrunk || unreadable || !self.gap.is_empty() || next < vouched {
             self.bad_in(scan, end..scan.dirty_end.max(declared));
             self.lost_tail();
@@ -249,6 +252,15 @@ impl Replay {
         let is_unreadable = scan.unreadable.touches(&bytes);
         let kind = if is_unreadable { DamageKind::Unreadable } else { DamageKind::Frames };
         self.gap.push((scan.number, kind, bytes));
+    }
+
+    /// Takes in a frame, and reports those of its items that are lost.
+    fn frame_in(&mut self, scan: &SegmentScan, frame: &FrameRecord) {
+        self.frame(frame);
+        for LostItems { positions, bytes } in &frame.lost {
+            let items = self.index.lose(positions.clone());
+            self.damage.push(Damage::of_items(scan, frame, bytes.clone(), items));
+        }
     }
 
     fn frame(&mut self, frame: &FrameRecord) {

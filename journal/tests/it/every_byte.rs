@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use lattice_journal::{MemoryDisk, Recovery};
+use lattice_journal::{DamageKind, MemoryDisk, Recovery};
 
 use crate::support::{Model, items, open, read_all, replacing, segment_paths, shown, with_state};
 
@@ -237,16 +237,29 @@ fn items_that_a_lost_frame_replaced_count_as_lost() {
     journal.close().unwrap();
     let path = &segment_paths(&disk)[0];
     let content = disk.content(path).unwrap();
-    let at = content.windows(8).position(|window| window == b"the lost").unwrap();
-    disk.corrupt(path, at, 1).unwrap();
+    let item = content.windows(8).position(|window| window == b"the lost").unwrap();
+    let frame = content[..item].windows(4).rposition(|window| window == b"LFRM").unwrap();
+    let (first, second) = (disk.fork(), disk);
 
-    let (journal, recovery) = open(&disk, 8192).unwrap();
+    first.corrupt(path, frame, 1).unwrap();
+    let (journal, recovery) = open(&first, 8192).unwrap();
     assert_eq!(recovery.damaged.len(), 1);
-    assert_eq!(recovery.damaged[0].items, 3..7);
-    assert_eq!(recovery.damaged[0].frames, 3..4);
+    assert_eq!((&recovery.damaged[0].items, &recovery.damaged[0].frames), (&(3..7), &(3..4)));
     assert!(!recovery.state_damaged);
     let held: Vec<u64> = read_all(&journal.reader()).into_keys().collect();
     assert_eq!(held, [1, 2, 7]);
+
+    // If it is there but for an item, it has replaced them, and only that item is lost.
+    second.corrupt(path, item, 1).unwrap();
+    let (journal, recovery) = open(&second, 8192).unwrap();
+    let [lost] = &recovery.damaged[..] else { panic!("{recovery:?}") };
+    assert_eq!((lost.kind, &lost.items, &lost.frames), (DamageKind::Items, &(5..6), &(3..3)));
+    assert_eq!(lost.bytes.end - lost.bytes.start, 14);
+    let read = journal.reader().read(3..8, usize::MAX).unwrap();
+    let read: Vec<_> = read.iter().map(|item| (item.position, &item.bytes[..])).collect();
+    assert_eq!(read, [(3, &b"III"[..]), (4, b"IV")]);
+    let held: Vec<u64> = read_all(&journal.reader()).into_keys().collect();
+    assert_eq!(held, [1, 2, 3, 4, 6, 7]);
 }
 
 #[test]

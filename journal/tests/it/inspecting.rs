@@ -29,13 +29,13 @@ fn every_frame_and_item_is_printed() {
         "journal {ID:032x}
 segment 1: 1024 bytes, from frame 1
   @64: frame 1, 104 bytes, durable below 1: checkpoint of items 1..1, first segment 1
-  @168: frame 2, 112 bytes, durable below 2: batch of items 1..3, state of 5 bytes
+  @168: frame 2, 120 bytes, durable below 2: batch of items 1..3, state of 5 bytes
       1: one
       2: two (truncated later)
-  @280: frame 3, 96 bytes, durable below 2: batch of items 2..3, truncates to 2
+  @288: frame 3, 104 bytes, durable below 2: batch of items 2..3, truncates to 2
       2: II
-  @376: frame 4, 88 bytes, durable below 4: mark
-  @464: end, 560 bytes free
+  @392: frame 4, 88 bytes, durable below 4: mark
+  @480: end, 544 bytes free
 sound: 4 frames, 2 items at positions 1..3
 "
     );
@@ -52,16 +52,29 @@ fn damage_and_torn_tails_are_printed_and_not_touched() {
     let before = disk.content(segment_path(1)).unwrap();
     let (text, inspection) = print(&disk);
     for line in [
-        "  @168: BAD up to 280\n",
-        "  @464: not zero up to 501\n",
-        "segment 1: torn tail in bytes 464..501, from frame 5 on\n",
-        "DAMAGED segment 1: bad bytes 168..280, frames 2..3 lost, items 1..2 lost\n",
+        "  @168: BAD up to 288\n",
+        "  @480: not zero up to 501\n",
+        "segment 1: torn tail in bytes 480..501, from frame 5 on\n",
+        "DAMAGED segment 1: bad bytes 168..288, frames 2..3 lost, items 1..2 lost\n",
         "damaged: 3 frames, 1 items at positions 1..3\n",
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
     assert_eq!(inspection.damaged.len(), 1);
     assert_eq!(disk.content(segment_path(1)).unwrap(), before);
+}
+
+#[test]
+fn an_item_that_rotted_is_shown_beside_its_neighbours() {
+    let disk = sample();
+    disk.corrupt(segment_path(1), 278, 1).unwrap();
+    let (text, _) = print(&disk);
+    for line in [
+        "batch of items 1..3, state of 5 bytes\n      1: BAD\n      2: two (truncated later)\n",
+        "DAMAGED segment 1: bad bytes 277..280 in frame 2, items 1..2 lost\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
 }
 
 #[test]

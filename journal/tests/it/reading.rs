@@ -87,7 +87,7 @@ fn batches_that_do_not_fit_are_refused_and_change_nothing() {
         (replacing(4, &["later"]), "cannot truncate from 4: the journal holds 1..3"),
         (replacing(0, &["before"]), "cannot truncate from 0: the journal holds 1..3"),
         (items(3, &[&long]), "item of 101 bytes is over the limit of 100"),
-        (items(3, &[&*many; 10]), "batch of 1128 bytes is over the limit of 1000"),
+        (items(3, &[&*many; 10]), "batch of 1168 bytes is over the limit of 1000"),
         (both, "a batch may truncate or restart the log, not both"),
         (
             restart,

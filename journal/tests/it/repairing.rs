@@ -8,7 +8,7 @@ use lattice_sim::SimDisk;
 
 use crate::support::{Model, items, open, options, replacing, segment_path, shown, with_state};
 
-const SEGMENT: u64 = 1500;
+const SEGMENT: u64 = 1600;
 
 fn open_to_repair(disk: &SimDisk) -> Result<(Journal, Recovery), OpenError> {
     let mut options = options(SEGMENT);

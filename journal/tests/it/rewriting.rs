@@ -276,8 +276,8 @@ fn a_batch_costs_one_write_and_one_sync() {
         journal.sync().unwrap();
         let after = disk.counts();
         assert_eq!((after.calls - before.calls, after.syncs - before.syncs), (2, 1));
-        // Header, flags and state, lengths, items.
-        assert_eq!(after.bytes - before.bytes, 80 + 8 + 64 * 4 + 64 * 300);
+        // Header, flags and state, lengths and checksums, items.
+        assert_eq!(after.bytes - before.bytes, 80 + 8 + 64 * 8 + 64 * 300);
     }
     let before = disk.counts();
     for round in 0..50 {

@@ -7,7 +7,7 @@ use crate::support::{
     with_state,
 };
 
-const SEGMENT: u64 = 1500;
+const SEGMENT: u64 = 1600;
 
 /// A journal with several complete segments, truncations over their borders and a restart, closed.
 fn written(disk: &MemoryDisk, trusting: bool) -> Model {

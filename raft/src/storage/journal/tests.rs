@@ -294,6 +294,61 @@ fn spoil(disk: &MemoryDisk, index: u8) {
     disk.corrupt(&file, at, 1).unwrap();
 }
 
+/// Flips a bit in the header of the frame that holds the entry at `index`.
+fn spoil_frame(disk: &MemoryDisk, index: u8) {
+    let file: PathBuf = Path::new(DIRECTORY).join(format!("{:020}.seg", 1));
+    let content = disk.content(&file).unwrap();
+    let at = content.windows(50).position(|bytes| bytes == [index; 50]).unwrap();
+    let frame = content[..at].windows(4).rposition(|bytes| bytes == b"LFRM").unwrap();
+    disk.corrupt(&file, frame, 1).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_costs_one_entry_of_those_that_were_written_together() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = open(&disk).unwrap();
+    let all = entries(1..=20, 1);
+    persist(&mut log, &batch(hard_state(1), all.clone()));
+    drop(log);
+    // Nothing vouches for the frame yet; now something does.
+    let (mut log, _) = open(&disk).unwrap();
+    log.idle().unwrap();
+    drop(log);
+    [7, 12, 13, 20].into_iter().for_each(|index| spoil(&disk, index));
+
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.hard_state, hard_state(1).unwrap());
+    assert_eq!(recovered.damaged, [lost(7, 7, true), lost(12, 13, true), lost(20, 20, true)]);
+    let read = |log: &JournalLog, from: u64| {
+        log.reader().entries(LogIndex(from)..=LogIndex(20), usize::MAX).map(|read| indexes(&read))
+    };
+    assert_eq!(read(&log, 1).unwrap(), (1..7).collect::<Vec<_>>());
+    assert_eq!(read(&log, 8).unwrap(), [8, 9, 10, 11]);
+    assert!(matches!(read(&log, 12), Err(StorageError::Damaged { first, last, .. })
+        if (first, last) == (LogIndex(12), LogIndex(13))));
+    for lost in [6..7, 11..13, 19..20] {
+        let repaired = all[lost].to_vec();
+        persist(&mut log, &PersistBatch { repaired, ..PersistBatch::default() });
+    }
+    let read_all = |log: &JournalLog| log.reader().entries(LogIndex(1)..=LogIndex(20), usize::MAX);
+    assert_eq!(read_all(&log).unwrap(), all);
+    drop(log);
+    assert_eq!(read_all(&open(&disk).unwrap().0).unwrap(), all);
+}
+
+#[test]
+fn what_rotted_while_the_log_was_open_costs_one_entry_too() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = open(&disk).unwrap();
+    persist(&mut log, &batch(None, entries(1..=20, 1)));
+    spoil(&disk, 7);
+    let read = |from: u64| log.reader().entries(LogIndex(from)..=LogIndex(20), usize::MAX);
+    assert_eq!(indexes(&read(1).unwrap()), (1..7).collect::<Vec<_>>());
+    assert!(matches!(read(7), Err(StorageError::Damaged { first, last, .. })
+        if (first, last) == (LogIndex(7), LogIndex(7))));
+    assert_eq!(indexes(&read(8).unwrap()), (8..=20).collect::<Vec<_>>());
+}
+
 fn lost(first: u64, last: u64, terms_known: bool) -> DamagedEntries {
     DamagedEntries { first: LogIndex(first), last: LogIndex(last), terms_known }
 }
@@ -301,7 +356,7 @@ fn lost(first: u64, last: u64, terms_known: bool) -> DamagedEntries {
 #[test]
 fn a_log_that_lost_its_vote_is_not_opened_and_the_error_names_file_and_entries() {
     let disk = log_of(&[1, 1, 1], false);
-    spoil(&disk, 1);
+    spoil_frame(&disk, 1);
     let file: PathBuf = Path::new(DIRECTORY).join(format!("{:020}.seg", 1));
     let before = disk.content(&file).unwrap();
     let error = open(&disk).unwrap_err();
@@ -323,7 +378,7 @@ fn a_log_that_lost_its_vote_is_not_opened_and_the_error_names_file_and_entries()
 #[test]
 fn the_vote_survives_damage_to_the_frame_that_set_it_once_the_log_was_idle() {
     let disk = log_of(&[1, 1, 1], true);
-    spoil(&disk, 1);
+    spoil_frame(&disk, 1);
     let (_, recovered) = open(&disk).unwrap();
     assert_eq!(recovered.hard_state, hard_state(2).unwrap());
     assert_eq!(recovered.damaged, [lost(1, 1, false)]);
