@@ -691,6 +691,27 @@ mod tests {
         }
     }
 
+    /// Says a length, and has another one.
+    struct Liar(usize);
+
+    impl Encode for Liar {
+        fn encoded_length(&self) -> usize {
+            self.0
+        }
+
+        fn encode(&self, out: &mut Vec<u8>) {
+            out.extend_from_slice(b"four");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "an item is as long as it said")]
+    fn an_item_of_another_length_than_it_said_is_no_item() {
+        // The lengths of both together are right.
+        let batch = Batch { items: vec![Liar(3), Liar(5)], ..Batch::default() };
+        put_batch(&mut Vec::new(), PLACE, header(FrameKind::Batch, 2), &batch);
+    }
+
     #[test]
     fn lost_items_that_follow_on_each_other_are_told_together() {
         let batch = Batch { items: vec![b"abcdefg"; 9], ..Batch::default() };

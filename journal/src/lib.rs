@@ -52,7 +52,7 @@
 //!   vouches for them survived. Only a peer remembers then. The same goes for the loss of the *last* segment's file.
 //! - A segment is allocated, not filled with zeros beforehand: file systems that copy on write give no promise of space. The first write
 //!   to each block costs the file system a record of its own, with which a sync takes nearly twice as long; so zeros are written ahead of
-//!   small batches, some hundred KiB at a time (`journal.rs`), and such bytes go to the disk twice.
+//!   small batches, 256 KiB at a time, and such bytes go to the disk twice.
 //! - Reading one item reads up to 32 KiB around it, or its whole batch if that is longer.
 //! - With [`JournalOptions::trust_seals`], damage in a complete segment is found when it is read, and not when the journal is opened:
 //!   the journal then opens for writing. Who wants to know calls [`Reader::verify_all`] now and then.
