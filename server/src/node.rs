@@ -197,6 +197,12 @@ pub enum StartError {
     /// The data directory is in use, or another node's, or cannot be written.
     #[error(transparent)]
     Data(#[from] IdentityError),
+    /// The data directory belongs to a cluster with other founders or another token than the listed ones.
+    #[error(
+        "{0}; if its members have changed since it was founded, start the node with --initial-cluster-state=existing, and the \
+         directory says who it is"
+    )]
+    OtherFounders(IdentityError),
     /// The cache cannot listen, or its threads cannot be started.
     #[error("the cache does not start (--cache-listen)")]
     Cache(#[from] BindError),
@@ -526,12 +532,17 @@ async fn start_raft(
     Ok(RunningRaft { raft, transport, members, coordinator })
 }
 
-fn open_directory(config: &Config, place: &Place) -> Result<DataDirectory, IdentityError> {
+fn open_directory(config: &Config, place: &Place) -> Result<DataDirectory, StartError> {
     let (disk, path): (Arc<dyn Disk>, &Path) = match &config.data_dir {
         Some(path) => (Arc::new(RealDisk), path),
         None => (Arc::new(MemoryDisk::new()), Path::new("/node")),
     };
     DataDirectory::open(disk, path, place.cluster, place.node, &place.founders, random_bits())
+        .map_err(|error| match error {
+            // A node that joins has its cluster from its directory or from the members.
+            IdentityError::WrongCluster { .. } => StartError::OtherFounders(error),
+            error => StartError::Data(error),
+        })
 }
 
 /// Random bits from the operating system, by way of the keys that the standard library draws for its hash maps.

@@ -55,6 +55,7 @@ async fn another_clusters_directory_is_refused() {
     let (code, said) = refused(&mut cluster.nodes[0]).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("belongs to cluster"), "{said}");
+    assert!(said.contains("--initial-cluster-state=existing"), "{said}");
 }
 
 #[tokio::test]
