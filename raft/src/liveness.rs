@@ -5,8 +5,8 @@
 //! been asked for quiet, every [`LivenessTiming::beat`], however many groups there are.
 //!
 //! - A process is in an **epoch**: its start, and a count that rises whenever one of its groups that had asked for quiet is no longer led here, for
-//!   whatever reason, a group that failed included. So who hears from it in the epoch of the agreement knows that
-//!   each group it is quiet under is still led there, in the same term.
+//!   whatever reason, a group that failed included, or has removed a member. So who hears from it in the epoch of the agreement knows that
+//!   each group it is quiet under is still led there, in the same term, and that it is still one of its members.
 //! - A quiet member's agreement is looked at when it is made, when its leader's process is heard from, and when that is due: so nothing
 //!   depends on the order in which the agreement and the news of the process arrive.
 //! - All members that follow a process are woken together when it is silent. So are all of its groups' when its epoch rises: that is rare

@@ -353,8 +353,12 @@ impl RaftNode {
     /// campaigns.)
     fn tell_removed(&mut self) {
         let RoleState::Leader(leader) = &mut self.role else { return };
-        for node in std::mem::take(&mut leader.leaving) {
+        let leaving = std::mem::take(&mut leader.leaving);
+        for &node in &leaving {
             self.send(node, Message::Removed, None);
+        }
+        if !leaving.is_empty() {
+            self.wake_who_has_left();
         }
     }
 

@@ -8,7 +8,7 @@
 //! the others now and then that it is alive, and in which *epoch* it is ([`NodeEpoch`], `liveness`). A member's quiet is
 //! under the epoch that its leader's process named when it asked. It ends when that process is silent for an election
 //! timeout or is in another epoch, which it is after a restart, and also as soon as one of its groups that had asked for quiet is
-//! led by it no longer: what became of that is then found out in the usual way. Apart from that, whatever a group is asked for
+//! led by it no longer, or has removed a member: what became of that is then found out in the usual way. Apart from that, whatever a group is asked for
 //! wakes it: a command, a read, an order, a message of anybody. A member that wakes for another reason than its leader's word runs
 //! its election timeout from then on, and says so to the leader, which wakes and sends heartbeats. If that is lost, or the member
 //! has restarted and knows no leader, its election timeout ends: then it asks all voters for a pre-vote, or, if it may not campaign (a learner,
@@ -20,7 +20,7 @@
 //! run out meanwhile, since they count from when a round was sent; and no read is served in quiet, because it wakes the leader first.
 //!
 //! **Why it ends.** Say a member is quiet for ever. Then its leader's process is heard from, in the epoch that it asked in, so it
-//! has led the group in the same term all the time; and nobody has asked either of them for anything, nor has any other member run
+//! has led the group in the same term all the time, and has removed nobody; and nobody has asked either of them for anything, nor has any other member run
 //! into its election timeout, for that is told to the leader again and again. So there was nothing to do.
 //!
 //! **All or nothing.** The leader asks only if every member has its whole log, all of it is committed and applied here, and nothing
@@ -210,6 +210,13 @@ impl RaftNode {
         (leader.heartbeat_due, leader.woken_at) = (now, now);
         self.trace(TraceEvent::Woken { by_silence: false });
         self.heartbeat_is_due();
+    }
+
+    /// Who is no member any more may be quiet under this process, and may never hear that it was removed: the process's epoch rises, which
+    /// ends what they have agreed to, and they are not beaten to any more.
+    pub(super) fn wake_who_has_left(&mut self) {
+        self.quiet.is_over();
+        self.quiet.asked_in = None;
     }
 
     // The follower's side.

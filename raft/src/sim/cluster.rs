@@ -1,7 +1,7 @@
 //! A cluster and its clients as a scenario of the simulator.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub struct SimCluster<W: Workload> {
     bad_reads: BTreeMap<Address, u64>,
     /// Since when processes are down; noted only if groups may go quiet.
     down: BTreeMap<Address, Duration>,
+    /// Since when nodes are quiet under one that has removed them.
+    disowned: BTreeMap<NodeId, Duration>,
     /// What was damaged in logs of which each entry keeps its other copies.
     damaged: atlas::Damaged,
     /// Who led, and when; noted only if a trace is kept.
@@ -68,6 +70,7 @@ impl<W: Workload> SimCluster<W> {
             failed_syncs: BTreeMap::new(),
             bad_reads: BTreeMap::new(),
             down: BTreeMap::new(),
+            disowned: BTreeMap::new(),
             damaged: Vec::new(),
             leaders: Vec::new(),
         }
@@ -133,7 +136,25 @@ impl<W: Workload> SimCluster<W> {
         }
     }
 
-    /// Nobody is quiet for long under a process that is gone, and who is quiet together has the same log.
+    /// Notes who is quiet under a leader of its term that has removed it.
+    fn note_disowned(&mut self, world: &World<SimProcess<W>>) {
+        let rafts = Self::nodes(world).filter_map(SimNode::raft);
+        let is_disowned = |raft: &&RaftNode| {
+            let QuietStanding::Under { leader, .. } = raft.quiet_standing() else { return false };
+            let mut leaders = rafts.clone().filter(|other| other.id() == leader);
+            leaders.any(|leader| {
+                leader.term() == raft.term()
+                    && leader.membership_at(leader.commit()).has_removed(raft.id())
+            })
+        };
+        let disowned: BTreeSet<_> = rafts.clone().filter(is_disowned).map(RaftNode::id).collect();
+        self.disowned.retain(|node, _| disowned.contains(node));
+        for node in disowned {
+            self.disowned.entry(node).or_insert(world.now());
+        }
+    }
+
+    /// Nobody is quiet for long under a process that is gone or that has removed it, and who is quiet together has the same log.
     fn check_quiet(
         &mut self,
         world: &World<SimProcess<W>>,
@@ -149,6 +170,11 @@ impl<W: Workload> SimCluster<W> {
         }
         let down = self.down.keys().map(|node| NodeId(node.0)).collect();
         self.shape.setup.elections.borrow_mut().down = down;
+        self.note_disowned(world);
+        let overdue = |&(_, since): &(_, &Duration)| world.now() > *since + self.shape.quiet_max();
+        if let Some((node, since)) = self.disowned.iter().find(overdue) {
+            return wrong(format!("{node} is quiet, its leader has removed it at {since:?}"));
+        }
         let Some(SimProcess::Node(node)) = world.process(address) else { return Ok(()) };
         let Some(raft) = node.raft() else { return Ok(()) };
         if let QuietStanding::Under { leader, .. } = raft.quiet_standing()
@@ -160,11 +186,12 @@ impl<W: Workload> SimCluster<W> {
         if !(raft.is_quiet() && raft.role() == Role::Leader) {
             return Ok(());
         }
+        // Who is no member any more is told so, and is woken if it does not hear it.
         let leads_quietly = |other: &&RaftNode| {
             let standing = other.quiet_standing();
             let follows =
                 matches!(standing, QuietStanding::Under { leader, .. } if leader == raft.id());
-            follows && other.term() == raft.term()
+            follows && other.term() == raft.term() && raft.membership().contains(other.id())
         };
         for other in Self::nodes(world).filter_map(SimNode::raft).filter(leads_quietly) {
             let (ours, theirs) = (raft.log().last(), other.log().last());

@@ -80,15 +80,14 @@ impl Tuning {
         match self {
             Self::General => general_faults(rng, allowed),
             Self::Quiet => {
-                let allowed = allowed.iter().copied();
-                let allowed = allowed.filter(|kind| !has_leases(seed) || !CLOCKS.contains(kind));
+                let is_out = |kind: &FaultKind| {
+                    (has_leases(seed) && CLOCKS.contains(kind))
+                        || (has_learners(seed) && is_for_good(kind))
+                };
+                let allowed = allowed.iter().copied().filter(|kind| !is_out(kind));
                 general_faults(rng, &allowed.collect::<Vec<_>>())
             }
             Self::Members => {
-                // What can be done without is counted by founders: damage for good belongs elsewhere, and reads that fail for a
-                // while belong here too.
-                let is_for_good =
-                    |kind: &FaultKind| COSTLY.contains(kind) || *kind == FaultKind::DiskSwap;
                 let passing = allowed.iter().copied().filter(|kind| !is_for_good(kind));
                 general_faults(rng, &passing.collect::<Vec<_>>())
             }
@@ -189,6 +188,11 @@ fn has_leases(seed: u64) -> bool {
     Chance::percent(50).happens(&mut stream(seed, "quiet leases", 0))
 }
 
+/// Whether members change in a run that is about quiet, learners among them.
+fn has_learners(seed: u64) -> bool {
+    Chance::percent(40).happens(&mut stream(seed, "quiet learners", 0))
+}
+
 /// What makes clocks differ by more than leases allow for.
 const CLOCKS: [FaultKind; 3] =
     [FaultKind::ClockJump, FaultKind::ClockDrift, FaultKind::ClockFreeze];
@@ -224,6 +228,12 @@ fn general_faults(rng: &mut ChaCha8Rng, allowed: &[FaultKind]) -> Swarm {
 /// What destroys a disk for good.
 const COSTLY: [FaultKind; 4] =
     [FaultKind::BitRot, FaultKind::LostWrite, FaultKind::MisdirectedWrite, FaultKind::DiskLoss];
+
+/// What does not pass. It has no part in runs in which members change: what a cluster can do without is counted by its founders. Reads
+/// that fail for a while do.
+fn is_for_good(kind: &FaultKind) -> bool {
+    COSTLY.contains(kind) || *kind == FaultKind::DiskSwap
+}
 
 /// All these kinds, each every half a second at most and every `interval_max` milliseconds at least, on average.
 fn drawn(rng: &mut ChaCha8Rng, kinds: &[FaultKind], interval_max: u64) -> Swarm {
@@ -274,7 +284,7 @@ impl Shape {
             }
             Tuning::Members => shape.change_members(rng),
             Tuning::Snapshots => shape.send_snapshots(rng),
-            Tuning::Quiet => shape.be_quiet(rng, has_leases(seed)),
+            Tuning::Quiet => shape.be_quiet(rng, has_leases(seed), has_learners(seed)),
             Tuning::Damage => {
                 shape.damage_logs(rng);
                 return shape;
@@ -456,12 +466,12 @@ impl Shape {
     }
 
     /// Clients that pause for long, so that groups go quiet between two of their operations, and are woken by anything.
-    fn be_quiet(&mut self, rng: &mut ChaCha8Rng, leases: bool) {
+    fn be_quiet(&mut self, rng: &mut ChaCha8Rng, leases: bool, learners: bool) {
         self.setup.quiet_after = Some(Duration::from_millis(one_of(rng, &[1, 50, 300])));
         self.clients = between(rng, 1, 2);
         self.patience.think = Span::millis(1, one_of(rng, &[1_000, 3_000]));
         self.link.loss = Chance::percent(one_of(rng, &[0, 0, 3]));
-        if Chance::percent(40).happens(rng) {
+        if learners {
             // Learners too, which cannot campaign.
             self.spares = 1;
             self.setup.last_node = NodeId(self.nodes + self.spares);

@@ -379,6 +379,29 @@ fn a_removed_member_that_calls_for_its_leader_is_told_so() {
     assert_eq!((answers[0].to, &answers[0].message), (NodeId(3), &Message::Removed));
 }
 
+/// It may miss the word of its removal, and nobody speaks to it any more: while it hears that its leader's process lives, in the epoch in
+/// which it agreed, it would be quiet for ever.
+#[test]
+fn a_leader_that_has_removed_a_member_wakes_it_by_another_epoch() {
+    let mut leader = quiet_leader(|_| ());
+    let term = leader.node.term().0;
+    for peer in [2, 3] {
+        leader.receive(peer, term, HERE);
+    }
+    leader.step(Event::ChangeMembership(ProposalId(9), ConfChange::remove(NodeId(3))));
+    let mut standings = Vec::new();
+    while leader.node.commit() < leader.node.log().last().index {
+        standings.push(leader.node.quiet_standing());
+        leader.persist();
+        let last = leader.node.log().last().index.0;
+        leader.accepted(2, last);
+        leader.accepted(3, last);
+    }
+    assert!(!leader.node.membership().contains(NodeId(3)));
+    assert!(standings.iter().all(|standing| *standing == QuietStanding::Asked), "{standings:?}");
+    assert_eq!(leader.node.quiet_standing(), QuietStanding::Awake, "which ends the epoch");
+}
+
 /// What was agreed hours ago says nothing of who could commit a change now.
 #[test]
 fn a_leader_that_has_woken_changes_no_voters_and_hands_over_to_nobody_before_it_hears_them() {
