@@ -13,10 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lattice_sim::{Campaign, FaultKind, Report, fan_out};
-use raft_consensus::sim::{
-    DAMAGE_MARKERS, FAULTS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, Oracle, PlantedBug,
-    QUIET_MARKERS, SNAPSHOT_MARKERS, Simulation, Swaps, Tuning,
-};
+use raft_consensus::sim::{FAULTS, Oracle, PlantedBug, Simulation, Swaps, Tuning};
 
 const HELP: &str = "\
 Simulates Raft clusters under faults and checks what they do after every event.
@@ -176,23 +173,7 @@ fn campaign(options: &Options, run: impl Fn(u64) -> Report + Sync) -> (Campaign,
     println!("\n{campaign}");
     // What was left out on purpose cannot be met.
     let is_whole = options.bug.is_none() && options.faults == FAULTS && !options.is_beyond_budget;
-    let markers = match options.tuning {
-        Tuning::General if is_whole => MARKERS,
-        Tuning::Leases if is_whole => LEASE_MARKERS,
-        Tuning::Members if is_whole => MEMBER_MARKERS,
-        Tuning::Snapshots if is_whole => SNAPSHOT_MARKERS,
-        Tuning::Quiet if is_whole => QUIET_MARKERS,
-        Tuning::Damage if is_whole => DAMAGE_MARKERS,
-        Tuning::General
-        | Tuning::Damage
-        | Tuning::Decay
-        | Tuning::Leases
-        | Tuning::Members
-        | Tuning::Quiet
-        | Tuning::LostLeaders
-        | Tuning::Snapshots
-        | Tuning::SlowDisks => &[],
-    };
+    let markers = if is_whole { options.tuning.markers() } else { &[] };
     for missed in campaign.missed(markers) {
         println!("never met: {} ({} seeds must meet it)", missed.name, missed.within);
     }

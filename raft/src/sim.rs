@@ -28,9 +28,6 @@ pub use check::Oracle;
 pub use client::SimClient;
 pub use cluster::{SimCluster, SimProcess};
 pub use judge::ClientHistory;
-pub use markers::{
-    DAMAGE_MARKERS, LEASE_MARKERS, MARKERS, MEMBER_MARKERS, QUIET_MARKERS, SNAPSHOT_MARKERS,
-};
 pub use message::{Outcome, SimMessage};
 pub use node::SimNode;
 pub use shape::Tuning;

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lattice_sim::Marker;
 
+use super::Tuning;
 use crate::message::Message;
+use crate::raft_node::RaftNode;
 use crate::trace::TraceEvent;
-use crate::types::{NodeId, Term};
+use crate::types::{LogIndex, NodeId, Term};
 
 pub(super) const TORN_TAIL: &str = "torn tail found at start";
 pub(super) const DAMAGE: &str = "damage found at start";
@@ -42,12 +44,33 @@ const TAKEN_BACK: &str = "change of voters taken back";
 const TRANSFER_TIMED_OUT: &str = "transfer given up";
 const REMOVED: &str = "removed node knows it";
 
+pub(super) const FELL: &str = "leader fell right after its election";
+const EARLIER_TERM_WAITS: &str = "majority has an entry of an earlier term, not committed";
+const AHEAD_OF_DISK: &str = "committed before it was on the leader's own disk";
+
 const WENT_QUIET: &str = "group went quiet";
 const WOKEN: &str = "quiet group woken";
 pub(super) const WOKEN_BY_SILENCE: &str = "quiet group woken by a silent node";
 
-/// What every campaign with all faults must meet, and within how many seeds.
-pub const MARKERS: &[Marker] = &[
+impl Tuning {
+    /// What every campaign with all faults must meet, and within how many seeds: above all what the tuning is there for.
+    #[must_use]
+    pub fn markers(self) -> &'static [Marker] {
+        match self {
+            Self::General => GENERAL,
+            Self::LostLeaders => LOST_LEADERS,
+            Self::SlowDisks => SLOW_DISKS,
+            Self::Leases => LEASES,
+            Self::Members => MEMBERS,
+            Self::Snapshots => SNAPSHOTS,
+            Self::Quiet => QUIET,
+            Self::Damage => DAMAGED,
+            Self::Decay => DECAY,
+        }
+    }
+}
+
+const GENERAL: &[Marker] = &[
     Marker::new(TORN_TAIL, 2_000),
     Marker::new(DAMAGE, 1_000),
     Marker::new(READ_ERROR, 1_000),
@@ -72,22 +95,33 @@ pub const MARKERS: &[Marker] = &[
     Marker::new(REPAIRED, 5_000),
 ];
 
-/// What a campaign with the tuning `leases` must meet besides.
-pub const LEASE_MARKERS: &[Marker] = &[
+const LOST_LEADERS: &[Marker] = &[
+    Marker::new(FELL, 50),
+    Marker::new(EARLIER_TERM_WAITS, 50),
+    Marker::new(CONFLICT, 50),
+    Marker::new(SPLIT_VOTE, 50),
+];
+
+const SLOW_DISKS: &[Marker] = &[
+    Marker::new(AHEAD_OF_DISK, 50),
+    Marker::new(TORN_TAIL, 50),
+    Marker::new(CONFLICT, 50),
+    Marker::new(HANDED_OVER, 50),
+];
+
+const LEASES: &[Marker] = &[
     Marker::new(LEASE_OVER, 200),
     Marker::new(COMMIT_DEFERRED, 200),
     Marker::new(HANDED_OVER, 200),
 ];
 
-/// What a campaign with the tuning `snapshots` must meet besides.
-pub const SNAPSHOT_MARKERS: &[Marker] = &[
+const SNAPSHOTS: &[Marker] = &[
     Marker::new(SNAPSHOT_INSTALLED, 200),
     Marker::new(PART_SKIPPED, 200),
     Marker::new(RESUMED, 2_000),
 ];
 
-/// What every campaign in which members change must meet, and within how many seeds.
-pub const MEMBER_MARKERS: &[Marker] = &[
+const MEMBERS: &[Marker] = &[
     Marker::new(JOINT, 100),
     Marker::new(TAKEN_BACK, 1_000),
     Marker::new(HANDED_OVER, 100),
@@ -95,13 +129,19 @@ pub const MEMBER_MARKERS: &[Marker] = &[
     Marker::new(REMOVED, 200),
 ];
 
-/// What every campaign with the tuning `quiet` must meet, and within how many seeds.
-pub const QUIET_MARKERS: &[Marker] =
+const QUIET: &[Marker] =
     &[Marker::new(WENT_QUIET, 20), Marker::new(WOKEN, 20), Marker::new(WOKEN_BY_SILENCE, 100)];
 
-/// What every campaign with the tuning `damage` must meet, and within how many seeds.
-pub const DAMAGE_MARKERS: &[Marker] =
+const DAMAGED: &[Marker] =
     &[Marker::new(ENTRIES_DAMAGED, 50), Marker::new(REPAIR_SERVED, 50), Marker::new(REPAIRED, 50)];
+
+const DECAY: &[Marker] = &[
+    Marker::new(DAMAGE, 50),
+    Marker::new(READ_ERROR, 50),
+    Marker::new(ENTRIES_DAMAGED, 50),
+    Marker::new(REPAIR_SERVED, 50),
+    Marker::new(REPAIRED, 50),
+];
 
 /// What is seen only by looking at all nodes at once.
 #[derive(Debug, Default)]
@@ -162,6 +202,25 @@ pub(super) fn marker_of(message: &Message) -> Option<&'static str> {
         Message::AppendRejected { .. } => Some(APPEND_REFUSED),
         _ => None,
     }
+}
+
+/// Which markers a leader's state is: what it has not committed because an entry of its own term is missing (Raft §5.4.2), and
+/// what it has committed without its own disk.
+pub(super) fn markers_of_leader(raft: &RaftNode) -> impl Iterator<Item = &'static str> {
+    let starts = raft.term_start();
+    let waits = starts.is_some_and(|term_start| {
+        let on_majority = || {
+            let matched = |node| raft.progress().find(|(peer, _)| *peer == node);
+            let matched = |node| matched(node).map_or(LogIndex::ZERO, |(_, peer)| peer.matched);
+            let own = raft.log().sound();
+            raft.membership().reached(|node| if node == raft.id() { own } else { matched(node) })
+        };
+        raft.commit() < term_start && on_majority().is_some_and(|index| index > raft.commit())
+    });
+    let is_ahead = starts.is_some() && raft.commit() > raft.log().durable();
+    [(waits, EARLIER_TERM_WAITS), (is_ahead, AHEAD_OF_DISK)]
+        .into_iter()
+        .filter_map(|(is_met, marker)| is_met.then_some(marker))
 }
 
 /// Which marker the reason is for which a node could not start.

@@ -289,6 +289,8 @@ impl<W: Workload> Running<W> {
                 if let Some((spec, before)) = before {
                     spec.after(&self.replica, before, &sent, &outputs);
                 }
+                markers::markers_of_leader(self.replica.node())
+                    .for_each(|marker| context.mark(marker));
                 for output in outputs.drain(..) {
                     self.carry_out(output, context, doings);
                 }
@@ -384,6 +386,7 @@ impl<W: Workload> Running<W> {
             }
             Pending::Inbox => self.hand_on_requests(context),
             Pending::Fall => {
+                context.mark(markers::FELL);
                 self.is_mute = true;
                 let delay = self.setup.killed_after.draw(context.rng());
                 self.later(delay, Pending::Kill, context);
