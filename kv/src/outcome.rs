@@ -46,6 +46,9 @@ pub enum Response {
 #[error("malformed outcome of a command")]
 pub struct MalformedOutcome;
 
+/// What the answer to a put takes at most, unless it shows the key as it was.
+const CAPACITY: usize = 3 + 10;
+
 const TAG_PUT: u8 = 1;
 const TAG_DELETE_RANGE: u8 = 2;
 const TAG_PUBLISH_MEMBER: u8 = 3;
@@ -54,7 +57,8 @@ impl Outcome {
     /// The reply of the state machine.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![CODEC_VERSION];
+        let mut out = Vec::with_capacity(CAPACITY);
+        out.push(CODEC_VERSION);
         match &self.response {
             Response::Put { prev_kv } => {
                 out.push(TAG_PUT);

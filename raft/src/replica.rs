@@ -53,8 +53,9 @@ pub struct RequestId(pub u64);
 /// How a replica behaves beyond its node's [`crate::raft_node::Config`].
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
-    /// Entries applied since the last snapshot after which another is taken, if their bytes are as many as that snapshot has: so all
-    /// snapshots together never write more than the log does, however large the state.
+    /// Entries applied since the last snapshot after which another is taken, or as soon as they have 64 MiB: if their bytes are as many
+    /// as that snapshot has. So all snapshots together never write more than the log does, however large the state, and the log
+    /// never grows far beyond the state, however large the commands.
     pub snapshot_entries: u64,
     /// Bytes of entries handed to the state machine at a time (one entry may exceed it).
     pub apply_bytes_max: usize,

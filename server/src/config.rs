@@ -114,7 +114,7 @@ pub struct Settings {
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_MAX_CLOCK_DRIFT", value_name = "PPM"))]
     pub max_clock_drift: Option<u32>,
 
-    /// Entries applied between two snapshots, at least; more when the state is large [default: 10000]
+    /// Entries applied between two snapshots, or fewer if they have 64 MiB; more when the state is large [default: 100000]
     #[cfg_attr(feature = "cli", arg(long, env = "LATTICE_SNAPSHOT_COUNT", value_name = "ENTRIES"))]
     pub snapshot_count: Option<u64>,
 
@@ -466,7 +466,7 @@ impl Config {
             max_clock_drift_ppm: settings
                 .max_clock_drift
                 .unwrap_or(ClockBound::default().drift_ppm),
-            snapshot_count: settings.snapshot_count.unwrap_or(10_000),
+            snapshot_count: settings.snapshot_count.unwrap_or(100_000),
             snapshot_bytes_per_second: settings.snapshot_bytes_per_second.unwrap_or(64 << 20),
             admin_listen: address(
                 "admin-listen",

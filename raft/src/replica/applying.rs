@@ -12,6 +12,9 @@ use crate::types::{Entry, EntryId, LogIndex, SnapshotMeta};
 /// How long a failed snapshot rests before the next try.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
+/// Bytes of entries that are worth a snapshot however few the entries are.
+const SNAPSHOT_BYTES: u64 = 64 << 20;
+
 impl Replica {
     pub(super) fn committed(&mut self, range: RangeInclusive<LogIndex>) {
         self.to_apply = Some(match self.to_apply.take() {
@@ -158,8 +161,9 @@ impl Replica {
         let latest = self.node.log().snapshot().map_or(LogIndex::ZERO, |meta| meta.last.index);
         let since = self.given.index.since(latest);
         let size = self.node.log().snapshot().map_or(0, |meta| meta.size);
-        let is_worth_it =
-            since >= self.config.snapshot_entries && self.bytes_since_snapshot >= size;
+        let is_much =
+            since >= self.config.snapshot_entries || self.bytes_since_snapshot >= SNAPSHOT_BYTES;
+        let is_worth_it = is_much && self.bytes_since_snapshot >= size;
         // Of the same entry it has the same parts, as a rule: those that are damaged are written anew under the same names.
         let is_new = since > 0 || (self.latest_is_damaged && self.given.index == latest);
         let is_due = is_worth_it || (self.snapshot_is_wanted && is_new);

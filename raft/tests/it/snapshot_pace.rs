@@ -46,6 +46,15 @@ struct Cluster {
 
 impl Cluster {
     fn new(bytes_per_second: u64, slow_link: Duration) -> Self {
+        let config = ReplicaConfig {
+            snapshot_entries: 10,
+            snapshot_bytes_per_second: bytes_per_second,
+            ..ReplicaConfig::default()
+        };
+        Self::with(&config, slow_link)
+    }
+
+    fn with(replicas: &ReplicaConfig, slow_link: Duration) -> Self {
         let ids = [1, 2, 3].map(NodeId);
         let disks: BTreeMap<_, _> = ids.map(|id| (id, MemoryDisk::new())).into();
         let replica = |id: NodeId| {
@@ -54,14 +63,9 @@ impl Cluster {
             config.heartbeat = HEARTBEAT;
             config.kept_entries = 0;
             let node = RaftNode::recover(config, RecoveredState::default(), id.0, MS).unwrap();
-            let config = ReplicaConfig {
-                snapshot_entries: 10,
-                snapshot_bytes_per_second: bytes_per_second,
-                ..ReplicaConfig::default()
-            };
             let disk = Arc::new(disks[&id].clone());
             let store = SnapshotStore::open(disk, Path::new(DIRECTORY), None).unwrap();
-            (id, (Replica::new(node, config), store))
+            (id, (Replica::new(node, replicas.clone()), store))
         };
         Self {
             now: MS,
@@ -172,7 +176,10 @@ impl Cluster {
     }
 
     fn propose(&mut self, leader: NodeId, number: u64) {
-        let command = Bytes::from_static(b"x");
+        self.propose_command(leader, number, Bytes::from_static(b"x"));
+    }
+
+    fn propose_command(&mut self, leader: NodeId, number: u64, command: Bytes) {
         let proposal = Proposal { id: ProposalId(number), session: None, command };
         let request = Request { proposal, reclaims_space: false };
         self.input(leader, Input::Propose(vec![request]));
@@ -186,8 +193,8 @@ impl Cluster {
     }
 }
 
-/// There is a leader that has compacted its log while a follower was cut off.
-fn compact(cluster: &mut Cluster) -> NodeId {
+/// There is a leader, which has nothing to do.
+fn found(cluster: &mut Cluster) -> NodeId {
     let is_founded = |cluster: &Cluster| {
         cluster.replicas.values().all(|(replica, _)| {
             let node = replica.node();
@@ -195,7 +202,12 @@ fn compact(cluster: &mut Cluster) -> NodeId {
         })
     };
     cluster.until(is_founded);
-    let (leader, _) = cluster.leader().unwrap();
+    cluster.leader().unwrap().0
+}
+
+/// There is a leader that has compacted its log while a follower was cut off.
+fn compact(cluster: &mut Cluster) -> NodeId {
+    let leader = found(cluster);
     cluster.late = cluster.replicas.keys().copied().find(|id| *id != leader).unwrap();
     cluster.is_alone = true;
     (0..30).for_each(|number| cluster.propose(leader, number));
@@ -278,4 +290,26 @@ fn a_leader_whose_snapshot_is_damaged_takes_another_and_the_transfer_goes_on() {
     for (replica, store) in [leader, cluster.late].map(|id| &cluster.replicas[&id]) {
         store.verify(replica.node().log().snapshot().unwrap()).unwrap();
     }
+}
+
+/// The log would else be as many times larger than the state as commands are larger than usual.
+#[test]
+fn a_few_large_commands_are_worth_a_snapshot() {
+    const LARGE: usize = 8 << 20;
+    let config = ReplicaConfig { snapshot_entries: u64::MAX, ..ReplicaConfig::default() };
+    let mut cluster = Cluster::with(&config, MS);
+    let leader = found(&mut cluster);
+    let has_snapshot = |cluster: &Cluster| {
+        cluster.replicas.values().all(|(replica, _)| replica.node().log().snapshot().is_some())
+    };
+    let command = Bytes::from(vec![0; LARGE]);
+    for number in 1..=8 {
+        assert!(!has_snapshot(&cluster), "{number}");
+        cluster.propose_command(leader, number, command.clone());
+        let last = cluster.replicas[&leader].0.node().log().last();
+        cluster.until(|cluster| {
+            cluster.replicas.values().all(|(replica, _)| replica.applied() == last)
+        });
+    }
+    cluster.until(has_snapshot);
 }
