@@ -10,6 +10,7 @@ mod bug;
 mod check;
 mod client;
 mod cluster;
+mod damage;
 pub mod exhaustive;
 #[cfg(test)]
 mod grey;

@@ -9,10 +9,30 @@ use std::time::Duration;
 use crate::message::Envelope;
 use crate::types::GroupId;
 
+#[cfg(any(feature = "grpc", feature = "sim"))]
+pub(crate) mod frame;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(feature = "driver")]
 mod memory;
+
+#[cfg(any(feature = "grpc", feature = "sim"))]
+pub mod wire;
+
+#[cfg(any(feature = "grpc", feature = "sim"))]
+pub(crate) mod generated {
+    #![expect(unreachable_pub, reason = "written by a generator")]
+    #![cfg_attr(
+        feature = "grpc",
+        expect(
+            unused_qualifications,
+            clippy::allow_attributes,
+            clippy::allow_attributes_without_reason,
+            reason = "written by a generator"
+        )
+    )]
+    include!("generated/lattice.raft.v1.rs");
+}
 
 #[cfg(feature = "driver")]
 pub use memory::{MemoryNetwork, MemoryTransport};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::process::Address;
-use crate::random::{ChaCha8Rng, Chance, Span, nanos};
+use crate::random::{ChaCha8Rng, Chance, Rng, Span, nanos};
 
 /// How a directed link treats messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,10 @@ pub struct Link {
     pub reorder: Chance,
     /// and how much later it then is.
     pub reordered: Span,
-    /// How often a frame is damaged on its way. Its receiver's checksum finds it, so it is lost, and so is what is sent until the
-    /// connection that carried it stands again.
+    /// How often a frame is damaged on its way. If its receiver finds that out, as it should ([`Process::damaged`]), it is lost, and so is
+    /// what is sent until the connection that carried it stands again.
+    ///
+    /// [`Process::damaged`]: crate::Process::damaged
     pub corrupt: Chance,
 }
 
@@ -59,7 +61,7 @@ pub struct NetworkCounts {
     pub duplicated: u64,
     /// Messages that left the order.
     pub reordered: u64,
-    /// Messages that were damaged, and so dropped.
+    /// Messages that were damaged, and so dropped unless nobody noticed.
     pub corrupted: u64,
     /// Messages that were lost with the connection of a damaged one.
     pub reset: u64,
@@ -72,7 +74,8 @@ pub(crate) enum Departure {
     Arrives(Duration, Option<Duration>),
     Lost,
     Cut,
-    Corrupt,
+    /// Damaged in a place that this number draws; what is made of it is made at this time.
+    Corrupt(Duration, u64),
     Reset,
 }
 
@@ -143,8 +146,9 @@ impl Network {
         if link.corrupt.happens(rng) {
             self.counts.corrupted += 1;
             // To the receiver, which hangs up, and back.
-            state.down_until = nanos(now + link.delay.draw(rng) + link.delay.draw(rng));
-            return Departure::Corrupt;
+            let arrival = now + link.delay.draw(rng);
+            state.down_until = nanos(arrival + link.delay.draw(rng));
+            return Departure::Corrupt(arrival, rng.next_u64());
         }
         let mut arrival = nanos(now + link.delay.draw(rng));
         if link.reorder.happens(rng) {

@@ -29,6 +29,13 @@ pub trait Process: Sized {
     /// Handles one event at the node's own time.
     fn handle(&mut self, event: Event<Self::Message>, context: &mut Context<'_, Self::Message>);
 
+    /// What this process makes of a message that was damaged on its way to it, in a place that `bit` draws. `None`, as here,
+    /// if it notices: then the message is lost, and so is what is sent until the connection stands again.
+    fn damaged(&self, message: &Self::Message, bit: u64) -> Option<Self::Message> {
+        let _ = (message, bit);
+        None
+    }
+
     /// When it next wants [`Event::Timer`], on the clock that [`Context::now`] shows. Asked after every
     /// [`Process::handle`]. `None` means not until something else happens; a time that has passed means as soon as
     /// possible, which is a microsecond after the last timer.

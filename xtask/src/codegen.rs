@@ -25,6 +25,8 @@ struct ProtoSet {
     descriptor: Option<&'static str>,
     /// The type that turns messages into bytes and back.
     codec: &'static str,
+    /// The feature without which there are no clients and servers, and which messages only these say.
+    services: Option<(&'static str, &'static [&'static str])>,
 }
 
 const PROTO_SETS: [ProtoSet; 2] = [
@@ -33,12 +35,14 @@ const PROTO_SETS: [ProtoSet; 2] = [
         output: "raft/src/generated",
         descriptor: None,
         codec: "tonic_prost::ProstCodec",
+        services: Some(("grpc", &[".lattice.raft.v1.Welcome"])),
     },
     ProtoSet {
         protos: "server/proto",
         output: "server/src/generated",
         descriptor: Some("server/src/generated/descriptor.bin"),
         codec: "crate::codec::Codec",
+        services: None,
     },
 ];
 
@@ -116,7 +120,16 @@ fn generate(root: &Path, set: &ProtoSet) -> Result<Generated> {
         generated.insert(PathBuf::from(path), descriptors.encode_to_vec());
     }
     let scratch = Scratch::new()?;
-    tonic_prost_build::configure()
+    let mut builder = tonic_prost_build::configure();
+    if let Some((feature, messages)) = set.services {
+        let condition = format!("#[cfg(feature = \"{feature}\")]");
+        builder = builder.client_mod_attribute(".", &condition);
+        builder = builder.server_mod_attribute(".", &condition);
+        for message in messages {
+            builder = builder.message_attribute(message, &condition);
+        }
+    }
+    builder
         // Payloads become slices of what was received, not copies.
         .bytes(".")
         .codec_path(set.codec)

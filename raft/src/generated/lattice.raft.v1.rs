@@ -16,6 +16,7 @@ pub struct Hello {
     pub to: u64,
 }
 /// Who accepted the stream.
+#[cfg(feature = "grpc")]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
     #[prost(fixed64, tag = "1")]
@@ -50,7 +51,7 @@ pub struct Piece {
     /// Between 1 byte and 1 MiB.
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
-    /// CRC32C of the envelope's bytes from its beginning to the end of this piece.
+    /// CRC32C of the envelope's bytes from its beginning to the end of this piece, then a byte for the lane and one for `last`.
     #[prost(fixed32, tag = "3")]
     pub checksum: u32,
     /// The envelope ends here.
@@ -376,6 +377,7 @@ impl Lane {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod peer_client {
     #![allow(
         unused_variables,
@@ -511,6 +513,7 @@ pub mod peer_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod peer_server {
     #![allow(
         unused_variables,

@@ -150,6 +150,8 @@ planted_bugs! {
     DamagedLogStartsBlank = "damaged-log-starts-blank", Decay within 100;
     /// Lost entries are put back as if they were of the term of the entry behind them.
     RepairOfAnotherTerm = "repair-of-another-term", Decay within 100;
+    /// A frame's checksum is not looked at (TCP's lets one damaged segment in 65,536 through).
+    DamagedFrameBelieved = "damaged-frame-believed", General within 200;
 }
 
 impl PlantedBug {

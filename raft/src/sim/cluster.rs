@@ -395,6 +395,16 @@ impl<W: Workload> Process for SimProcess<W> {
         }
     }
 
+    fn damaged(&self, message: &SimMessage, bit: u64) -> Option<SimMessage> {
+        match (self, message) {
+            (Self::Node(node), SimMessage::Peer(envelope)) => {
+                node.damaged(envelope, bit).map(SimMessage::Peer)
+            }
+            // Those of clients are not about the protocol.
+            (Self::Node(_) | Self::Client(_), _) => None,
+        }
+    }
+
     fn deadline(&self) -> Option<Duration> {
         match self {
             Self::Node(node) => node.deadline(),

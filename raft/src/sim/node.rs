@@ -14,14 +14,14 @@ use std::time::Duration;
 use lattice_sim::{Address, Chance, Context, Event, Span};
 use lattice_trace::kind;
 
-use super::PlantedBug;
 use super::markers::{self, Elections};
 use super::message::SimMessage;
 use super::spec::SpecTrace;
 use super::workload::{Operation, Workload};
+use super::{PlantedBug, damage};
 use crate::effects::ProposalId;
 use crate::liveness::{Liveness, LivenessEffect};
-use crate::message::Message;
+use crate::message::{Envelope, Message};
 use crate::raft_node::{QuietStanding, RaftNode, ReadPolicy};
 use crate::replica::{Input, Output, Replica, ReplicaConfig, RequestId};
 use crate::state_machine::{Committed, DurableStateMachine};
@@ -225,6 +225,12 @@ impl<W: Workload> SimNode<W> {
         let segments = self.running.as_ref().map(|running| running.writer.log().segments());
         let sealed = segments.into_iter().flatten().filter(|segment| segment.sealed);
         sealed.map(|segment| (segment.number, segment.positions)).collect()
+    }
+
+    /// What the node makes of a message of which a bit was flipped on its way.
+    pub(super) fn damaged(&self, envelope: &Envelope, bit: u64) -> Option<Envelope> {
+        let believes = self.setup.bug == Some(PlantedBug::DamagedFrameBelieved);
+        damage::received(envelope, bit, believes)
     }
 
     pub(super) fn doings(&self) -> &Doings {

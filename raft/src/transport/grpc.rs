@@ -18,8 +18,8 @@
 //! - Urgent messages that wait at the same time travel in one frame. Heartbeats that nobody waits
 //!   for may be kept back a little, so that those of many groups do ([`Timing::gather`]).
 //! - Messages travel in pieces of at most 1 MiB, checksummed, and are put together under a bound
-//!   (`grpc/frame.rs`). No declared length is believed, and what does not parse ends that one
-//!   stream with a status that says why (`grpc/wire.rs`).
+//!   (`frame.rs`). No declared length is believed, and what does not parse ends that one
+//!   stream with a status that says why (`wire.rs`).
 //! - A connection has to be admitted by a valid greeting within seconds, handshakes are
 //!   rate-limited by address, and connections and streams are counted (`grpc/listen.rs`,
 //!   `grpc/reception.rs`).
@@ -51,28 +51,15 @@ pub use self::listen::Connection;
 use self::listen::HandshakeRates;
 use self::queue::Queue;
 use self::reception::{PeerServer, Throttle};
-use super::{Inbox, Transport};
+use super::{Inbox, Transport, frame, generated, wire};
 use crate::message::{Envelope, Message};
 use crate::types::{ClusterId, GroupId, NodeId, StoreId};
 
-mod frame;
 mod lanes;
 mod link;
 mod listen;
 mod queue;
 mod reception;
-pub mod wire;
-
-mod generated {
-    #![expect(
-        unreachable_pub,
-        unused_qualifications,
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        reason = "written by a generator"
-    )]
-    include!("../generated/lattice.raft.v1.rs");
-}
 
 /// The target of this module's log lines.
 const TARGET: &str = "raft_consensus::transport";

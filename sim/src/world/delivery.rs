@@ -19,7 +19,17 @@ impl<P: Process> World<P> {
         match self.network.depart(self.now, from, to) {
             Departure::Cut => self.note_dropped(from, to, &message, cause, "cut"),
             Departure::Lost => self.note_dropped(from, to, &message, cause, "lost"),
-            Departure::Corrupt => self.note_dropped(from, to, &message, cause, "corrupt"),
+            Departure::Corrupt(arrival, bit) => {
+                match self.process(to).and_then(|process| process.damaged(&message, bit)) {
+                    None => self.note_dropped(from, to, &message, cause, "corrupt"),
+                    Some(message) => {
+                        let seq = self.note_sent(from, to, &message, cause);
+                        let cause = Cause { node: from.0, seq };
+                        let kind = ItemKind::Deliver { from, message, cause };
+                        self.queue.push(arrival, Item { to, kind });
+                    }
+                }
+            }
             Departure::Reset => self.note_dropped(from, to, &message, cause, "reset"),
             Departure::Arrives(first, copy) => {
                 let seq = self.note_sent(from, to, &message, cause);

@@ -368,8 +368,8 @@ impl Outgoing {
             }
             next = self.take_urgent();
         }
-        let count = together.count();
-        Some(self.count(together.into_piece(), count))
+        let (piece, count) = together.into_piece();
+        Some(self.count(piece, count))
     }
 
     fn take_urgent(&mut self) -> Option<Bytes> {

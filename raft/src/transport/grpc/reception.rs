@@ -12,12 +12,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::frame::{Assembly, FRAME_OVERHEAD, PIECE_MAX};
+use super::frame::{Assembly, PIECE_MAX};
 use super::generated as pb;
 use super::listen::Connection;
 use super::{Counters, Shared, StreamKind, TARGET, lock, wire};
 use crate::message::{Envelope, PROTOCOL_VERSION};
 use crate::types::{ClusterId, NodeId, StoreId};
+
+/// The most that a frame adds to its data, in bytes: tags, lengths, checksum.
+const FRAME_OVERHEAD: usize = 64;
 
 /// The generated server around our handler.
 pub(super) type PeerServer = pb::peer_server::PeerServer<Reception>;

@@ -3,8 +3,9 @@
 //! gRPC hands a message to its receiver only when it is complete, and so has to make room for
 //! whatever length was declared. With pieces of at most [`PIECE_MAX`] nobody has to believe a
 //! larger length than that; the whole grows only by bytes that have arrived, up to a bound. Each
-//! piece carries the checksum of everything so far, so a piece that was altered, lost or repeated
-//! is noticed with that piece.
+//! piece carries the checksum of everything so far, and of its own lane and whether it is the last, so
+//! a piece that was altered, lost or repeated is noticed with that piece. TCP's checksum lets one
+//! damaged segment in 65,536 through, and TLS is not everywhere.
 //!
 //! Small messages go the other way: as many as wait travel [`Together`] in one piece.
 
@@ -15,13 +16,11 @@ use thiserror::Error;
 use super::generated as pb;
 
 /// The most data in one piece, in bytes.
-pub(super) const PIECE_MAX: usize = 1 << 20;
-/// The most that a frame adds to its data: tags, lengths, checksum.
-pub(super) const FRAME_OVERHEAD: usize = 64;
+pub(crate) const PIECE_MAX: usize = 1 << 20;
 
 /// Which queue of a stream a message waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(crate) enum Lane {
     /// Votes, heartbeats, acknowledgements: small, sent first.
     Urgent,
     /// Entries and snapshot chunks.
@@ -30,7 +29,7 @@ pub(super) enum Lane {
 
 /// The pieces of one message, in order.
 #[derive(Debug)]
-pub(super) struct Pieces {
+pub(crate) struct Pieces {
     lane: Lane,
     rest: Bytes,
     checksum: u32,
@@ -38,7 +37,7 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// Of a message that is not empty.
-    pub(super) fn new(lane: Lane, message: Bytes) -> Self {
+    pub(crate) fn new(lane: Lane, message: Bytes) -> Self {
         assert!(!message.is_empty(), "an envelope has a sender at least");
         Self { lane, rest: message, checksum: 0 }
     }
@@ -58,20 +57,31 @@ impl Iterator for Pieces {
             Lane::Bulk => pb::Lane::Bulk,
         };
         let last = self.rest.is_empty();
-        Some(pb::Piece { lane: lane.into(), data, checksum: self.checksum, last })
+        let checksum = sealed(self.checksum, lane, last);
+        Some(pb::Piece { lane: lane.into(), data, checksum, last })
     }
+}
+
+/// The checksum of a piece, whose message has this one so far.
+fn sealed(data: u32, lane: pb::Lane, last: bool) -> u32 {
+    let lane = match lane {
+        pb::Lane::Urgent => 0,
+        pb::Lane::Bulk => 1,
+        pb::Lane::Together => 2,
+    };
+    crc32c::crc32c_append(data, &[lane, u8::from(last)])
 }
 
 /// Several small messages for one piece.
 #[derive(Debug, Default)]
-pub(super) struct Together {
+pub(crate) struct Together {
     data: BytesMut,
     count: u64,
 }
 
 impl Together {
     /// Adds a message, if there is room.
-    pub(super) fn push(&mut self, message: &Bytes) -> bool {
+    pub(crate) fn push(&mut self, message: &Bytes) -> bool {
         let length = u64::try_from(message.len()).expect("lengths fit");
         let added = encoded_len_varint(length) + message.len();
         if self.data.len() + added > PIECE_MAX {
@@ -83,29 +93,25 @@ impl Together {
         true
     }
 
-    /// How many messages there are.
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// All of them as one piece.
-    pub(super) fn into_piece(self) -> pb::Piece {
+    /// All of them as one piece, and how many they are.
+    pub(crate) fn into_piece(self) -> (pb::Piece, u64) {
         let data = self.data.freeze();
-        let checksum = crc32c::crc32c(&data);
-        pb::Piece { lane: pb::Lane::Together.into(), data, checksum, last: true }
+        let checksum = sealed(crc32c::crc32c(&data), pb::Lane::Together, true);
+        let piece = pb::Piece { lane: pb::Lane::Together.into(), data, checksum, last: true };
+        (piece, self.count)
     }
 }
 
 /// What a piece has completed: a message, or several, each preceded by its length.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     data: Bytes,
     is_one: bool,
 }
 
 impl Messages {
     /// Takes off the next message.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.is_one || self.data.is_empty() {
             return Ok(Some(std::mem::take(&mut self.data)).filter(|message| !message.is_empty()));
         }
@@ -120,7 +126,7 @@ impl Messages {
 
 /// Why a piece ends its stream.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub(super) enum FrameError {
+pub(crate) enum FrameError {
     /// A lane this build does not know.
     #[error("piece for unknown lane {0}")]
     Lane(i32),
@@ -145,7 +151,7 @@ pub(super) enum FrameError {
 
 /// Puts messages together from their pieces, lane by lane.
 #[derive(Debug)]
-pub(super) struct Assembly {
+pub(crate) struct Assembly {
     urgent: Partial,
     bulk: Partial,
     message_max: usize,
@@ -159,14 +165,15 @@ struct Partial {
 
 impl Assembly {
     /// Of messages of at most `message_max` bytes.
-    pub(super) fn new(message_max: usize) -> Self {
+    pub(crate) fn new(message_max: usize) -> Self {
         Self { urgent: Partial::default(), bulk: Partial::default(), message_max }
     }
 
     /// Adds a piece; returns what it completes.
-    pub(super) fn push(&mut self, piece: pb::Piece) -> Result<Option<Messages>, FrameError> {
+    pub(crate) fn push(&mut self, piece: pb::Piece) -> Result<Option<Messages>, FrameError> {
         let lane = pb::Lane::try_from(piece.lane);
-        let partial = match lane.map_err(|_unknown| FrameError::Lane(piece.lane))? {
+        let lane = lane.map_err(|_unknown| FrameError::Lane(piece.lane))?;
+        let partial = match lane {
             pb::Lane::Urgent => &mut self.urgent,
             pb::Lane::Bulk => &mut self.bulk,
             pb::Lane::Together => return together(piece).map(Some),
@@ -178,15 +185,13 @@ impl Assembly {
         if size > self.message_max - partial.data.len() {
             return Err(FrameError::TooLong(self.message_max));
         }
-        let computed = crc32c::crc32c_append(partial.checksum, &piece.data);
-        if computed != piece.checksum {
-            return Err(FrameError::Checksum { computed, declared: piece.checksum });
-        }
+        let checksum = crc32c::crc32c_append(partial.checksum, &piece.data);
+        check(&piece, sealed(checksum, lane, piece.last))?;
         if piece.last && partial.data.is_empty() {
             // Most messages are one piece: nothing is copied.
             return Ok(Some(Messages { data: piece.data, is_one: true }));
         }
-        partial.checksum = computed;
+        partial.checksum = checksum;
         partial.data.extend_from_slice(&piece.data);
         let whole = piece.last.then(|| std::mem::take(partial).data.freeze());
         Ok(whole.map(|data| Messages { data, is_one: true }))
@@ -198,14 +203,26 @@ fn together(piece: pb::Piece) -> Result<Messages, FrameError> {
     if size == 0 || size > PIECE_MAX {
         return Err(FrameError::Size(size));
     }
-    let computed = crc32c::crc32c(&piece.data);
-    if computed != piece.checksum {
-        return Err(FrameError::Checksum { computed, declared: piece.checksum });
-    }
+    check(&piece, sealed(crc32c::crc32c(&piece.data), pb::Lane::Together, piece.last))?;
     if !piece.last {
         return Err(FrameError::Together);
     }
     Ok(Messages { data: piece.data, is_one: false })
+}
+
+/// The checksum that the first piece of a message should have.
+#[cfg(feature = "sim")]
+pub(crate) fn checksum_of_first(piece: &pb::Piece) -> u32 {
+    let lane = pb::Lane::try_from(piece.lane).unwrap_or_default();
+    sealed(crc32c::crc32c(&piece.data), lane, piece.last)
+}
+
+fn check(piece: &pb::Piece, computed: u32) -> Result<(), FrameError> {
+    if computed == piece.checksum {
+        Ok(())
+    } else {
+        Err(FrameError::Checksum { computed, declared: piece.checksum })
+    }
 }
 
 #[cfg(test)]
@@ -266,11 +283,10 @@ mod tests {
 
     #[test]
     fn empty_oversized_and_unknown_pieces_are_refused() {
-        let piece = |lane, data: Bytes| pb::Piece {
-            lane,
-            checksum: crc32c::crc32c(&data),
-            data,
-            last: true,
+        let piece = |lane, data: Bytes| {
+            let known = pb::Lane::try_from(lane).unwrap_or_default();
+            let checksum = sealed(crc32c::crc32c(&data), known, true);
+            pb::Piece { lane, checksum, data, last: true }
         };
         assert_eq!(assemble([piece(0, Bytes::new())]), Err(FrameError::Size(0)));
         let large = piece(1, message(PIECE_MAX + 1));
@@ -285,8 +301,8 @@ mod tests {
             assert!(together.push(&message(length)));
         }
         assert!(!together.push(&message(PIECE_MAX)), "no room for its length besides");
-        assert_eq!(together.count(), 3);
-        let piece = together.into_piece();
+        let (piece, count) = together.into_piece();
+        assert_eq!(count, 3);
         assert_eq!(assemble([piece]), Ok([1, 200, 5].map(message).to_vec()));
     }
 
@@ -294,7 +310,7 @@ mod tests {
     fn messages_together_whose_lengths_are_wrong_are_refused() {
         let piece = |data: &[u8], last| {
             let data = Bytes::copy_from_slice(data);
-            let checksum = crc32c::crc32c(&data);
+            let checksum = sealed(crc32c::crc32c(&data), pb::Lane::Together, last);
             pb::Piece { lane: pb::Lane::Together.into(), checksum, data, last }
         };
         for wrong in [&[0][..], &[2, 1], &[1, 7, 3, 1], &[0xff; 11], &[0x80]] {

@@ -93,12 +93,12 @@ pub fn decode(bytes: Bytes) -> Result<Envelope, WireError> {
 }
 
 /// A store id as it travels: sixteen bytes, big-endian.
-pub(super) fn store_to_wire(store: StoreId) -> Bytes {
+pub(crate) fn store_to_wire(store: StoreId) -> Bytes {
     Bytes::copy_from_slice(&store.0.to_be_bytes())
 }
 
 /// Reads what [`store_to_wire`] wrote.
-pub(super) fn store_from_wire(bytes: &[u8]) -> Result<StoreId, WireError> {
+pub(crate) fn store_from_wire(bytes: &[u8]) -> Result<StoreId, WireError> {
     let fixed = bytes.try_into().map_err(|_wrong_length| WireError::StoreId(bytes.len()))?;
     Ok(StoreId(u128::from_be_bytes(fixed)))
 }
@@ -382,6 +382,7 @@ mod tests {
 
     use super::*;
     use crate::membership::{Member, Standing};
+    use crate::transport::frame::{Assembly, Lane, Pieces, Together};
 
     fn ids() -> impl Strategy<Value = EntryId> {
         (any::<u64>(), any::<u64>())
@@ -512,6 +513,15 @@ mod tests {
         )
     }
 
+    /// What a frame completes, if it is accepted.
+    fn assembled(frame: &[u8]) -> Option<Vec<Bytes>> {
+        let pb::frame::Kind::Piece(piece) = pb::Frame::decode(frame).ok()?.kind? else {
+            return None;
+        };
+        let mut messages = Assembly::new(1 << 20).push(piece).ok()??;
+        std::iter::from_fn(|| messages.next().transpose()).collect::<Result<_, _>>().ok()
+    }
+
     fn append_of(entries: Vec<Entry>) -> Envelope {
         Envelope {
             cluster: ClusterId(1),
@@ -558,6 +568,29 @@ mod tests {
                 if let Ok(decoded) = decode(Bytes::from(garbled)) {
                     let again = decode(encode(&decoded).unwrap()).unwrap();
                     prop_assert_eq!(again, decoded);
+                }
+            }
+        }
+
+        /// No matter how it is framed, and where in the frame the bit is.
+        #[test]
+        fn a_flipped_bit_of_a_frame_never_makes_another_message(envelope in envelopes()) {
+            let bytes = encode(&envelope).unwrap();
+            let mut together = Together::default();
+            prop_assert!(together.push(&bytes) && together.push(&bytes));
+            let pieces = [Lane::Urgent, Lane::Bulk].map(|lane| Pieces::new(lane, bytes.clone()));
+            let pieces = pieces.into_iter().flatten().chain([together.into_piece().0]);
+            for piece in pieces {
+                let frame = pb::Frame { kind: Some(pb::frame::Kind::Piece(piece)) };
+                let sound = frame.encode_to_vec();
+                let sent = assembled(&sound);
+                prop_assert!(sent.is_some());
+                for bit in 0..sound.len() * 8 {
+                    let mut damaged = sound.clone();
+                    damaged[bit / 8] ^= 1 << (bit % 8);
+                    // (There is more than one way to write true.)
+                    let heard = assembled(&damaged);
+                    prop_assert!(heard.is_none() || heard == sent, "bit {bit} of {frame:?}");
                 }
             }
         }
