@@ -19,8 +19,8 @@ use raft_consensus::types::{
 };
 
 use crate::script::subject::{
-    ME, Subject, applied, batches, blank, entry, founded, id, members_entry, only, recovered, sent,
-    store, terms,
+    ME, Sent, Subject, applied, batches, blank, entry, founded, id, members_entry, only, recovered,
+    sent, store, terms,
 };
 
 fn vote(last: EntryId) -> Message {
@@ -1453,4 +1453,82 @@ fn a_repair_that_meets_more_damage_is_not_taken_for_written() {
     subject.step(Event::Persisted(batch.token));
     let damaged: Vec<_> = subject.node.log().damaged().iter().map(|lost| lost.first.0).collect();
     assert_eq!(damaged, [2, 4]);
+}
+
+/// It would be asked for what precedes the first entry of all.
+#[test]
+fn a_request_for_an_entry_before_the_first_is_dropped() {
+    let mut subject = Subject::new(3, &[1, 1]);
+    let asks = |subject: &mut Subject, first| {
+        let id = ReadId { node: NodeId(2), boot: 1, counter: first };
+        let (first, through, joint) = (LogIndex(first), LogIndex(2), Some(self::id(2, 1)));
+        sent(&subject.receive(2, 1, Message::FetchEntries { id, first, through, joint })).len()
+    };
+    assert_eq!((asks(&mut subject, 0), asks(&mut subject, 1)), (0, 1));
+}
+
+/// What is not committed is the leader's to decide. What is, others hold, or the leader's snapshot does: its log may have been cut there.
+#[test]
+fn a_leaders_word_repairs_only_what_is_not_committed() {
+    for (commit, joint) in [(4, Some(id(3, 1))), (1, None)] {
+        let mut subject = Subject::new(3, &[1, 1, 1, 1]);
+        subject.receive(2, 1, heartbeat(commit));
+        let mut effects =
+            subject.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(3) });
+        let request = |sent: &Sent| match sent.message {
+            Message::FetchEntries { id, joint, .. } => Some((sent.to, id, joint)),
+            _ => None,
+        };
+        let asked = |effects: &[Effect]| sent(effects).iter().find_map(request);
+        let (mut leader_asked, mut next) = (None, None);
+        for _ in 0..10 {
+            let Some((to, id, joint)) = asked(&effects) else {
+                effects = subject.timeout();
+                continue;
+            };
+            if leader_asked.is_some() {
+                next = Some(joint);
+                break;
+            }
+            let nothing = Message::FetchedEntries {
+                id,
+                previous: Some(self::id(1, 1)),
+                entries: Vec::new(),
+                holds_joint: false,
+                last: LogIndex(1),
+            };
+            leader_asked = (to == NodeId(2)).then_some(());
+            effects = subject.receive(to.0, 1, nothing);
+        }
+        assert_eq!(next, Some(joint), "committed up to {commit}");
+    }
+}
+
+/// The leader would have to have committed something else than we have, which cannot be.
+#[test]
+fn a_snapshot_that_contradicts_what_is_committed_behind_damage_is_not_installed() {
+    let mut subject = Subject::new(3, &[1, 1, 1, 1]);
+    subject.receive(2, 1, heartbeat(4));
+    subject.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(2) });
+    let meta = snapshot(id(3, 2));
+    let chunk = Message::SnapshotChunk { meta: meta.clone(), offset: 0, data: Bytes::new() };
+    let effects = subject.receive(2, 2, chunk);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::WriteSnapshot { .. })));
+    let offset = meta.size;
+    let effects = subject.step(Event::SnapshotWritten { meta, offset, is_complete: true });
+    assert!(batches(&effects).is_empty() && sent(&effects).is_empty(), "{effects:?}");
+    assert_eq!(subject.node.log().last(), id(4, 1));
+}
+
+/// What is lost before our own snapshot's end is not needed any more, and the log takes nothing there: nobody is asked for it.
+#[test]
+fn a_snapshot_of_our_own_covers_what_is_damaged_before_its_end() {
+    let mut subject = Subject::new(3, &[1, 1, 1, 1]);
+    subject.receive(2, 1, heartbeat(4));
+    subject.step(Event::Applied(LogIndex(4)));
+    subject.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(3) });
+    subject.step(Event::SnapshotBuilt(snapshot(id(4, 1))));
+    assert!(!subject.node.log().is_damaged());
+    let log = subject.node.log();
+    assert_eq!((log.base(), log.last(), log.sound()), (id(3, 1), id(4, 1), LogIndex(4)));
 }
