@@ -23,7 +23,7 @@ mod lattice;
 #[path = "openraft.rs"]
 mod openraft;
 
-/// The same allocator as the server's, for both.
+/// The same allocator for both.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
