@@ -403,4 +403,45 @@ mod tests {
         let _ = effects(|out| me.handle_standing(ms(6), GroupId(2), QuietStanding::Awake, out));
         assert_eq!(me.next_deadline(), None, "nobody needs to hear from us any more");
     }
+
+    #[test]
+    fn what_is_for_another_process_or_cluster_is_no_sign_of_life() {
+        let for_us = alive(epoch(5, 0));
+        for stray in [
+            Envelope { cluster: ClusterId(2), ..for_us.clone() },
+            Envelope { to: NodeId(3), ..for_us.clone() },
+            Envelope { message: Message::Removed, ..for_us.clone() },
+        ] {
+            let mut me = Liveness::new(process(ME), TIMING, 7);
+            let _ = effects(|out| me.handle_standing(ms(0), GroupId(1), under(epoch(5, 0)), out));
+            assert_eq!(effects(|out| me.handle_message(ms(300), &stray, out)), []);
+            assert_eq!(me.next_deadline(), Some(ms(500)), "{stray:?}");
+        }
+    }
+
+    #[test]
+    fn only_those_that_follow_the_silent_process_are_woken() {
+        let mut me = Liveness::new(process(ME), TIMING, 7);
+        let other = QuietStanding::Under { leader: NodeId(3), epoch: epoch(6, 0) };
+        let _ = effects(|out| me.handle_standing(ms(0), GroupId(1), under(epoch(5, 0)), out));
+        let _ = effects(|out| me.handle_standing(ms(100), GroupId(2), other, out));
+        assert_eq!(me.standings(), 2);
+        let woken = effects(|out| me.handle_timeout(ms(500), out));
+        assert_eq!(woken, [LivenessEffect::Wake(GroupId(1))]);
+        assert_eq!((me.standings(), me.next_deadline()), (1, Some(ms(600))));
+    }
+
+    #[test]
+    fn who_was_asked_for_one_group_alone_need_not_hear_from_us_when_that_is_over() {
+        let mut me = Liveness::new(process(ME), TIMING, 7);
+        let asked = QuietStanding::Asked;
+        me.handle_asked(ms(0), GroupId(1), OTHER);
+        assert_eq!(me.next_deadline(), None, "that group asks for nothing");
+        let _ = effects(|out| me.handle_standing(ms(0), GroupId(1), asked, out));
+        me.handle_asked(ms(0), GroupId(1), OTHER);
+        assert_eq!(effects(|out| me.handle_timeout(ms(0), out)).len(), 1);
+        assert_eq!(me.next_deadline(), Some(ms(100)));
+        let _ = effects(|out| me.handle_standing(ms(5), GroupId(1), QuietStanding::Awake, out));
+        assert_eq!(me.next_deadline(), None);
+    }
 }

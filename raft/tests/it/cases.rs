@@ -1136,9 +1136,9 @@ fn a_damaged_snapshot_is_written_anew_even_if_nothing_was_applied_since() {
 
 /// A replica whose disk, clock and machine the test plays.
 #[derive(Debug)]
-struct Bench {
-    replica: Replica,
-    now: Duration,
+pub(crate) struct Bench {
+    pub(crate) replica: Replica,
+    pub(crate) now: Duration,
 }
 
 fn replica(state: RecoveredState) -> Bench {
@@ -1147,13 +1147,13 @@ fn replica(state: RecoveredState) -> Bench {
 }
 
 impl Bench {
-    fn handle(&mut self, input: Input) -> Vec<Output> {
+    pub(crate) fn handle(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         self.replica.handle(self.now, input, &mut out);
         out
     }
 
-    fn receive(&mut self, from: u64, term: u64, message: Message) -> Vec<Output> {
+    pub(crate) fn receive(&mut self, from: u64, term: u64, message: Message) -> Vec<Output> {
         let config = self.replica.node().config();
         let envelope = raft_consensus::message::Envelope {
             cluster: config.cluster,
@@ -1169,19 +1169,19 @@ impl Bench {
         self.handle(Input::Receive(envelope))
     }
 
-    fn persist(&mut self, token: u64) -> Vec<Output> {
+    pub(crate) fn persist(&mut self, token: u64) -> Vec<Output> {
         self.handle(Input::Persisted(IoToken(token)))
     }
 
     /// The machine has applied the run that ends with this entry; each command is answered with its own index.
-    fn apply(&mut self, index: u64, term: u64) -> Vec<Output> {
+    pub(crate) fn apply(&mut self, index: u64, term: u64) -> Vec<Output> {
         let last = id(index, term);
         let reply = Ok(Bytes::from(index.to_string()));
         self.handle(Input::Applied { last, replies: vec![(last, reply)] })
     }
 
     /// Leads term 2 with everything before durable; the first entry of the term is at index 2.
-    fn lead(&mut self) {
+    pub(crate) fn lead(&mut self) {
         self.now = self.replica.next_deadline().unwrap();
         self.handle(Input::Timeout);
         self.receive(2, 1, Message::PreVoteReply { term: Term(2), granted: true });
@@ -1191,14 +1191,14 @@ impl Bench {
         assert_eq!(self.replica.node().role(), Role::Leader);
     }
 
-    fn propose(&mut self, number: u64) -> Vec<Output> {
+    pub(crate) fn propose(&mut self, number: u64) -> Vec<Output> {
         let proposal =
             Proposal { id: ProposalId(number), session: None, command: Bytes::from("x") };
         self.handle(Input::Propose(vec![Request { proposal, reclaims_space: false }]))
     }
 }
 
-fn answers(out: Vec<Output>) -> Vec<(ProposalId, Result<EntryId, ProposalError>)> {
+pub(crate) fn answers(out: Vec<Output>) -> Vec<(ProposalId, Result<EntryId, ProposalError>)> {
     let answer = |output| match output {
         Output::Answer { id, result } => Some((id, result.map(|(entry, _)| entry))),
         _ => None,

@@ -122,6 +122,22 @@ fn a_late_answer_to_an_earlier_round_renews_only_what_that_round_began() {
 }
 
 #[test]
+fn a_late_answer_renews_the_lease_from_when_its_round_was_sent() {
+    let mut subject = subject(ReadPolicy::Lease(TRUE_CLOCKS), &[1]);
+    subject.lead_settled();
+    subject.now += TIMEOUT;
+    let first = round_of(&subject.step(Event::Timeout));
+    let first_at = subject.now;
+    let second = round_of(&subject.timeout());
+    assert_eq!(second, first + 1);
+    answer(&mut subject, 2, first);
+    subject.now = first_at + TIMEOUT - MS;
+    assert!(is_served(&mut subject));
+    subject.now = first_at + TIMEOUT;
+    assert!(!is_served(&mut subject));
+}
+
+#[test]
 fn a_member_that_answers_alone_is_no_majority_of_five() {
     let state = recovered(5, &[1], HardState { term: Term(1), voted_for: None });
     let mut config = config(ReadPolicy::Lease(TRUE_CLOCKS));
@@ -369,6 +385,47 @@ fn a_read_in_the_second_half_of_the_lease_renews_it_by_an_entry_and_without_read
     // Longer than from the first entry.
     subject.now = renewed + LEASE - MS;
     assert!(is_served(&mut subject));
+}
+
+#[test]
+fn entries_committed_together_are_a_lease_from_when_the_last_was_made() {
+    let (mut subject, _) = guarded_leader(LEASE);
+    subject.propose("x");
+    subject.now += 200 * MS;
+    subject.propose("y");
+    let made = subject.now;
+    subject.persist();
+    subject.accepted(2, 4);
+    subject.now = made + LEASE - MS;
+    assert!(is_served(&mut subject));
+    subject.now = made + LEASE;
+    assert!(!is_served(&mut subject));
+}
+
+/// So many moments are not remembered. The lease is shorter then, never longer.
+#[test]
+fn of_very_many_entries_committed_together_the_lease_begins_before_the_last_was_made() {
+    let (mut subject, _) = guarded_leader(LEASE);
+    for _ in 0..200 {
+        subject.now += MS;
+        subject.propose("x");
+    }
+    let made = subject.now;
+    subject.persist();
+    subject.accepted(2, 202);
+    assert!(is_served(&mut subject), "there is one");
+    subject.now = made + LEASE - MS;
+    assert!(!is_served(&mut subject));
+}
+
+#[test]
+fn a_leader_that_hands_over_does_not_renew_its_lease() {
+    let (mut subject, made) = guarded_leader(LEASE);
+    let order = Event::TransferLeader(ProposalId(9), Some(NodeId(2)));
+    assert_eq!(only(&subject.step(order)).message, Message::TimeoutNow);
+    subject.now = made + LEASE * 3 / 4;
+    let (ready, effects) = ask(&mut subject);
+    assert_eq!((ready, batches(&effects).len()), (Some(2), 0), "the log has to stand still");
 }
 
 #[test]

@@ -10,10 +10,12 @@ mod exhaustive;
 #[cfg(feature = "driver")]
 mod groups;
 mod leases;
+mod limits;
 mod members;
 mod paper;
 mod planted_bugs;
 mod quiet;
+mod repair;
 mod script;
 mod scripts;
 mod simulation;

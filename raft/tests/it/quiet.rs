@@ -116,6 +116,96 @@ fn a_leader_is_quiet_when_all_have_agreed_and_not_before() {
     assert_eq!(leader.node.quiet_standing(), QuietStanding::Asked);
 }
 
+/// Whether an idle leader comes to ask for quiet, all its heartbeats being answered.
+fn comes_to_ask(leader: &mut Subject) -> bool {
+    (0..6).any(|_| {
+        let sent = sent(&leader.timeout());
+        answer(leader, &sent);
+        asks(&sent)
+    })
+}
+
+fn asks(sent: &[Sent]) -> bool {
+    sent.iter().any(|sent| matches!(sent.message, Message::Quiet { .. }))
+}
+
+/// Idle is after less than a heartbeat.
+fn hasty(config: &mut Config) {
+    config.quiet_after = Some(Duration::from_millis(50));
+}
+
+#[test]
+fn a_leader_that_has_not_applied_everything_does_not_ask() {
+    let mut leader = subject(&[1, 1], hasty);
+    leader.lead_settled();
+    assert!(!comes_to_ask(&mut leader));
+    assert_eq!(leader.node.quiet_standing(), QuietStanding::Awake);
+    let commit = leader.node.commit();
+    leader.step(Event::Applied(commit));
+    assert!(comes_to_ask(&mut leader));
+}
+
+#[test]
+fn a_leader_with_a_read_that_waits_for_its_round_does_not_ask() {
+    let mut leader = leader(hasty);
+    leader.step(Event::ReadIndex(ReadId { node: ME, boot: 1, counter: 1 }));
+    let unanswered = sent(&leader.timeout());
+    assert!(!asks(&unanswered));
+    answer(&mut leader, &unanswered);
+    assert!(comes_to_ask(&mut leader));
+}
+
+#[test]
+fn a_leader_that_hands_over_does_not_ask_until_that_has_failed() {
+    let mut leader = leader(hasty);
+    let order = leader.step(Event::TransferLeader(ProposalId(9), Some(NodeId(2))));
+    assert_eq!(only(&order).message, Message::TimeoutNow);
+    let deadline = leader.now + leader.node.config().election_timeout.end;
+    loop {
+        let sent = sent(&leader.timeout());
+        answer(&mut leader, &sent);
+        if leader.now >= deadline {
+            break;
+        }
+        assert!(!asks(&sent), "{sent:?}");
+    }
+    assert!(comes_to_ask(&mut leader));
+}
+
+#[test]
+fn a_member_that_says_otherwise_has_not_agreed_any_more() {
+    let mut leader = leader(|_| ());
+    until_asked(&mut leader);
+    agree(&mut leader, 2);
+    leader.receive(2, leader.node.term().0, HERE);
+    agree(&mut leader, 3);
+    assert!(!leader.node.is_quiet());
+    agree(&mut leader, 2);
+    assert!(leader.node.is_quiet());
+}
+
+#[test]
+fn a_node_that_has_stopped_stands_for_nothing() {
+    for mut stopped in [quiet_leader(|_| ()), quiet_follower()] {
+        assert_ne!(stopped.node.quiet_standing(), QuietStanding::Awake);
+        stopped.step(Event::PersistFailed("EIO".to_owned()));
+        assert_eq!(stopped.node.quiet_standing(), QuietStanding::Awake);
+    }
+}
+
+#[test]
+fn a_question_commits_nothing_in_a_log_that_ends_otherwise_or_is_damaged() {
+    for (index, term) in [(1, 1), (3, 1), (2, 2)] {
+        let mut follower = subject(&[1, 1], |_| ());
+        ask(&mut follower, index, term);
+        assert_eq!(follower.node.commit(), LogIndex(0), "{index}@{term}");
+    }
+    let mut damaged = subject(&[1, 1], |_| ());
+    damaged.step(Event::EntriesDamaged { first: LogIndex(2), last: LogIndex(2) });
+    ask(&mut damaged, 2, 1);
+    assert_eq!((damaged.node.commit(), damaged.node.is_quiet()), (LogIndex(0), false));
+}
+
 #[test]
 fn nobody_is_quiet_whose_process_does_not_watch_others() {
     let mut config = Config::new(ME, store(1), Membership::founding((1..=3).map(NodeId)));

@@ -1,0 +1,154 @@
+//! A damaged log, one node at a time: whose entries are written where ours were lost, and whom we help with what. The stories of
+//! several nodes are scripts (`tests/scripts/repair`).
+
+use raft_consensus::effects::Effect;
+use raft_consensus::message::{Message, ReadId};
+use raft_consensus::raft_node::Event;
+use raft_consensus::storage::DamagedEntries;
+use raft_consensus::types::{Entry, EntryId, HardState, LogIndex, NodeId, Term};
+
+use crate::script::subject::{Sent, Subject, batches, entry, id, recovered, sent};
+
+/// A node that has lost the entries 2 and 3 of five, whose terms were 1, 2, 2, 2, 3, and has asked node 2 for them.
+fn asking(terms_known: bool) -> (Subject, ReadId) {
+    let hard_state = HardState { term: Term(3), voted_for: None };
+    let mut state = recovered(3, &[1, 2, 2, 2, 3], hard_state);
+    state.damaged = vec![DamagedEntries { first: LogIndex(2), last: LogIndex(3), terms_known }];
+    let mut subject = Subject::recovered(3, state);
+    let asked = subject.timeout();
+    let (to, request, joint) = request(&asked).expect("it asks at once");
+    assert_eq!((to, joint), (NodeId(2), Some(if terms_known { id(3, 2) } else { id(4, 2) })));
+    (subject, request)
+}
+
+fn request(effects: &[Effect]) -> Option<(NodeId, ReadId, Option<EntryId>)> {
+    sent(effects).into_iter().find_map(|sent| match sent.message {
+        Message::FetchEntries { id, first: LogIndex(2), through: LogIndex(3), joint } => {
+            Some((sent.to, id, joint))
+        }
+        _ => None,
+    })
+}
+
+fn answer(request: ReadId, entries: &[Entry], holds_joint: bool) -> Message {
+    let (previous, entries) = (Some(id(1, 1)), entries.to_vec());
+    Message::FetchedEntries { id: request, previous, entries, holds_joint, last: LogIndex(5) }
+}
+
+fn written(effects: &[Effect]) -> Vec<EntryId> {
+    let entries = batches(effects).into_iter().flat_map(|batch| &batch.repaired);
+    entries.map(|entry| entry.id).collect()
+}
+
+#[test]
+fn entries_of_whoever_holds_the_joint_are_written_and_no_more_of_them_than_were_lost() {
+    let (mut subject, request) = asking(false);
+    let entries = [entry(2, 1), entry(3, 2), entry(4, 2)];
+    let effects = subject.receive(2, 3, answer(request, &entries, true));
+    assert_eq!(written(&effects), [id(2, 1), id(3, 2)]);
+    assert!(subject.node.log().is_damaged(), "until that is durable");
+    subject.persist();
+    assert_eq!(subject.node.log().sound(), LogIndex(5));
+}
+
+#[test]
+fn entries_that_cannot_have_been_there_are_not_written_and_the_next_node_is_asked() {
+    let cases: [(&str, bool, &[Entry], bool); 8] = [
+        ("none", false, &[], true),
+        ("without the joint", false, &[entry(2, 2), entry(3, 2)], false),
+        ("not from the first one on", false, &[entry(3, 2)], true),
+        ("with a hole", false, &[entry(2, 2), entry(4, 2)], true),
+        ("of a term that falls", false, &[entry(2, 2), entry(3, 1)], true),
+        ("of an earlier term than what precedes them", false, &[entry(2, 0)], true),
+        ("of a later term than the joint", false, &[entry(2, 2), entry(3, 3)], true),
+        ("of another term than we know", true, &[entry(2, 1), entry(3, 2)], true),
+    ];
+    for (what, terms_known, entries, holds_joint) in cases {
+        let (mut subject, asked) = asking(terms_known);
+        let effects = subject.receive(2, 3, answer(asked, entries, holds_joint));
+        assert_eq!(written(&effects), [], "{what}");
+        let next = request(&effects).map(|(to, ..)| to);
+        assert_eq!(next, Some(NodeId(3)), "{what}");
+    }
+}
+
+#[test]
+fn an_answer_that_was_not_asked_for_is_nobodys() {
+    let entries = [entry(2, 2), entry(3, 2)];
+    let (mut subject, asked) = asking(false);
+    assert_eq!(subject.receive(3, 3, answer(asked, &entries, true)), [], "not from that node");
+    let earlier = ReadId { counter: asked.counter - 1, ..asked };
+    assert_eq!(subject.receive(2, 3, answer(earlier, &entries, true)), [], "not to that request");
+    let effects = subject.receive(2, 3, answer(asked, &entries, true));
+    assert_eq!(written(&effects), [id(2, 2), id(3, 2)]);
+    assert_eq!(written(&subject.receive(2, 3, answer(asked, &entries, true))), [], "nor twice");
+}
+
+/// What comes in pieces is put together before it is written.
+#[test]
+fn entries_that_come_one_by_one_are_written_together() {
+    let (mut subject, asked) = asking(false);
+    let effects = subject.receive(2, 3, answer(asked, &[entry(2, 2)], true));
+    assert_eq!(written(&effects), []);
+    let rest = sent(&effects).remove(0);
+    let Message::FetchEntries { id: asked, first: LogIndex(3), through: LogIndex(3), .. } =
+        rest.message
+    else {
+        panic!("{rest:?}")
+    };
+    let effects = subject.receive(2, 3, answer(asked, &[entry(3, 1)], true));
+    assert_eq!(written(&effects), [], "not of an earlier term than the piece before");
+    let (mut subject, asked) = asking(false);
+    let effects = subject.receive(2, 3, answer(asked, &[entry(2, 2)], true));
+    let Message::FetchEntries { id: asked, .. } = sent(&effects).remove(0).message else {
+        panic!("{effects:?}")
+    };
+    let effects = subject.receive(2, 3, answer(asked, &[entry(3, 2)], true));
+    assert_eq!(written(&effects), [id(2, 2), id(3, 2)]);
+}
+
+// Helping.
+
+const THEIRS: ReadId = ReadId { node: NodeId(2), boot: 4, counter: 9 };
+
+/// What node 2 is answered by a follower whose entry 4 of five is damaged.
+fn help(first: u64, through: u64, joint: Option<EntryId>) -> Option<Sent> {
+    let mut helper = Subject::new(3, &[1, 1, 1, 1, 1]);
+    helper.step(Event::EntriesDamaged { first: LogIndex(4), last: LogIndex(4) });
+    let (first, through) = (LogIndex(first), LogIndex(through));
+    let question = Message::FetchEntries { id: THEIRS, first, through, joint };
+    sent(&helper.receive(2, 1, question)).pop()
+}
+
+#[test]
+fn who_holds_the_joint_gives_what_is_intact_and_who_does_not_gives_nothing() {
+    let here = Some(id(5, 1));
+    for (first, through, joint, expected) in [
+        (2, 3, here, vec![2, 3]),
+        (1, 1, here, vec![1]),
+        (2, 9, here, vec![2, 3]),
+        (3, 4, here, vec![3]),
+        (4, 5, here, vec![]),
+        (5, 9, here, vec![5]),
+        (6, 9, here, vec![]),
+        (3, 2, here, vec![]),
+        (2, 3, Some(id(5, 2)), vec![]),
+        (2, 3, Some(id(6, 1)), vec![]),
+        (2, 3, None, vec![]),
+    ] {
+        let case = format!("{first} to {through}, joint {joint:?}");
+        let answer = help(first, through, joint).expect("an answer");
+        assert_eq!(answer.to, NodeId(2));
+        let Message::FetchedEntries { id: to, previous, entries, holds_joint, last } =
+            answer.message
+        else {
+            panic!("{case}: {answer:?}")
+        };
+        assert_eq!((to, holds_joint, last), (THEIRS, joint == here, LogIndex(5)), "{case}");
+        let before = first - 1;
+        assert_eq!(previous, Some(id(before, u64::from(before > 0))), "{case}");
+        let given: Vec<u64> = entries.iter().map(|entry| entry.id.index.0).collect();
+        assert_eq!(given, expected, "{case}");
+    }
+    assert_eq!(help(0, 3, here), None, "there is no such entry");
+}
