@@ -309,7 +309,7 @@ impl<'a> BatchBody<'a> {
     pub(crate) fn lost(&self, first: u64, end: u64) -> Vec<LostItems> {
         let begin = end - to_u64(self.items.len());
         let mut lost: Vec<LostItems> = Vec::new();
-        for (position, Placed { bytes, item }) in (first..).zip(self.placed(0)) {
+        for (Placed { bytes, item }, position) in self.placed(0).zip(first..) {
             if item.is_some() {
                 continue;
             }
@@ -374,6 +374,8 @@ fn item_length(entry: &[u8]) -> usize {
 
 impl<'a> Body<'a> {
     fn read(body: &'a [u8], header: FrameHeader, checked: Checked) -> Option<Self> {
+        // Whatever the checksum says of it.
+        header.first.checked_add(u64::from(header.count))?;
         match header.kind {
             FrameKind::Batch => BatchBody::read(body, header.count, checked).map(Self::Batch),
             FrameKind::Checkpoint => {
@@ -391,7 +393,7 @@ impl<'a> Body<'a> {
             FrameKind::Mend => {
                 let end = u64_at(body.get(..8)?, 0);
                 let items = BatchBody::read(&body[8..], header.count, checked)?;
-                let is_inside = header.first.checked_add(u64::from(header.count))? <= end;
+                let is_inside = header.first + u64::from(header.count) <= end;
                 (is_inside && items.flags == 0).then_some(Self::Mend { end, items })
             }
         }

@@ -47,15 +47,19 @@ impl Index {
         Some(hole)
     }
 
-    /// The frame in which the item at `position` was put back, if it was lost.
-    pub(crate) fn mended_at(&self, position: u64) -> Option<&Run> {
-        self.mended.iter().rev().find(|run| (run.first..run.end()).contains(&position))
+    /// The frame in which the item at `position` was put back, if it was lost. What it has of items that were put back once more is
+    /// left out.
+    pub(crate) fn mended_at(&self, position: u64) -> Option<Run> {
+        let at = self.mended.iter().rposition(|run| (run.first..run.end()).contains(&position))?;
+        let later = self.mended[at + 1..].iter().map(|run| run.first);
+        let next = later.filter(|first| *first > position).min();
+        self.mended[at].until(next.unwrap_or(u64::MAX))
     }
 
     /// What to read for the item at `position`: a run whose items go on from there, without those that something else has.
     pub(crate) fn piece(&self, position: u64) -> Option<Run> {
         if let Some(mended) = self.mended_at(position) {
-            return Some(*mended);
+            return Some(mended);
         }
         let run = self.runs.from(position).next().filter(|run| run.first <= position)?;
         let next = self.mended.iter().map(|run| run.first).filter(|first| *first > position);
@@ -214,6 +218,19 @@ mod tests {
             );
         }
         assert_eq!(index.first_hole(16), None);
+    }
+
+    #[test]
+    fn what_was_put_back_twice_is_read_from_where_it_was_put_last() {
+        let mut index = sample();
+        index.lose(2..9);
+        index.mend(&frame(2, 7, 7));
+        index.mend(&frame(5, 2, 8));
+        let pieces: Vec<_> = (1..10)
+            .map(|position| index.piece(position).map(|run| (run.segment, run.end())).unwrap())
+            .collect();
+        let first = [(1, 2), (7, 5), (7, 5), (7, 5), (8, 7), (8, 7), (7, 9), (7, 9), (2, 10)];
+        assert_eq!(pieces, first);
     }
 
     #[test]

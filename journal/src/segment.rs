@@ -336,15 +336,17 @@ pub(crate) fn scan(
     let mut expected = header.ok().map(|header| (header.first_sequence, FIRST_PREVIOUS));
     // Where bytes were read once more, because they are no frame and perhaps were misread.
     let mut read_again = 0;
+    // Up to where all bytes were, because items do not fit their checksums.
+    let mut afresh = 0;
     loop {
         let at = scan.end;
         let frame = window.frame(journal, number, at, lowest)?.filter(|frame| {
             expected.is_none_or(|next| next == (frame.header.sequence, frame.header.previous))
         });
         let frame = match frame {
-            Some(frame) if !frame.lost.is_empty() && read_again < at => {
-                read_again = at;
-                window.forget(at..frame.end());
+            Some(frame) if !frame.lost.is_empty() && afresh < frame.end() => {
+                afresh = frame.end().max(length.min(at + Window::SIZE));
+                window.forget(at..afresh);
                 continue;
             }
             Some(frame) => frame,

@@ -10,7 +10,7 @@ use crate::index::Index;
 use crate::runs::Runs;
 use crate::seal::{LastFrame, Seal, Sealed};
 use crate::segment::{Found, FrameRecord, SEGMENT_HEADER_LENGTH, SegmentScan, in_memory};
-use crate::unreadable::read_whole;
+use crate::unreadable::Unreadable;
 
 /// The log so far.
 #[derive(Debug, Default)]
@@ -145,7 +145,10 @@ impl Replay {
         for found in &scan.found {
             let may_be_torn = !shrunk && self.gap.is_empty() && self.expected() >= vouched;
             match found {
-                Found::Bad(_) if may_be_torn => break,
+                Found::Bad(bytes) if may_be_torn => {
+                    unreadable |= scan.unreadable.touches(bytes);
+                    break;
+                }
                 Found::Bad(bytes) => self.bad_in(scan, bytes.clone()),
                 Found::Frame(frame) if may_be_torn && !frame.lost.is_empty() => {
                     unreadable |= scan.unreadable.touches(&(frame.offset..frame.end()));
@@ -154,11 +157,12 @@ impl Replay {
                 Found::Frame(frame) => {
                     self.frame_in(scan, frame);
                     end = frame.end();
-                    if frame.header.sequence < vouched {
+                    // What is lost of a frame is not written once more.
+                    if frame.header.sequence < vouched || !frame.lost.is_empty() {
                         unvouched_from = end;
-                    } else if matches!(frame.header.kind, FrameKind::Batch | FrameKind::Mend) {
-                        has_unvouched_batch = true;
                     }
+                    let is_batch = matches!(frame.header.kind, FrameKind::Batch | FrameKind::Mend);
+                    has_unvouched_batch |= is_batch && frame.header.sequence >= vouched;
                 }
             }
         }
@@ -173,6 +177,8 @@ impl Replay {
                 TornTail { segment: scan.number, bytes: end..scan.dirty_end, sequence: next };
             (!torn.bytes.is_empty()).then_some(torn)
         };
+        // Perhaps it was a frame that is cut which vouched for those before it.
+        has_unvouched_batch |= torn.is_some();
         let tail = Tail {
             segment: scan.number,
             end,
@@ -256,7 +262,14 @@ impl Replay {
 
     /// Takes in a frame, and reports those of its items that are lost.
     fn frame_in(&mut self, scan: &SegmentScan, frame: &FrameRecord) {
+        if !frame.lost.is_empty() {
+            // No run reaches over it: who reads its neighbours shall not come upon what cannot be read.
+            self.index.runs.close();
+        }
         self.frame(frame);
+        if !frame.lost.is_empty() {
+            self.index.runs.close();
+        }
         for LostItems { positions, bytes } in &frame.lost {
             let items = self.index.lose(positions.clone());
             self.damage.push(Damage::of_items(scan, frame, bytes.clone(), items));
@@ -390,7 +403,11 @@ impl Replay {
 
 fn read_state(file: &dyn DiskFile, frame: &FrameRecord, journal: u128) -> Option<Vec<u8>> {
     let mut bytes = vec![0; in_memory(frame.length).ok()?];
-    read_whole(file, &mut bytes, frame.offset).ok()?;
+    // The state may be there although items of its frame cannot be read.
+    let read = Unreadable::default().read(file, &mut bytes, frame.offset).ok()?;
+    if read != bytes.len() {
+        return None;
+    }
     let place = Place { journal, segment: frame.segment, offset: frame.offset };
     let state = match Frame::read(&bytes, place)?.body {
         Body::Batch(body) => body.state,

@@ -223,6 +223,33 @@ fn an_old_frame_behind_a_torn_one_does_not_come_back() {
 }
 
 #[test]
+fn what_stands_before_a_torn_frame_is_vouched_for_when_that_is_cut() {
+    let disk = MemoryDisk::new();
+    let (mut journal, _) = open(&disk, 4096).unwrap();
+    journal.append(&with_state(items(1, &["kept"]), "a vote")).unwrap();
+    journal.sync().unwrap();
+    journal.append(&items(2, &["head and", "torn"])).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    let path = &segment_paths(&disk)[0];
+    let spoil = |text: &[u8]| {
+        let content = disk.content(path).unwrap();
+        let at = content.windows(text.len()).position(|window| window == text).unwrap();
+        disk.corrupt(path, at, 1).unwrap();
+    };
+    spoil(b"torn");
+    let (journal, recovery) = open(&disk, 4096).unwrap();
+    assert!(recovery.torn.is_some(), "{recovery:?}");
+    assert_eq!(journal.positions(), 1..2);
+    drop(journal);
+    // It said that the first is durable, and it is gone.
+    spoil(b"kept");
+    let (_, recovery) = open(&disk, 4096).unwrap();
+    let [lost] = &recovery.damaged[..] else { panic!("cut in silence: {recovery:?}") };
+    assert_eq!((&lost.items, recovery.state.as_deref()), (&(1..2), Some(&b"a vote"[..])));
+}
+
+#[test]
 fn items_that_a_lost_frame_replaced_count_as_lost() {
     let disk = MemoryDisk::new();
     let (mut journal, _) = open(&disk, 8192).unwrap();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lattice_journal::{
-    AppendError, DamageKind, Disk, Journal, JournalError, JournalOptions, MemoryDisk, OpenError,
-    OpenMode, ReadError, RealDisk,
+    AppendError, Batch, DamageKind, Disk, Journal, JournalError, JournalOptions, MemoryDisk,
+    OpenError, OpenMode, ReadError, RealDisk,
 };
 
 use crate::support::{ID, Model, items, open, options, read_all, segment_path, shown, with_state};
@@ -21,6 +21,21 @@ fn segmented(disk: &MemoryDisk) -> Model {
     journal.close().unwrap();
     assert!(disk.content(segment_path(5)).is_ok());
     model
+}
+
+#[test]
+fn the_last_positions_there_are_can_be_taken() {
+    let disk = MemoryDisk::new();
+    let (mut journal, _) = open(&disk, 4096).unwrap();
+    let first = u64::MAX - 1;
+    let batch = Batch { restart_at: Some(first), ..items(first, &["the last one"]) };
+    journal.append(&batch).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    let (mut journal, recovery) = open(&disk, 4096).unwrap();
+    assert_eq!((recovery.damaged, journal.positions()), (Vec::new(), first..u64::MAX));
+    assert_eq!(journal.reader().read(first..u64::MAX, 0).unwrap()[0].bytes, b"the last one");
+    assert!(journal.append(&items(u64::MAX, &["one more"])).is_err());
 }
 
 #[test]

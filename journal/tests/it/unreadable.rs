@@ -7,7 +7,7 @@ use lattice_journal::{DamageKind, Journal, OpenError, Recovery};
 use lattice_sim::SimDisk;
 use lattice_sim::disk::SECTOR;
 
-use crate::support::{items, options, read_all, segment_path};
+use crate::support::{items, options, read_all, segment_path, with_state};
 
 const SEGMENT: u64 = 32 << 10;
 const ITEMS: u64 = 60;
@@ -104,6 +104,58 @@ fn an_end_that_cannot_be_read_is_no_torn_tail() {
     let (journal, recovery) = open(&disk);
     assert!(recovery.damaged.is_empty(), "nothing was written: {recovery:?}");
     assert_eq!(journal.positions().end, ITEMS + 2);
+}
+
+#[test]
+fn what_cannot_be_read_before_an_intact_frame_is_no_torn_tail_either() {
+    // Where the first of two frames begins that are durable together, and that nothing vouches for: acknowledged all the same.
+    let with_filler = |length: usize| {
+        let disk = SimDisk::new(1);
+        let (mut journal, _) = open(&disk);
+        journal.append(&items(1, &[&"x".repeat(length)])).unwrap();
+        journal.mark().unwrap();
+        for position in 2..=3 {
+            journal.append(&items(position, &[&"acknowledged".repeat(1000)])).unwrap();
+        }
+        journal.sync().unwrap();
+        drop(journal);
+        disk.crash();
+        let content = disk.durable_bytes(&segment_path(1), 0..SEGMENT);
+        let item = content.windows(12).position(|bytes| bytes == b"acknowledged").unwrap();
+        let head = content[..item].windows(4).rposition(|bytes| bytes == b"LFRM").unwrap();
+        (disk, head, content)
+    };
+    let (_, head, _) = with_filler(1000);
+    let (disk, head, content) = with_filler(1000 + 4096 - head % 4096);
+    assert_eq!(head % 4096, 0, "its block has nothing of the frame before it");
+    let head = u64::try_from(head).unwrap();
+    disk.fail_reads(&segment_path(1), head..head + 1).unwrap();
+    let (journal, recovery) = open(&disk);
+    assert!(recovery.end_lost && recovery.torn.is_none(), "{recovery:?}");
+    assert_eq!(disk.durable_bytes(&segment_path(1), 0..SEGMENT), content, "nothing was written");
+    drop(journal);
+    disk.clear_bad_reads();
+    assert_eq!(open(&disk).0.positions(), 1..4);
+}
+
+#[test]
+fn a_state_is_read_although_items_beside_it_cannot_be() {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open(&disk);
+    journal.append(&with_state(items(1, &[&item(1), &"x".repeat(9000)]), "the state")).unwrap();
+    journal.sync().unwrap();
+    // It vouches for the first.
+    journal.append(&items(3, &["three"])).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    disk.crash();
+    disk.fail_reads(&segment_path(1), 6000..6001).unwrap();
+    let (journal, recovery) = open(&disk);
+    assert_eq!(journal.reader().damaged()[..], *std::slice::from_ref(&(2..3)));
+    assert_eq!(recovery.state.as_deref(), Some(&b"the state"[..]));
+    assert!(!recovery.state_damaged && !recovery.end_lost);
+    assert_eq!(journal.reader().read(1..2, 0).unwrap()[0].bytes, item(1).as_bytes());
+    assert_eq!(journal.reader().read(3..4, 0).unwrap()[0].bytes, b"three");
 }
 
 #[test]
