@@ -506,9 +506,7 @@ mod tests {
     async fn the_largest_piece_fits_a_frame() {
         let mut target = target().await;
         let mut speaker = target.greeted().await;
-        let data = Bytes::from(vec![0xff; PIECE_MAX]);
-        let checksum = crc32c::crc32c(&data);
-        speaker.say(pb::Piece { lane: 1, checksum, data, last: true });
+        speaker.say(Pieces::new(Lane::Bulk, vec![0xff; PIECE_MAX].into()).next().unwrap());
         assert!(speaker.end().await.message().starts_with("malformed"), "it was taken");
     }
 
