@@ -99,7 +99,8 @@ impl Courier {
             }
         }
         parcels.close();
-        while let Ok(parcel) = parcels.try_recv() {
+        // Also those that are just being put in: nobody is left behind.
+        while let Some(parcel) = parcels.recv().await {
             let _gone: Result<(), Verdict> = parcel.answer.send(not_applied(Reason::NotLeader));
         }
         let all = async { while calls.join_next().await.is_some() {} };
