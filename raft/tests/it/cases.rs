@@ -13,7 +13,7 @@ use raft_consensus::raft_node::{Config, Event, Proposal, RaftNode, RecoverError,
 use raft_consensus::replica::{
     Input, Output, ProposalError, Replica, ReplicaConfig, Request, RequestId, SnapshotOutcome,
 };
-use raft_consensus::storage::RecoveredState;
+use raft_consensus::storage::{DamagedEntries, RecoveredState};
 use raft_consensus::types::{
     EntryId, HardState, LogIndex, NodeId, Payload, SnapshotMeta, StoreId, Term,
 };
@@ -1531,4 +1531,66 @@ fn a_snapshot_of_our_own_covers_what_is_damaged_before_its_end() {
     assert!(!subject.node.log().is_damaged());
     let log = subject.node.log();
     assert_eq!((log.base(), log.last(), log.sound()), (id(3, 1), id(4, 1), LogIndex(4)));
+}
+
+/// A log of which entries 2 and 3 are lost, their terms too: the next is of another.
+fn doubtful() -> Subject {
+    let mut state = recovered(3, &[1, 1, 1, 2], HardState { term: Term(2), voted_for: None });
+    state.tail.drain(..3);
+    let (first, last) = (LogIndex(2), LogIndex(3));
+    state.damaged = vec![DamagedEntries { first, last, terms_known: false }];
+    Subject::recovered(3, state)
+}
+
+/// Whether what stands behind it follows on it is not known, and it may be committed: a later snapshot will do.
+#[test]
+fn a_snapshot_that_ends_within_what_is_lost_takes_nothing_away() {
+    for (last, is_taken) in [(id(3, 1), false), (id(4, 2), true)] {
+        let mut subject = doubtful();
+        let meta = snapshot(last);
+        subject.receive(2, 2, chunk(&meta));
+        let effects = subject.step(Event::SnapshotWritten { meta, offset: 4, is_complete: true });
+        assert_eq!(!batches(&effects).is_empty(), is_taken, "{effects:?}");
+        assert_eq!(subject.node.log().last(), id(4, 2));
+    }
+}
+
+/// Its members are the founders, for the entries that brought others are lost; the one who asks may have come long after them.
+#[test]
+fn a_log_that_is_damaged_from_its_beginning_knows_no_strangers() {
+    let mut state = recovered(3, &[1, 1, 1], HardState { term: Term(1), voted_for: None });
+    state.memberships.clear();
+    let mut blank = Subject::recovered(3, blank());
+    let refusal = only(&blank.receive(9, 2, vote(id(3, 1)))).message;
+    assert_eq!(refusal, Message::VoteReply { granted: false }, "not a founder");
+    state.tail.drain(..2);
+    let (first, last) = (LogIndex(1), LogIndex(2));
+    state.damaged = vec![DamagedEntries { first, last, terms_known: true }];
+    let mut damaged = Subject::recovered(3, state);
+    assert!(damaged.node.membership().is_blank());
+    assert_eq!(only(&damaged.receive(9, 2, vote(id(3, 1)))).message, yes());
+}
+
+/// Damage behind what is being applied is covered by a snapshot from the leader that ends before it: the machine goes back to there, and is no
+/// further than that until it has applied the rest again.
+#[test]
+fn a_machine_that_goes_back_to_a_snapshot_is_not_taken_for_as_far_as_it_was() {
+    let state = recovered(3, &[1, 1, 1, 1, 1, 1], HardState { term: Term(1), voted_for: None });
+    let mut replica = replica(state);
+    let out = replica.receive(2, 1, heartbeat(6));
+    assert!(out.iter().any(|output| matches!(output, Output::Apply(_))));
+    replica.handle(Input::EntriesDamaged { first: LogIndex(2), last: LogIndex(3) });
+    let meta = snapshot(id(4, 1));
+    replica.receive(2, 1, chunk(&meta));
+    let out =
+        replica.handle(Input::SnapshotWritten { meta: meta.clone(), offset: 4, is_complete: true });
+    let write = out.iter().find_map(|output| match output {
+        Output::Persist(batch) => Some(batch.token),
+        _ => None,
+    });
+    replica.apply(6, 1);
+    assert_eq!(replica.replica.applied(), id(6, 1));
+    let out = replica.handle(Input::Persisted(write.expect("the snapshot is recorded")));
+    assert!(out.iter().any(|output| matches!(output, Output::Restore(_))), "{out:?}");
+    assert_eq!(replica.replica.applied(), id(4, 1));
 }

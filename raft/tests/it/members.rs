@@ -374,3 +374,28 @@ fn recovered_with(members: Membership) -> raft_consensus::storage::RecoveredStat
 fn yes() -> Message {
     Message::VoteReply { granted: true }
 }
+
+/// The one that takes over would lack it, and would have been told to campaign in vain.
+#[test]
+fn no_step_of_a_change_is_taken_while_leadership_is_handed_over() {
+    let mut leader = Subject::new(3, &[1]);
+    leader.lead_settled();
+    leader.change(ConfChange::remove(NodeId(3)));
+    let joint = leader.node.log().last().index;
+    leader.transfer(Some(2));
+    assert_eq!(leader.node.transfer_target(), Some(NodeId(2)));
+    leader.settle();
+    assert_eq!((leader.node.commit(), leader.node.log().last().index), (joint, joint));
+    assert!(leader.node.membership().is_joint());
+    let term = leader.node.term().0;
+    for _ in 0..20 {
+        for peer in [2, 3] {
+            leader.receive(peer, term, Message::HeartbeatReply { round: 0, is_damaged: false });
+        }
+        leader.timeout();
+        if leader.node.transfer_target().is_none() && !leader.node.membership().is_joint() {
+            return;
+        }
+    }
+    panic!("the transfer is given up, and the change goes on: {:?}", leader.node.membership());
+}
