@@ -19,7 +19,7 @@
 //! - `repair`: getting entries back that the disk has lost (Alagappan et al., FAST 2018)
 //!
 //! The methods come in four kinds: getters; the input [`RaftNode::step`], which takes commands and messages alike as an [`Event`];
-//! [`RaftNode::next_deadline`], which says when the node wants `Event::Timeout`; and outputs, which are the [`Effects`].
+//! [`RaftNode::next_deadline`], which says when the node wants `Event::Timeout`; and outputs, which are the [`Effects`](crate::effects::Effects).
 //!
 //! **The order of things in one step.** Changes to the term, the vote and the log gather in one [`PersistBatch`], so that they become
 //! durable together or not at all. At the end of the step the batch is given out first, then the messages, each with the

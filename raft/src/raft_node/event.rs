@@ -21,7 +21,7 @@ pub struct Proposal {
 /// What happens to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The deadline of [`RaftNode::next_deadline`] has come.
+    /// The deadline of [`RaftNode::next_deadline`](super::RaftNode::next_deadline) has come.
     Timeout,
     /// A message arrived.
     Receive(Envelope),

@@ -24,7 +24,7 @@ pub struct Request {
 /// What comes in.
 #[derive(Debug)]
 pub enum Input {
-    /// The deadline of [`Replica::next_deadline`] has come.
+    /// The deadline of [`Replica::next_deadline`](super::Replica::next_deadline) has come.
     Timeout,
     /// A message arrived.
     Receive(Envelope),
@@ -37,9 +37,9 @@ pub enum Input {
         /// When to give up.
         deadline: Duration,
     },
-    /// An operator wants other members; answered with [`Output::OrderDone`].
+    /// An operator wants other members; answered with [`Output::OrderDone`](super::Output::OrderDone).
     ChangeMembership(ProposalId, ConfChange),
-    /// An operator wants another leader, or any other if it is `None`; answered with [`Output::OrderDone`].
+    /// An operator wants another leader, or any other if it is `None`; answered with [`Output::OrderDone`](super::Output::OrderDone).
     TransferLeader(ProposalId, Option<NodeId>),
     /// The log store's room for more.
     LowSpace(bool),

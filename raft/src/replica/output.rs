@@ -43,18 +43,18 @@ pub enum Output {
     Persist(PersistBatch),
     /// Send this now.
     Send(Envelope),
-    /// Apply this run; answer with [`Input::Applied`].
+    /// Apply this run; answer with [`Input::Applied`](super::Input::Applied).
     Apply(Run),
-    /// Put the state machine into the state of this snapshot, after all runs given out; answer with [`Input::Restored`].
+    /// Put the state machine into the state of this snapshot, after all runs given out; answer with [`Input::Restored`](super::Input::Restored).
     Restore(SnapshotMeta),
-    /// Take a snapshot of the machine as it is after all runs given out; answer with [`Input::SnapshotTaken`].
+    /// Take a snapshot of the machine as it is after all runs given out; answer with [`Input::SnapshotTaken`](super::Input::SnapshotTaken).
     TakeSnapshot {
         /// The last entry of those runs.
         last: EntryId,
         /// The members at that entry.
         membership: Membership,
     },
-    /// Read entries for a follower; answer with [`Input::EntriesRead`].
+    /// Read entries for a follower; answer with [`Input::EntriesRead`](super::Input::EntriesRead).
     ReadEntries {
         /// For whom.
         to: NodeId,
@@ -63,7 +63,7 @@ pub enum Output {
         /// Bytes to stop after.
         bytes_max: usize,
     },
-    /// Read entries for a node whose log is damaged; answer with [`Input::RepairRead`].
+    /// Read entries for a node whose log is damaged; answer with [`Input::RepairRead`](super::Input::RepairRead).
     ReadForRepair {
         /// For whom.
         to: NodeId,
@@ -72,7 +72,7 @@ pub enum Output {
         /// Bytes to stop after.
         bytes_max: usize,
     },
-    /// Read a piece of a snapshot; answer with [`Input::SnapshotRead`].
+    /// Read a piece of a snapshot; answer with [`Input::SnapshotRead`](super::Input::SnapshotRead).
     ReadSnapshot {
         /// For whom.
         to: NodeId,
@@ -81,7 +81,7 @@ pub enum Output {
         /// Where the piece begins.
         offset: u64,
     },
-    /// Write a piece of a snapshot; answer with [`Input::SnapshotWritten`].
+    /// Write a piece of a snapshot; answer with [`Input::SnapshotWritten`](super::Input::SnapshotWritten).
     WriteSnapshot {
         /// Which snapshot.
         meta: SnapshotMeta,
