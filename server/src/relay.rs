@@ -149,6 +149,7 @@ impl Relay {
         let command = Command { wall_clock_ms: wall_clock_ms(), operation };
         command.validate(&self.limits)?;
         let options = propose_options(&command);
+        let is_alone = has_long_answer(&command);
         let command = command.encode();
         let mut status = self.raft.watch();
         loop {
@@ -162,7 +163,7 @@ impl Relay {
                 }
                 Some(leader) => {
                     let command = command.clone();
-                    self.hand_over(leader, &mut status, command, options, deadline).await
+                    self.hand_over(leader, &mut status, command, is_alone, deadline).await
                 }
                 None => not_applied(Reason::NotLeader),
             };
@@ -194,12 +195,10 @@ impl Relay {
         leader: NodeId,
         status: &mut watch::Receiver<Status>,
         command: Bytes,
-        options: ProposeOptions,
+        is_alone: bool,
         deadline: Instant,
     ) -> Verdict {
         let (answer, verdict) = oneshot::channel();
-        // A delete may answer with all that it deleted.
-        let is_alone = options.reclaims_space;
         let parcel = Parcel { command, deadline, is_alone, answer };
         // A machine without power refuses nothing, it is silent. Whoever waits for a connection to it, or in the queue
         // for that, stops when it is the leader no more.
@@ -262,6 +261,15 @@ impl Relay {
 fn propose_options(command: &Command) -> ProposeOptions {
     let reclaims_space = matches!(command.operation, Operation::DeleteRange(_));
     ProposeOptions { reclaims_space, ..ProposeOptions::default() }
+}
+
+/// The answer has what was there before: a value, or all that was deleted.
+fn has_long_answer(command: &Command) -> bool {
+    match &command.operation {
+        Operation::Put(put) => put.prev_kv,
+        Operation::DeleteRange(delete) => delete.prev_kv,
+        Operation::PublishMember(_) => false,
+    }
 }
 
 /// The answer for the client; `None` if the command may be handed over again.
