@@ -5,9 +5,9 @@ use raft_consensus::effects::Effect;
 use raft_consensus::message::{Message, ReadId};
 use raft_consensus::raft_node::Event;
 use raft_consensus::storage::DamagedEntries;
-use raft_consensus::types::{Entry, EntryId, HardState, LogIndex, NodeId, Term};
+use raft_consensus::types::{Entry, EntryId, HardState, LogIndex, NodeId, SnapshotMeta, Term};
 
-use crate::script::subject::{Sent, Subject, batches, entry, id, recovered, sent};
+use crate::script::subject::{Sent, Subject, batches, entry, founded, id, recovered, sent};
 
 /// A node that has lost the entries 2 and 3 of five, whose terms were 1, 2, 2, 2, 3, and has asked node 2 for them.
 fn asking(terms_known: bool) -> (Subject, ReadId) {
@@ -105,6 +105,51 @@ fn entries_that_come_one_by_one_are_written_together() {
     };
     let effects = subject.receive(2, 3, answer(asked, &[entry(3, 2)], true));
     assert_eq!(written(&effects), [id(2, 2), id(3, 2)]);
+}
+
+/// The leader's log differs from ours right behind what is lost: then it may differ there too.
+#[test]
+fn what_is_lost_just_before_the_leaders_log_parts_from_ours_is_replaced_with_the_rest() {
+    let hard_state = HardState { term: Term(2), voted_for: None };
+    let mut state = recovered(3, &[1; 8], hard_state);
+    let lost = |first, last, terms_known| DamagedEntries {
+        first: LogIndex(first),
+        last: LogIndex(last),
+        terms_known,
+    };
+    state.damaged = vec![lost(2, 2, true), lost(4, 4, true), lost(6, 8, false)];
+    let mut subject = Subject::recovered(3, state);
+    subject.receive(2, 2, Message::Heartbeat { commit: LogIndex(1), round: 0 });
+    let first = |effects: &[Effect]| {
+        sent(effects).into_iter().find_map(|sent| match sent.message {
+            Message::FetchEntries { id, first, joint: None, .. } => Some((id, first)),
+            _ => None,
+        })
+    };
+    let (asked, from) = first(&subject.timeout()).expect("it asks its leader");
+    assert_eq!(from, LogIndex(6), "there is nothing behind it that others could have");
+    let entries = vec![entry(6, 2)];
+    let (previous, last) = (Some(id(5, 2)), LogIndex(8));
+    let parts = Message::FetchedEntries { id: asked, previous, entries, holds_joint: false, last };
+    let (_, from) = first(&subject.receive(2, 2, parts)).expect("it asks again");
+    assert_eq!(from, LogIndex(4), "not from 5 on, and not from the loss before");
+}
+
+/// What stands behind the place where a snapshot ends may be committed; behind the last entry nothing stands.
+#[test]
+fn a_snapshot_that_ends_where_entries_are_lost_is_installed_only_if_the_log_ends_there_too() {
+    for (index, is_installed) in [(3, false), (4, true)] {
+        let mut state = recovered(3, &[1; 4], HardState { term: Term(1), voted_for: None });
+        let (first, last) = (LogIndex(3), LogIndex(4));
+        state.damaged = vec![DamagedEntries { first, last, terms_known: false }];
+        let mut subject = Subject::recovered(3, state);
+        subject.receive(2, 1, Message::Heartbeat { commit: LogIndex(1), round: 0 });
+        let last = id(index, 1);
+        let meta = SnapshotMeta { last, membership: founded(3), size: 4, checksum: 0 };
+        let effects = subject.step(Event::SnapshotWritten { meta, offset: 4, is_complete: true });
+        let restarted = batches(&effects).iter().any(|batch| batch.restart_log);
+        assert_eq!(restarted, is_installed, "{last}");
+    }
 }
 
 // Helping.
