@@ -225,8 +225,8 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
     /// Where the zeros begin that the rest of the file consists of.
     pub(crate) dirty_end: u64,
-    /// The frames from here to the end were perhaps never synced.
-    pub(crate) unvouched_from: u64,
+    /// The bytes of each frame that was perhaps never synced, in order.
+    pub(crate) unvouched: Vec<Range<u64>>,
     /// A batch is among them.
     pub(crate) has_unvouched_batch: bool,
     pub(crate) last: LastFrame,

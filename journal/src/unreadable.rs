@@ -16,16 +16,6 @@ const BLOCK: u64 = 4096;
 /// More blocks than this in one file are no bad sectors: the disk has failed, and to try all of them could take hours.
 const BLOCKS_MAX: usize = 256;
 
-/// Fills `buffer` with what the file has from `offset` on, in the second attempt if need be.
-///
-/// # Errors
-///
-/// That of the disk, or that the file ends before.
-pub(crate) fn read_whole(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    let length = file.read_at(buffer, offset).or_else(|_| file.read_at(buffer, offset))?;
-    if length == buffer.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
 /// The blocks of a file that cannot be read.
 #[derive(Debug, Default)]
 pub(crate) struct Unreadable {

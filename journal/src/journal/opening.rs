@@ -5,17 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Access, Active, Journal, JournalOptions, StateCopy, rotation};
-use crate::disk::{Disk, DiskLock};
+use crate::disk::{Disk, DiskFile, DiskLock};
 use crate::error::{OpenError, at};
-use crate::frame::NOT_TRUNCATED;
+use crate::frame::{Frame, NOT_TRUNCATED, Place};
 use crate::index::Index;
 use crate::reader::Shared;
 use crate::recovery::{Listing, Recovered, Recovery, SegmentFacts, Tail, recover};
 use crate::runs::Runs;
 use crate::seal::Home;
-use crate::segment::{LOCK_NAME, SPARE_NAME, in_memory, seal_name, segment_name};
+use crate::segment::{FrameRecord, LOCK_NAME, SPARE_NAME, in_memory, seal_name, segment_name};
 use crate::status::Status;
-use crate::unreadable::read_whole;
 
 impl Journal {
     /// Opens the journal in a directory, or creates it there if the directory is empty or missing.
@@ -51,7 +50,7 @@ impl Journal {
         let recovered = recover(disk, directory, &options, &listing)?;
         if is_writable(&recovered.recovery, &options) {
             remove_leftovers(disk, directory, &listing, &recovered.obsolete)?;
-            settle_tail(&recovered, directory)?;
+            settle_tail(options.id, &recovered, directory)?;
             disk.sync_dir(directory).map_err(at("syncing", directory))?;
         }
         Self::resume(home, options, recovered)
@@ -108,7 +107,7 @@ impl Journal {
                 segment: 1,
                 end: made.end,
                 dirty_end: made.end,
-                unvouched_from: made.end,
+                unvouched: Vec::new(),
                 has_unvouched_batch: false,
                 last: made.checkpoint,
                 next_sequence: 2,
@@ -246,21 +245,24 @@ fn remove_leftovers(
 /// all frames durable.
 ///
 /// Frames that no other frame vouches for are written once more before they are synced: had the last process died of a failed
-/// sync, the kernel might show them and yet believe that there is nothing left to write.
-fn settle_tail(recovered: &Recovered, directory: &Path) -> Result<(), OpenError> {
+/// sync, the kernel might show them and yet believe that there is nothing left to write. What is written was verified: a read that
+/// gives other bytes than a moment ago shall not destroy a good frame.
+fn settle_tail(journal: u128, recovered: &Recovered, directory: &Path) -> Result<(), OpenError> {
     const PART: u64 = 1 << 20;
     let tail = &recovered.tail;
     let path = directory.join(segment_name(tail.segment));
     let file = recovered.index.files.get(&tail.segment).expect("the last segment is open");
-    let mut part = Vec::new();
-    let mut from = tail.unvouched_from;
-    while from < tail.end {
-        let length = PART.min(tail.end - from);
-        part.resize(in_memory(length).map_err(at("reading", &path))?, 0);
-        read_whole(&**file, &mut part, from).map_err(at("reading", &path))?;
-        file.write_at(&part, from).map_err(at("writing", &path))?;
-        from += length;
+    for frame in &tail.unvouched {
+        let place = Place { journal, segment: tail.segment, offset: frame.start };
+        let bytes = read_frame(&**file, place, frame.end).or_else(|_| {
+            file.forget_cached(frame.start, frame.end - frame.start);
+            read_frame(&**file, place, frame.end)
+        });
+        let bytes = bytes.map_err(at("reading", &path))?;
+        file.write_at(&bytes, frame.start).map_err(at("writing", &path))?;
     }
+    let mut part = Vec::new();
+    let mut from = tail.end;
     while from < tail.dirty_end {
         let length = PART.min(tail.dirty_end - from);
         part.clear();
@@ -269,4 +271,18 @@ fn settle_tail(recovered: &Recovered, directory: &Path) -> Result<(), OpenError>
         from += length;
     }
     file.sync_data().map_err(at("syncing", &path))
+}
+
+/// The bytes of a frame that was intact a moment ago, if it still is.
+fn read_frame(file: &dyn DiskFile, place: Place, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; in_memory(end - place.offset)?];
+    let read = file.read_at(&mut bytes, place.offset)?;
+    let is_whole = |frame: &Frame<'_>| {
+        FrameRecord::of(frame, place.segment, place.offset, end - place.offset).lost.is_empty()
+    };
+    if read == bytes.len() && Frame::read(&bytes, place).as_ref().is_some_and(is_whole) {
+        return Ok(bytes);
+    }
+    let what = format!("the frame at byte {} reads differently than a moment ago", place.offset);
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
 }

@@ -140,7 +140,7 @@ impl Replay {
         let vouched = vouched.max(checkpoint.saturating_add(1));
 
         let mut end = SEGMENT_HEADER_LENGTH.min(scan.length);
-        let (mut unvouched_from, mut has_unvouched_batch) = (end, false);
+        let (mut unvouched, mut has_unvouched_batch) = (Vec::new(), false);
         let mut unreadable = scan.is_end_unreadable;
         for found in &scan.found {
             let may_be_torn = !shrunk && self.gap.is_empty() && self.expected() >= vouched;
@@ -157,9 +157,9 @@ impl Replay {
                 Found::Frame(frame) => {
                     self.frame_in(scan, frame);
                     end = frame.end();
-                    // What is lost of a frame is not written once more.
-                    if frame.header.sequence < vouched || !frame.lost.is_empty() {
-                        unvouched_from = end;
+                    // One that is not whole is of no use to write once more.
+                    if frame.header.sequence >= vouched && frame.lost.is_empty() {
+                        unvouched.push(frame.offset..end);
                     }
                     let is_batch = matches!(frame.header.kind, FrameKind::Batch | FrameKind::Mend);
                     has_unvouched_batch |= is_batch && frame.header.sequence >= vouched;
@@ -183,7 +183,7 @@ impl Replay {
             segment: scan.number,
             end,
             dirty_end: scan.dirty_end,
-            unvouched_from,
+            unvouched,
             has_unvouched_batch,
             ..self.tail()
         };
