@@ -148,6 +148,7 @@ fn a_leader_that_has_not_applied_everything_does_not_ask() {
 #[test]
 fn a_leader_with_a_read_that_waits_for_its_round_does_not_ask() {
     let mut leader = leader(hasty);
+    assert!(comes_to_ask(&mut leader), "but for the read it would");
     leader.step(Event::ReadIndex(ReadId { node: ME, boot: 1, counter: 1 }));
     let unanswered = sent(&leader.timeout());
     assert!(!asks(&unanswered));
