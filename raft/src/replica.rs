@@ -271,6 +271,8 @@ impl Replica {
     fn step(&mut self, now: Duration, event: Event, out: &mut Vec<Output>) {
         let mut effects = std::mem::take(&mut self.effects);
         self.node.step(now, event, &mut effects);
+        // What was said earlier and had to wait goes before what is said now, perhaps in a later term.
+        self.release_held(out);
         // Before what this step sends: who watches must know that we have asked before it hears whom.
         self.tell_standing(out);
         for effect in effects.drain() {

@@ -4,9 +4,11 @@
 use raft_consensus::effects::Effect;
 use raft_consensus::message::{Message, ReadId};
 use raft_consensus::raft_node::Event;
+use raft_consensus::replica::{Output, Replica, ReplicaConfig};
 use raft_consensus::storage::DamagedEntries;
 use raft_consensus::types::{Entry, EntryId, HardState, LogIndex, NodeId, SnapshotMeta, Term};
 
+use crate::cases::Bench;
 use crate::script::subject::{Sent, Subject, batches, entry, founded, id, recovered, sent};
 
 /// A node that has lost the entries 2 and 3 of five, whose terms were 1, 2, 2, 2, 3, and has asked node 2 for them.
@@ -196,4 +198,58 @@ fn who_holds_the_joint_gives_what_is_intact_and_who_does_not_gives_nothing() {
         assert_eq!(given, expected, "{case}");
     }
     assert_eq!(help(0, 3, here), None, "there is no such entry");
+}
+
+#[test]
+fn what_waited_for_a_write_goes_before_what_is_said_once_it_is_durable() {
+    let hard_state = HardState { term: Term(2), voted_for: None };
+    let mut state = recovered(3, &[1, 2, 2, 2, 2, 2], hard_state);
+    let lost =
+        |index| DamagedEntries { first: LogIndex(index), last: LogIndex(index), terms_known: true };
+    state.damaged = vec![lost(3), lost(5)];
+    let mut subject = Subject::recovered(3, state);
+    let asked = sent(&subject.timeout()).into_iter().find_map(|sent| match sent.message {
+        Message::FetchEntries { id, first, through, .. } => Some((sent.to, id, first, through)),
+        _ => None,
+    });
+    let (to, request, first, through) = asked.expect("it asks at once");
+    assert_eq!(first, through);
+    let mut bench =
+        Bench { replica: Replica::new(subject.node, ReplicaConfig::default()), now: subject.now };
+    let previous = Some(id(first.0 - 1, 2));
+    let entries = vec![entry(first.0, 2)];
+    let answer = Message::FetchedEntries {
+        id: request,
+        previous,
+        entries,
+        holds_joint: true,
+        last: LogIndex(6),
+    };
+    // The repair and two votes, one after the other, and a disk that is slow: all durable at once.
+    let mut token = None;
+    for (from, term, message) in [
+        (to.0, 2, answer),
+        (3, 3, Message::Vote { last: id(9, 2), transfer: false }),
+        (3, 4, Message::Vote { last: id(9, 2), transfer: false }),
+    ] {
+        for output in bench.receive(from, term, message) {
+            match output {
+                Output::Persist(batch) => token = Some(batch.token),
+                Output::Send(envelope) => panic!("before it is durable: {envelope:?}"),
+                _ => {}
+            }
+        }
+    }
+    let said: Vec<(u64, Message)> = bench
+        .persist(token.expect("it writes").0)
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Send(envelope) => Some((envelope.term.0, envelope.message)),
+            _ => None,
+        })
+        .collect();
+    let asks = said.iter().any(|(_, message)| matches!(message, Message::FetchEntries { .. }));
+    assert!(asks, "what is lost still is asked for: {said:?}");
+    let terms: Vec<u64> = said.iter().map(|(term, _)| *term).collect();
+    assert!(terms.contains(&3) && terms.is_sorted(), "{said:?}");
 }
