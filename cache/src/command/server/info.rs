@@ -212,7 +212,8 @@ fn memory(page: &mut Page<'_, '_, '_>) {
     page.zeros(&["mem_replication_backlog", "mem_total_replication_buffers", "mem_clients_slaves"]);
     page.line("mem_clients_normal", memory.buffers);
     page.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
-    page.line("mem_allocator", "mimalloc");
+    // Which one it is, only the program knows that the library is in.
+    page.line("mem_allocator", "unknown");
     page.zeros(&["active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"]);
 }
 
