@@ -1,8 +1,9 @@
 //! The state machine as Raft runs it, and the handle that reads it.
 //!
 //! The state stands behind a lock. Applying takes it for one command at a time; reads and snapshots
-//! take it for one slice at a time. Both can therefore go on for as long as they need to without
-//! keeping the other waiting.
+//! take it for one slice at a time. Neither therefore keeps the other waiting for long, with one
+//! exception: a delete of a range is one command, and holds the lock for as long as its keys take,
+//! about a microsecond each.
 //!
 //! A restored snapshot comes as a new state beside the old one: who is reading the old one (a range
 //! read between two slices, a snapshot on its way) keeps it until the end and never sees a mixture.

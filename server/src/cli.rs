@@ -157,12 +157,16 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         return Exit::Usage;
     }
     let has_no_place = |cause: &(dyn std::error::Error + 'static)| {
-        use lattice::StartError::{NotListed, OtherCluster, RanBefore, Removed};
+        use lattice::StartError::{AnotherMember, NotListed, OtherCluster, RanBefore, Removed};
         let start: Option<&lattice::StartError> = cause.downcast_ref();
         start.is_some_and(|error| {
             matches!(
                 error,
-                NotListed { .. } | OtherCluster { .. } | RanBefore { .. } | Removed { .. }
+                AnotherMember { .. }
+                    | NotListed { .. }
+                    | OtherCluster { .. }
+                    | RanBefore { .. }
+                    | Removed { .. }
             )
         })
     };
@@ -194,9 +198,10 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Some(ClientError::Connect { .. }) => Exit::CannotConnect,
         Some(ClientError::Timeout(_)) => Exit::Timeout,
         Some(ClientError::Status(status)) => match status.code() {
+            // Nobody knows whether it was done, for whatever reason: that comes before the reason.
+            Code::Unavailable if status.message().contains("timed out") => Exit::Timeout,
             Code::Unavailable if status.message().contains("leader") => Exit::NoLeader,
             Code::DeadlineExceeded => Exit::Timeout,
-            Code::Unavailable if status.message().contains("timed out") => Exit::Timeout,
             Code::NotFound => Exit::NotFound,
             Code::FailedPrecondition => Exit::Precondition,
             _ => Exit::ServerError,
@@ -216,6 +221,19 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// An endpoint with or without `http://`, as etcd's tools take it.
 fn endpoint(text: &str) -> Result<Url, lattice::url::UrlError> {
     if text.contains("://") { text.parse() } else { format!("http://{text}").parse() }
+}
+
+/// Where clients are served unless somebody says otherwise.
+const CLIENT_PORT: u16 = 2379;
+
+/// What a node that is to be started has to be told besides, if other machines are to reach it.
+fn beyond_loopback(peer_urls: &[Url]) -> String {
+    match peer_urls.iter().find(|url| !url.is_loopback()) {
+        Some(url) => {
+            format!(" --listen-client-urls={} --insecure-no-auth", url.with_port(CLIENT_PORT))
+        }
+        None => String::new(),
+    }
 }
 
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
@@ -250,10 +268,13 @@ mod tests {
             exit_of(&anyhow::Error::new(ClientError::Status(Box::new(status))).context("put"))
         };
         assert_eq!(status(tonic::Status::unavailable("etcdserver: no leader")), Exit::NoLeader);
-        assert_eq!(
-            status(tonic::Status::unavailable("etcdserver: request timed out")),
-            Exit::Timeout
-        );
+        for unknown in [
+            "etcdserver: request timed out",
+            "etcdserver: request timed out, possibly due to previous leader failure",
+            "etcdserver: request timed out, leader transfer took too long",
+        ] {
+            assert_eq!(status(tonic::Status::unavailable(unknown)), Exit::Timeout, "{unknown}");
+        }
         assert_eq!(status(tonic::Status::invalid_argument("x")), Exit::ServerError);
         let connect = ClientError::Connect { tried: Vec::new() };
         assert_eq!(exit_of(&anyhow::Error::new(connect)), Exit::CannotConnect);

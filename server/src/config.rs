@@ -276,6 +276,19 @@ impl Config {
                 self.election_timeout, self.heartbeat
             ));
         }
+        let told = if self.advertise_client.is_empty() {
+            &self.listen_client
+        } else {
+            &self.advertise_client
+        };
+        if let Some(url) = told.iter().find(|url| url.is_loopback())
+            && self.me().peer_urls.iter().any(|url| !url.is_loopback())
+        {
+            warnings.push(format!(
+                "the other members are told that clients reach this node at {url}, which on their machines is somebody else: set \
+                 --listen-client-urls or --advertise-client-urls"
+            ));
+        }
         if self.insecure_no_auth {
             warnings.push(
                 "running without authentication and encryption: whoever reaches this node can read and change everything"
@@ -487,6 +500,20 @@ mod tests {
             ..Settings::default()
         });
         assert_eq!(config.unwrap().warnings().len(), 2);
+    }
+
+    #[test]
+    fn a_node_among_others_that_tells_clients_a_loopback_address_is_warned_of() {
+        let warnings = |listen_client_urls: Option<&str>| {
+            let settings = Settings {
+                initial_cluster: some("default=http://10.0.0.1:2380"),
+                listen_client_urls: listen_client_urls.and_then(some),
+                ..Settings::default()
+            };
+            Config::new(settings).unwrap().warnings()
+        };
+        assert!(warnings(None).iter().any(|text| text.contains("http://localhost:2379")));
+        assert!(warnings(Some("http://10.0.0.1:2379")).is_empty());
     }
 
     #[test]

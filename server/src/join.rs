@@ -13,6 +13,7 @@ use std::time::Duration;
 use lattice_journal::RealDisk;
 use raft_consensus::storage::{DataDirectory, Identity};
 use raft_consensus::types::{ClusterId, NodeId};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{builder, root_cause};
@@ -49,6 +50,17 @@ pub(crate) struct Place {
     pub(crate) founders: Vec<NodeId>,
     /// Where to reach whom, until the log says more.
     pub(crate) seeds: Seeds,
+}
+
+/// What a member is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// The members of this moment.
+    Confirmed,
+    /// The members that it knows, if it is of a cluster that is founded.
+    Founded,
+    /// Whatever it knows.
+    Known,
 }
 
 /// Why nobody said who the members are.
@@ -91,31 +103,50 @@ fn by_id(config: &Config) -> Seeds {
     config.founders.iter().map(contact).collect()
 }
 
-/// The directory says who this is. Where the list cannot confirm that, the members are asked, if any answers at once.
+/// The directory says who this is. Whether that is right, and where to reach whom, the list tells, and the members if any answers at once.
 async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartError> {
     let Identity { cluster, node, founders, .. } = identity;
-    if cluster == config.founders.cluster() {
-        return Ok(Place { cluster, node, founders, seeds: by_id(config) });
+    let me = config.me();
+    let is_founding_list = cluster == config.founders.cluster();
+    if is_founding_list && me.id != node {
+        return Err(StartError::AnotherMember { node, name: me.name.clone() });
     }
-    let mut seeds = Seeds::new();
-    if let Ok(Ok(answer)) = timeout(LOOK_MAX, ask_any(others(config), false)).await {
+    // An entry that was a founder's has that founder's id, whatever else the list says. One that is wrong has nobody's.
+    let mut seeds = by_id(config);
+    // A list that agrees with the directory needs no confirmation, but for one thing: a node that was to join a cluster, and was
+    // started without saying so, waits for one of its own to be founded. Any other needs a leader's word; without a leader, what
+    // somebody knows is better than nothing.
+    let questions =
+        if is_founding_list { &[Ask::Founded][..] } else { &[Ask::Confirmed, Ask::Founded] };
+    for &question in questions {
+        let asked = timeout(LOOK_MAX, ask_any(others(config), question)).await;
+        let Ok(Ok(answer)) = asked else { continue };
         let found = ClusterId(answer.cluster);
         if found != cluster {
             return Err(StartError::OtherCluster { found, own: cluster });
         }
-        if is_removed(&answer, node) {
+        let mut listed = answer.members.iter();
+        if question == Ask::Confirmed && is_removed(&answer, node) {
             return Err(StartError::Removed { node });
         }
-        seeds = contacts_of(&answer);
+        if listed.any(|member| member.id != node.0 && has_urls_of(member, me)) {
+            return Err(StartError::AnotherMember { node, name: me.name.clone() });
+        }
+        seeds.extend(contacts_of(&answer));
+        break;
     }
     Ok(Place { cluster, node, founders, seeds })
+}
+
+fn has_urls_of(member: &MemberInfo, founder: &Founder) -> bool {
+    parse_urls(&member.peer_urls).is_some_and(|urls| urls == founder.peer_urls)
 }
 
 /// Asks the members which of them this node is.
 async fn join(config: &Config) -> Result<Place, StartError> {
     let deadline = Instant::now() + JOIN_PATIENCE;
     let answer = loop {
-        match ask_any(others(config), false).await {
+        match ask_any(others(config), Ask::Confirmed).await {
             Ok(answer) => break answer,
             Err(NoAnswer::Later(_)) if Instant::now() < deadline => sleep(PAUSE).await,
             Err(NoAnswer::Unreachable(reason) | NoAnswer::Later(reason)) => {
@@ -124,10 +155,7 @@ async fn join(config: &Config) -> Result<Place, StartError> {
         }
     };
     let me = config.me();
-    let found = answer
-        .members
-        .iter()
-        .find(|member| parse_urls(&member.peer_urls).is_some_and(|urls| urls == me.peer_urls));
+    let found = answer.members.iter().find(|member| has_urls_of(member, me));
     let urls = || me.peer_urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",");
     let Some(found) = found else {
         return Err(StartError::NotListed { name: config.name.clone(), urls: urls() });
@@ -157,10 +185,11 @@ pub(crate) async fn warn_until_founded(shared: Arc<Shared>, config: Config) {
         let mut missing = Vec::new();
         for founder in config.founders.iter().filter(|founder| founder.name != config.name) {
             let cluster = config.founders.cluster();
-            match ask_any(founder.peer_urls.clone(), true).await {
+            match ask_any(founder.peer_urls.clone(), Ask::Known).await {
                 Ok(answer) if ClusterId(answer.cluster) == cluster => {}
                 Ok(answer) => missing.push(format!(
-                    "{} is of cluster {}, for it has another --initial-cluster or token",
+                    "{} is of cluster {}: it has another --initial-cluster or token; or this node is to join that cluster, and needs an empty \
+                     data directory and --initial-cluster-state=existing",
                     founder.name,
                     ClusterId(answer.cluster)
                 )),
@@ -198,7 +227,7 @@ pub(crate) async fn removed(shared: &Shared, patience: Duration) {
         let known = members.membership();
         let others = known.members().map(|(id, _)| id).filter(|id| *id != shared.id);
         let urls: Vec<Url> = others.flat_map(|id| members.peer_urls(id)).collect();
-        if let Ok(answer) = ask_any(urls, false).await
+        if let Ok(answer) = ask_any(urls, Ask::Confirmed).await
             && ClusterId(answer.cluster) == shared.cluster
             && is_removed(&answer, shared.id)
         {
@@ -225,31 +254,46 @@ fn others(config: &Config) -> Vec<Url> {
     others.flat_map(|founder| founder.peer_urls.clone()).collect()
 }
 
-/// The first answer of any of these: confirmed, or, if `as_known`, what it has in its log.
-async fn ask_any(urls: Vec<Url>, as_known: bool) -> Result<MembersResponse, NoAnswer> {
+/// The first answer of any of these, who are asked at the same time.
+async fn ask_any(urls: Vec<Url>, question: Ask) -> Result<MembersResponse, NoAnswer> {
+    let mut asking: JoinSet<_> = urls.into_iter().map(|url| ask(url, question)).collect();
     let mut reasons = Vec::new();
     let mut is_anybody_there = false;
-    for url in urls {
-        let Ok(channel) = builder(&url, ANSWER_MAX).connect().await else {
-            reasons.push(format!("{url}: nobody is there"));
-            continue;
-        };
-        is_anybody_there = true;
-        let mut client = ForwardClient::new(channel);
-        match timeout(ANSWER_MAX, client.members(MembersRequest { as_known })).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) if status.message().is_empty() => {
-                reasons.push(format!("{url}: {}", root_cause(&status)));
+    while let Some(answer) = asking.join_next().await {
+        match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(NoAnswer::Unreachable(reason))) => reasons.push(reason),
+            Ok(Err(NoAnswer::Later(reason))) => {
+                is_anybody_there = true;
+                reasons.push(reason);
             }
-            Ok(Err(status)) => reasons.push(format!("{url}: {}", status.message())),
-            Err(_elapsed) => reasons.push(format!("{url}: no answer within {ANSWER_MAX:?}")),
+            Err(panicked) => reasons.push(panicked.to_string()),
         }
     }
+    reasons.sort();
     if reasons.is_empty() {
         reasons.push("no other member is listed".into());
     }
     let reason = reasons.join("; ");
     Err(if is_anybody_there { NoAnswer::Later(reason) } else { NoAnswer::Unreachable(reason) })
+}
+
+async fn ask(url: Url, question: Ask) -> Result<MembersResponse, NoAnswer> {
+    let Ok(channel) = builder(&url, ANSWER_MAX).connect().await else {
+        return Err(NoAnswer::Unreachable(format!("{url}: nobody is there")));
+    };
+    let mut client = ForwardClient::new(channel);
+    let request = MembersRequest { as_known: question != Ask::Confirmed };
+    let why = match timeout(ANSWER_MAX, client.members(request)).await {
+        Ok(Ok(answer)) if question == Ask::Founded && answer.get_ref().members.is_empty() => {
+            "its cluster is not founded yet".into()
+        }
+        Ok(Ok(answer)) => return Ok(answer.into_inner()),
+        Ok(Err(status)) if status.message().is_empty() => root_cause(&status),
+        Ok(Err(status)) => status.message().to_owned(),
+        Err(_elapsed) => format!("no answer within {ANSWER_MAX:?}"),
+    };
+    Err(NoAnswer::Later(format!("{url}: {why}")))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lattice_kv::KvReader;
@@ -18,6 +19,7 @@ use raft_consensus::driver::Raft;
 use raft_consensus::membership::{CONTEXT_MAX, Membership};
 use raft_consensus::transport::grpc::GrpcTransport;
 use raft_consensus::types::NodeId;
+use tokio::time::timeout;
 
 use crate::url::Url;
 
@@ -27,6 +29,8 @@ const VERSION: u8 = 2;
 const WITHOUT_NAME: u8 = 1;
 /// Members removed lately whose connections are kept, so that they hear of it.
 const LINGERING_MAX: usize = 8;
+/// How soon it is looked up again where a member is reached whom nobody knew how to reach.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a node knows of the members. Clones share it.
 #[derive(Clone, Debug)]
@@ -140,6 +144,7 @@ impl Members {
         let mut peers: BTreeMap<NodeId, Vec<Url>> =
             self.seeds.iter().map(|(id, contact)| (*id, contact.peer_urls.clone())).collect();
         let mut lingering: VecDeque<(NodeId, Vec<Url>)> = VecDeque::new();
+        let mut silent = Vec::new();
         loop {
             let membership = status.borrow_and_update().membership.clone();
             if !membership.is_empty() {
@@ -157,7 +162,24 @@ impl Members {
             if let Err(error) = transport.set_peers(all.collect()) {
                 tracing::warn!(%error, "a member cannot be reached");
             }
-            if status.wait_for(|now| now.membership != membership).await.is_err() {
+            let unknown = peers.iter().filter(|(id, urls)| **id != me && urls.is_empty());
+            let unknown: Vec<NodeId> = unknown.map(|(id, _)| *id).collect();
+            if unknown != silent {
+                for id in &unknown {
+                    tracing::warn!(
+                        member = format_args!("{:x}", id.0),
+                        "nobody has said yet where this member is reached: give its peer URL in --initial-cluster"
+                    );
+                }
+                silent = unknown;
+            }
+            let changed = status.wait_for(|now| now.membership != membership);
+            // What a member published may be heard of later, when what is in the log is applied.
+            let changed = match silent.is_empty() {
+                true => Ok(changed.await),
+                false => timeout(LOOK_AGAIN, changed).await,
+            };
+            if let Ok(Err(_stopped)) = changed {
                 return;
             }
         }

@@ -58,7 +58,7 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 const ADMIN_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests under way on one connection of a client; more wait at the client. Each may hold a part of a message in memory.
 const CLIENT_STREAMS_MAX: u32 = 256;
-/// Streams on one connection of a peer: each write that a follower relays is a stream of its own.
+/// Streams on one connection of a peer: the lanes of each group, calls that carry writes, and questions of nodes that start.
 const PEER_STREAMS_MAX: u32 = 4096;
 /// How long requests under way may take once the node is stopping.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -171,13 +171,24 @@ pub enum StartError {
     /// The listed members are another cluster's.
     #[error(
         "the data directory belongs to cluster {own}, the listed members are cluster {found}: correct --initial-cluster, or start with \
-         the directory of a member of that cluster"
+         the directory of a member of that cluster, or, if this node never was one and is to join, with an empty directory"
     )]
     OtherCluster {
         /// The members' cluster.
         found: ClusterId,
         /// The directory's.
         own: ClusterId,
+    },
+    /// The directory is one member's, and the name and the addresses are another's.
+    #[error(
+        "the data directory is that of member {:x}, and {name} with its peer URLs is another member: each must start with its own \
+         directory; if this member is to have new addresses, tell the others first (`etcdctl member update`)", .node.0
+    )]
+    AnotherMember {
+        /// Whose directory it is.
+        node: NodeId,
+        /// The name that this node was given.
+        name: String,
     },
     /// The node is no member any more.
     #[error(

@@ -81,6 +81,8 @@ struct WayToLeader {
     client: ForwardClient<Channel>,
     /// The queue of whoever takes writes there, on the same connection. Closed once that does not work any more.
     courier: mpsc::Sender<Parcel>,
+    /// The same for writes with long answers.
+    lone_courier: mpsc::Sender<Parcel>,
 }
 
 /// Why a write has no outcome to show.
@@ -126,6 +128,13 @@ enum Verdict {
     NotApplied { reason: Reason, leader: Option<NodeId> },
     /// Unknown.
     Lost(Lost),
+}
+
+impl WayToLeader {
+    /// Both couriers use one connection: when it is of no use to one of them, it is to neither.
+    fn is_open(&self) -> bool {
+        !self.courier.is_closed() && !self.lone_courier.is_closed()
+    }
 }
 
 impl Relay {
@@ -199,12 +208,12 @@ impl Relay {
         deadline: Instant,
     ) -> Verdict {
         let (answer, verdict) = oneshot::channel();
-        let parcel = Parcel { command, deadline, is_alone, answer };
+        let parcel = Parcel { command, deadline, answer };
         // A machine without power refuses nothing, it is silent. Whoever waits for a connection to it, or in the queue
         // for that, stops when it is the leader no more.
         let is_queued = tokio::select! {
             biased;
-            is_queued = self.queue(leader, parcel) => is_queued,
+            is_queued = self.queue(leader, parcel, is_alone) => is_queued,
             _news = status.wait_for(|now| now.leader != Some(leader)) => false,
             () = sleep_until(deadline) => false,
         };
@@ -219,18 +228,17 @@ impl Relay {
     }
 
     /// Gives a parcel to the courier to `leader`. Whether that could be done; it was not sent if not.
-    async fn queue(&self, leader: NodeId, parcel: Parcel) -> bool {
-        match self.connect(leader).await {
-            Some(leader) => leader.courier.send(parcel).await.is_ok(),
-            None => false,
-        }
+    async fn queue(&self, leader: NodeId, parcel: Parcel, is_alone: bool) -> bool {
+        let Some(leader) = self.connect(leader).await else { return false };
+        let courier = if is_alone { &leader.lone_courier } else { &leader.courier };
+        courier.send(parcel).await.is_ok()
     }
 
     /// The way to `leader`, made if there is none that works. `None` if it cannot be made: nothing was sent then.
     async fn connect(&self, leader: NodeId) -> Option<WayToLeader> {
         let mut slot = self.leader.lock().await;
         let known = slot.as_ref().filter(|known| known.node == leader);
-        if let Some(known) = known.filter(|known| !known.courier.is_closed()) {
+        if let Some(known) = known.filter(|known| known.is_open()) {
             return Some(known.clone());
         }
         for url in &self.members.peer_urls(leader) {
@@ -238,14 +246,19 @@ impl Relay {
                 let client = ForwardClient::new(channel)
                     .max_decoding_message_size(ANSWER_MAX)
                     .max_encoding_message_size(MESSAGE_MAX);
-                let courier =
-                    Courier { cluster: self.cluster, me: self.me, client: client.clone() };
-                let mut status = self.raft.watch();
-                let courier = courier.start(async move {
-                    // A node that has stopped will not learn who leads.
-                    drop(status.wait_for(|now| now.leader.is_some_and(|now| now != leader)).await);
-                });
-                return Some(slot.insert(WayToLeader { node: leader, client, courier }).clone());
+                let courier = |commands_max| {
+                    let (cluster, me) = (self.cluster, self.me);
+                    let courier = Courier { cluster, me, client: client.clone(), commands_max };
+                    let mut status = self.raft.watch();
+                    courier.start(async move {
+                        // A node that has stopped will not learn who leads.
+                        let led = |now: &Status| now.leader.is_some_and(|now| now != leader);
+                        drop(status.wait_for(led).await);
+                    })
+                };
+                let (courier, lone_courier) = (courier(courier::COMMANDS_MAX), courier(1));
+                let way = WayToLeader { node: leader, client, courier, lone_courier };
+                return Some(slot.insert(way).clone());
             }
         }
         None

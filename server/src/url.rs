@@ -56,6 +56,19 @@ impl Url {
         Ok(addresses)
     }
 
+    /// The same host with another port.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
+    }
+
+    /// Whether the host is this machine and no other can mean it. Of names only `localhost` is known to be.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost"
+            || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+
     /// Whether the host is *every interface*, which nobody can connect to.
     #[must_use]
     pub fn is_unspecified(&self) -> bool {
@@ -115,6 +128,22 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Url>().unwrap().to_string(), shown);
         }
+    }
+
+    #[test]
+    fn what_only_this_machine_reaches_is_told() {
+        let url = |text: &str| text.parse::<Url>().unwrap();
+        for (text, is_loopback) in [
+            ("http://localhost:1", true),
+            ("http://127.0.0.2:1", true),
+            ("http://[::1]:1", true),
+            ("http://10.0.0.1:1", false),
+            ("http://0.0.0.0:1", false),
+            ("http://n1:1", false),
+        ] {
+            assert_eq!(url(text).is_loopback(), is_loopback, "{text}");
+        }
+        assert_eq!(url("http://[fe80::1]:1").with_port(2).to_string(), "http://[fe80::1]:2");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use raft_consensus::types::NodeId;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Response, Status};
 
-use crate::metrics::Operation as Measured;
+use crate::metrics::{Metrics, Operation as Measured};
 use crate::node::Shared;
 use crate::proto::cluster::members_server::MembersServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -178,11 +178,29 @@ impl EtcdApi {
         operation: Measured,
         request: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
-        let start = std::time::Instant::now();
+        let mut measure = Measure {
+            metrics: &self.node.metrics,
+            operation,
+            start: std::time::Instant::now(),
+            code: Code::Cancelled,
+        };
         let result = request.await;
-        let code = result.as_ref().err().map_or(Code::Ok, Status::code);
-        self.node.metrics.request(operation, code, start.elapsed());
+        measure.code = result.as_ref().err().map_or(Code::Ok, Status::code);
         result
+    }
+}
+
+/// Records a request when dropped: one that its client gave up, by its own deadline say, is dropped where it waits.
+struct Measure<'a> {
+    metrics: &'a Metrics,
+    operation: Measured,
+    start: std::time::Instant,
+    code: Code,
+}
+
+impl Drop for Measure<'_> {
+    fn drop(&mut self) {
+        self.metrics.request(self.operation, self.code, self.start.elapsed());
     }
 }
 

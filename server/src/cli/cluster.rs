@@ -9,6 +9,7 @@ use lattice::client::{Client, ClientError};
 use lattice::proto::etcdserverpb::{Member, StatusResponse};
 use lattice::url::Url;
 use serde_json::{Value, json};
+use thiserror::Error;
 
 use super::{Connection, Exit, Format, Output};
 
@@ -130,24 +131,34 @@ async fn members(common: Common) -> anyhow::Result<Exit> {
 }
 
 async fn ask(member: Member, timeout: Duration) -> Asked {
-    let answer = match status_of(&member, timeout).await {
-        Ok(answer) => Ok(answer),
-        Err(Some(error)) => Err(error.to_string()),
-        Err(None) => Err("has not told its client URLs yet".into()),
-    };
+    let answer = status_of(&member, timeout).await.map_err(|error| error.to_string());
     Asked { member, answer }
 }
 
-async fn status_of(
-    member: &Member,
-    timeout: Duration,
-) -> Result<StatusResponse, Option<ClientError>> {
+/// Why a member does not say how it is.
+#[derive(Debug, Error)]
+enum NoStatus {
+    #[error("has not told its client URLs yet")]
+    Untold,
+    #[error(
+        "another member, {:x}, answers at its client URL: it must be told where clients reach it (--advertise-client-urls)", .0
+    )]
+    AnotherMember(u64),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// Asks a member itself: what answers at its addresses may be somebody else, such as this machine's own node at a loopback address.
+async fn status_of(member: &Member, timeout: Duration) -> Result<StatusResponse, NoStatus> {
     let urls: Vec<Url> = member.client_ur_ls.iter().filter_map(|url| url.parse().ok()).collect();
     if urls.is_empty() {
-        return Err(None);
+        return Err(NoStatus::Untold);
     }
-    let client = Client::connect(&urls, timeout).await?;
-    Ok(client.status().await?)
+    let status = Client::connect(&urls, timeout).await?.status().await?;
+    match status.header.map(|header| header.member_id) {
+        Some(id) if id != member.id => Err(NoStatus::AnotherMember(id)),
+        Some(_) | None => Ok(status),
+    }
 }
 
 fn is_leader(answer: &StatusResponse) -> bool {

@@ -8,7 +8,7 @@ use lattice::recover::{Found, Recovery};
 use lattice::url::Url;
 use serde_json::json;
 
-use super::{Exit, Format, Output, endpoint};
+use super::{Exit, Format, Output, beyond_loopback, endpoint};
 
 /// Makes a new cluster of one from a data directory whose node is not running.
 #[derive(Debug, Args)]
@@ -145,9 +145,10 @@ fn tell(old: &str, found: &Found) -> String {
 fn start_command(found: &Found, to: &str) -> String {
     let urls: Vec<String> = found.peer_urls.iter().map(ToString::to_string).collect();
     format!(
-        "lattice serve --name={} --data-dir={to} --initial-cluster-state=existing --listen-peer-urls={}",
+        "lattice serve --name={} --data-dir={to} --initial-cluster-state=existing --listen-peer-urls={}{}",
         found.name,
-        urls.join(",")
+        urls.join(","),
+        beyond_loopback(&found.peer_urls)
     )
 }
 

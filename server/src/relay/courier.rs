@@ -7,6 +7,9 @@
 //! Each write still has an outcome of its own. What was never sent is told from what may have been: when the connection breaks, or
 //! another node leads, what still queues is *not applied* and may go to the next leader, and what is under way is unknown
 //! unless its answer comes soon.
+//!
+//! What has a long answer goes through another courier, one command a call: others should neither have to wait for it, nor find no
+//! room beside it.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -38,8 +41,6 @@ pub(super) struct Parcel {
     pub(super) command: Bytes,
     /// When nobody waits for the answer any more.
     pub(super) deadline: Instant,
-    /// Its answer may be long, and others should not have to wait for it, nor find no room beside it.
-    pub(super) is_alone: bool,
     /// Whom to tell.
     pub(super) answer: oneshot::Sender<Verdict>,
 }
@@ -50,6 +51,8 @@ pub(super) struct Courier {
     pub(super) cluster: ClusterId,
     pub(super) me: NodeId,
     pub(super) client: ForwardClient<Channel>,
+    /// How many commands may travel in one call.
+    pub(super) commands_max: usize,
 }
 
 /// How a call ended, for those that would come after it.
@@ -129,14 +132,11 @@ impl Courier {
         let mut next = Some(first);
         while let Some(parcel) = next {
             // Who gave up waiting has been told that nobody knows: it need not be written any more.
-            let is_wanted = !parcel.answer.is_closed();
-            if is_wanted && parcel.is_alone {
-                calls.spawn(self.carry(vec![parcel]));
-            } else if is_wanted {
+            if !parcel.answer.is_closed() {
                 bytes += parcel.command.len();
                 together.push(parcel);
             }
-            let has_room = together.len() < COMMANDS_MAX && bytes < BYTES_MAX;
+            let has_room = together.len() < self.commands_max && bytes < BYTES_MAX;
             next = if has_room { parcels.try_recv().ok() } else { None };
         }
         if !together.is_empty() {
@@ -174,8 +174,8 @@ impl Courier {
                     answers.into_iter().for_each(|answer| tell(answer, verdict.clone()));
                     Connection::Broken
                 }
-                // Nobody waits any more.
-                Err(_elapsed) => Connection::Good,
+                // Nobody waits any more. The leader is slow, or only this connection is dead: the next one shows which.
+                Err(_elapsed) => Connection::Broken,
             }
         }
     }
@@ -232,6 +232,12 @@ mod tests {
     /// A courier, the calls that its leader gets, and what tells it that another node leads.
     async fn courier() -> (mpsc::Sender<Parcel>, mpsc::UnboundedReceiver<Call>, oneshot::Sender<()>)
     {
+        courier_of(COMMANDS_MAX).await
+    }
+
+    async fn courier_of(
+        commands_max: usize,
+    ) -> (mpsc::Sender<Parcel>, mpsc::UnboundedReceiver<Call>, oneshot::Sender<()>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (puppet, calls) = mpsc::unbounded_channel();
@@ -241,7 +247,7 @@ mod tests {
         tokio::spawn(server);
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
         let client = ForwardClient::new(channel);
-        let courier = Courier { cluster: ClusterId(1), me: NodeId(2), client };
+        let courier = Courier { cluster: ClusterId(1), me: NodeId(2), client, commands_max };
         let (replace, replaced) = oneshot::channel();
         (courier.start(async { replaced.await.unwrap() }), calls, replace)
     }
@@ -252,7 +258,6 @@ mod tests {
         let parcel = Parcel {
             command: Bytes::copy_from_slice(command),
             deadline: Instant::now() + Duration::from_secs(60),
-            is_alone: command == b"alone",
             answer,
         };
         courier.try_send(parcel).unwrap();
@@ -281,20 +286,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_with_a_long_answer_holds_up_nobody() {
-        let (courier, mut calls, _replace) = courier().await;
-        let verdicts = [&b"a"[..], b"alone", b"b"].map(|command| queue(&courier, command));
-        let mut sent = Vec::new();
-        for _ in 0..2 {
+    async fn where_each_travels_alone_there_are_no_more_calls_than_allowed() {
+        let (courier, mut calls, _replace) = courier_of(1).await;
+        let _verdicts: Vec<_> = (0..=CALLS_MAX).map(|_| queue(&courier, b"long")).collect();
+        let mut answers = Vec::new();
+        for _ in 0..CALLS_MAX {
             let (commands, answer) = calls.recv().await.unwrap();
-            sent.push(commands.clone());
-            answer.send(echo(commands)).unwrap();
+            assert_eq!(commands, ["long"]);
+            answers.push(answer);
         }
-        sent.sort();
-        assert_eq!(sent, [vec!["a", "b"], vec!["alone"]]);
-        for (verdict, reply) in verdicts.into_iter().zip(["a", "alone", "b"]) {
-            assert_eq!(verdict.await, Ok(Verdict::Applied(reply.into())));
-        }
+        assert!(calls.try_recv().is_err(), "the last one waits for room");
+        answers.pop().unwrap().send(echo(vec!["done".into()])).unwrap();
+        assert_eq!(calls.recv().await.unwrap().0, ["long"]);
     }
 
     #[tokio::test]

@@ -60,6 +60,11 @@ impl Cluster {
         self.nodes[index] = Some(Node::start(config).await.unwrap());
     }
 
+    /// What a node will be started with next time.
+    pub(crate) fn config(&mut self, index: usize) -> &mut Config {
+        &mut self.configs[index]
+    }
+
     /// The index of a running node that leads, as it knows itself.
     pub(crate) fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(|node| {

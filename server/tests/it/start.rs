@@ -7,7 +7,7 @@ use lattice::founders::Founders;
 use lattice::url::Url;
 use lattice::{Config, Listeners, Node};
 
-use crate::cluster::config;
+use crate::cluster::{Cluster, PATIENCE, config};
 
 fn founders(token: &str) -> Founders {
     let members = ["n1=http://127.0.0.1:1", "n2=http://127.0.0.1:2", "n3=http://127.0.0.1:3"];
@@ -72,6 +72,56 @@ async fn an_existing_member_without_its_data_is_refused() {
     assert!(error.contains("no listed member says who is in it"), "{error}");
     made(directory.path()).await;
     start(existing()).await.unwrap().shutdown().await;
+}
+
+/// The cluster's list, with one more who is not there.
+fn longer(cluster: &mut Cluster) -> Founders {
+    let founders = cluster.config(0).founders.clone();
+    let listed = founders.iter().map(|founder| (founder.name.clone(), founder.peer_urls.clone()));
+    let nobody = ("n9".to_owned(), vec!["http://127.0.0.1:1".parse().unwrap()]);
+    Founders::new("test", listed.chain([nobody])).unwrap()
+}
+
+#[tokio::test]
+async fn nodes_whose_list_has_changed_find_each_other_though_nobody_leads() {
+    let mut cluster = Cluster::start(3).await;
+    let longer = longer(&mut cluster);
+    for index in 0..3 {
+        cluster.stop(index).await;
+    }
+    for index in 0..3 {
+        let config = cluster.config(index);
+        config.founders = longer.clone();
+        config.state = ClusterState::Existing;
+        cluster.restart(index).await;
+    }
+    for node in cluster.up() {
+        let leader = tokio::time::timeout(PATIENCE, node.leader()).await;
+        leader.expect("a leader is found").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_founded_instead_of_joining_is_told_so() {
+    let mut cluster = Cluster::start(1).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config("n9", longer(&mut cluster), directory.path().into());
+    start(config.clone()).await.unwrap().shutdown().await;
+    config.state = ClusterState::Existing;
+    let error = start(config).await.unwrap_err();
+    assert!(error.contains("is to join, with an empty directory"), "{error}");
+}
+
+#[tokio::test]
+async fn a_directory_in_another_members_place_is_refused() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.stop(0).await;
+    cluster.stop(1).await;
+    let mut swapped = cluster.config(1).clone();
+    swapped.data_dir.clone_from(&cluster.config(0).data_dir);
+    swapped.state = ClusterState::Existing;
+    let error = start(swapped).await.unwrap_err();
+    assert!(error.contains("n2 with its peer URLs is another member"), "{error}");
 }
 
 #[tokio::test]

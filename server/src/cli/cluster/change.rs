@@ -12,8 +12,8 @@ use lattice::url::Url;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::{Common, ask, hex, is_leader, status_of};
-use crate::cli::{Exit, Output, endpoint};
+use super::{Common, NoStatus, ask, hex, is_leader, status_of};
+use crate::cli::{Exit, Output, beyond_loopback, endpoint};
 
 #[derive(Debug, Args)]
 pub(crate) struct Add {
@@ -40,6 +40,9 @@ pub(crate) struct Replace {
     member: String,
     #[command(flatten)]
     new: New,
+    /// Also if it cannot be told whether the member still runs, as another one answers at its client URL
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -73,6 +76,8 @@ pub(crate) enum Conflict {
     Ambiguous { name: String, candidates: Vec<Member> },
     /// Somebody else has this peer URL.
     UrlTaken { url: Url, by: Box<Member> },
+    /// Somebody else answers for it.
+    Unseen { lost: Box<Member>, other: u64 },
 }
 
 impl Add {
@@ -130,22 +135,30 @@ impl Which {
 impl Replace {
     /// In one change of the members: there is no step at which it could stop half done.
     pub(crate) async fn run(self) -> anyhow::Result<Exit> {
-        let Self { member, new, common } = self;
+        let Self { member, new, force, common } = self;
         let client = common.connection.client().await?;
         let members = client.members(true).await?.members;
         let lost = match find_among(&members, &member) {
             Ok(lost) => {
                 // Whoever has other addresses only moves; with the same ones, this is what a replaced member looks like.
-                if same_urls(lost, &new.peer_urls)
-                    && let Ok(status) = status_of(lost, common.connection.timeout).await
-                    && status.header.is_some_and(|header| header.member_id == lost.id)
-                {
-                    let text = format!(
-                        "{} runs, and has these peer URLs: there is nothing to replace.",
-                        shown(lost)
-                    );
-                    return common
-                        .tell(&text, json!({ "running": hex(lost.id), "name": lost.name }));
+                if same_urls(lost, &new.peer_urls) {
+                    match status_of(lost, common.connection.timeout).await {
+                        Ok(_) => {
+                            let text = format!(
+                                "{} runs, and has these peer URLs: there is nothing to replace.",
+                                shown(lost)
+                            );
+                            let value = json!({ "running": hex(lost.id), "name": lost.name });
+                            return common.tell(&text, value);
+                        }
+                        // It may well run.
+                        Err(NoStatus::AnotherMember(other)) if !force => {
+                            return Err(
+                                Conflict::Unseen { lost: Box::new(lost.clone()), other }.into()
+                            );
+                        }
+                        Err(_) => {}
+                    }
                 }
                 new.find_among(&members, Some(lost.id))?;
                 lost.id
@@ -274,9 +287,10 @@ fn start_command(name: &str, peer_urls: &[Url], id: u64, members: &[Member]) -> 
     let own = peer_urls.iter().map(|url| format!("{name}={url}"));
     let list: Vec<String> = others.chain(own).collect();
     format!(
-        "lattice serve --name={name} --initial-cluster-state=existing --listen-peer-urls={} --initial-cluster={}",
+        "lattice serve --name={name} --initial-cluster-state=existing --listen-peer-urls={} --initial-cluster={}{}",
         joined(peer_urls),
-        list.join(",")
+        list.join(","),
+        beyond_loopback(peer_urls)
     )
 }
 
@@ -342,6 +356,13 @@ impl fmt::Display for Conflict {
                 let list: Vec<String> = candidates.iter().map(list).collect();
                 write!(f, "`{name}` may be any of {}: say which by its id", list.join(", "))
             }
+            Self::Unseen { lost, other } => write!(
+                f,
+                "member {} answers at the client URL of {}, so nobody can tell whether that one still runs; if it is lost for good, \
+                 say --force; nothing was changed",
+                hex(*other),
+                shown(lost)
+            ),
             Self::UrlTaken { url, by } => {
                 write!(f, "{url} is a peer URL of {}; nothing was changed", shown(by))
             }
@@ -417,7 +438,7 @@ mod tests {
         assert_eq!(
             command,
             "lattice serve --name=c --initial-cluster-state=existing --listen-peer-urls=http://h:3 \
-             --initial-cluster=a=http://h:1,b=http://h:2,c=http://h:3"
+             --initial-cluster=a=http://h:1,b=http://h:2,c=http://h:3 --listen-client-urls=http://h:2379 --insecure-no-auth"
         );
     }
 }
