@@ -79,7 +79,8 @@ pub struct ProposeOptions {
     pub session: Option<SessionId>,
 }
 
-/// Why a command has no reply. The first three groups say that it has no effect, now or later; only [`Self::Unknown`] leaves that open.
+/// Why a command has no reply. After [`Self::Unknown`] it may take effect, and after [`Self::ReplyDropped`] it has; all others say that
+/// what was proposed has no effect, now or later.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ProposeError {
@@ -89,7 +90,8 @@ pub enum ProposeError {
         /// The leader, if known.
         leader: Option<NodeId>,
     },
-    /// The state machine refused it, on every replica alike; nothing changed.
+    /// The state machine refused it, on every replica alike; nothing changed. To those who send a command again by themselves, a
+    /// [`SessionError`](crate::state_machine::sessions::SessionError) says what is known of the copies that they sent before.
     #[error("refused: {0}")]
     Refused(Arc<dyn std::error::Error + Send + Sync>),
     /// Another leader's entry took its place. It has no effect; propose it again.
@@ -109,6 +111,9 @@ pub enum ProposeError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A [`Session`] sent it again, and found that it was applied, and that its reply is no longer kept: it was too long.
+    #[error("applied, but its reply was too long to be kept")]
+    ReplyDropped,
     /// It may or may not take effect: this node stopped, or a snapshot passed over its place.
     #[error("outcome unknown: the command may or may not take effect")]
     Unknown,
@@ -200,6 +205,9 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
     }
 
     /// Puts a command into the log and waits until it is committed and applied here.
+    ///
+    /// A leader that is cut off once it has the command can only answer when it hears from the others again, or from the operator: callers
+    /// that do not want to wait for that watch [`Self::status`], as a [`Session`] does, or the clock.
     ///
     /// # Errors
     ///
