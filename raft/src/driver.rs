@@ -144,6 +144,9 @@ pub enum SnapshotRequestError {
     /// The state machine has none.
     #[error("this state machine takes no snapshots")]
     Unsupported,
+    /// Nothing was applied yet: there is nothing to take one of.
+    #[error("nothing was applied yet")]
+    Empty,
     /// It could not be made or written; the log says why.
     #[error("the snapshot could not be written; see the node's log")]
     Failed,
@@ -296,7 +299,8 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
         self.status.clone()
     }
 
-    /// Takes a snapshot now, and compacts the log behind it. If nothing was applied since the last one, that one is returned.
+    /// Takes a snapshot of all that is applied now, or of more, and compacts the log behind it. If nothing was applied since the last one,
+    /// that one is returned.
     ///
     /// # Errors
     ///
@@ -417,3 +421,6 @@ fn hint(leader: Option<NodeId>) -> String {
 fn refusal(error: BoxError) -> ProposeError {
     ProposeError::Refused(error.into())
 }
+
+#[cfg(test)]
+mod tests;

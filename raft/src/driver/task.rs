@@ -124,7 +124,8 @@ pub(super) struct Task {
     proposals: Waiters<Result<Applied, ProposeError>>,
     orders: Waiters<Result<(), OrderError>>,
     reads: Waiters<Result<(), ReadError>>,
-    snapshots: Vec<oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>>,
+    /// Who waits for a snapshot, and what it must reach to: what was applied when they asked.
+    snapshots: Vec<(LogIndex, oneshot::Sender<Result<SnapshotMeta, SnapshotRequestError>>)>,
     /// The machine has said that it takes snapshots, or has not been asked.
     has_snapshots: bool,
     published_at: Duration,
@@ -250,6 +251,7 @@ impl Task {
         }
         self.outputs = outputs;
         self.is_changed = true;
+        self.answer_snapshots();
     }
 
     fn take_commands(&mut self, commands: &mut Vec<Command>) {
@@ -296,17 +298,34 @@ impl Task {
         if !self.has_snapshots {
             return tell(reply, Err(SnapshotRequestError::Unsupported));
         }
-        let replica = &self.parts.replica;
-        let latest = replica.node().log().snapshot();
-        let is_latest = |meta: &&SnapshotMeta| {
-            meta.last == replica.applied() && !replica.latest_snapshot_is_damaged()
-        };
-        match latest.filter(is_latest) {
+        let applied = self.parts.replica.applied().index;
+        if applied == LogIndex::ZERO {
+            return tell(reply, Err(SnapshotRequestError::Empty));
+        }
+        match self.latest_snapshot().filter(|latest| latest.last.index >= applied) {
             Some(latest) => tell(reply, Ok(latest.clone())),
             None => {
-                self.snapshots.push(reply);
+                self.snapshots.push((applied, reply));
                 self.handle(Input::TakeSnapshot);
             }
+        }
+    }
+
+    /// The latest snapshot, if it can be read as far as we know.
+    fn latest_snapshot(&self) -> Option<&SnapshotMeta> {
+        let replica = &self.parts.replica;
+        replica.node().log().snapshot().filter(|_| !replica.latest_snapshot_is_damaged())
+    }
+
+    /// Answers those for whom the latest snapshot is enough: one of our own, or one that a leader has sent.
+    fn answer_snapshots(&mut self) {
+        if self.snapshots.is_empty() {
+            return;
+        }
+        let Some(latest) = self.latest_snapshot().cloned() else { return };
+        for (_, reply) in self.snapshots.extract_if(.., |(wanted, _)| *wanted <= latest.last.index)
+        {
+            tell(reply, Ok(latest.clone()));
         }
     }
 
@@ -320,23 +339,27 @@ impl Task {
     }
 
     fn snapshot_taken(&mut self, outcome: &SnapshotOutcome) {
-        let answer = match outcome {
+        let error = match outcome {
             SnapshotOutcome::Taken(meta) => {
                 self.counters.snapshots_taken += 1;
-                Ok(meta.clone())
+                // Those who asked while it was written need another one.
+                if self.snapshots.iter().any(|(wanted, _)| *wanted > meta.last.index) {
+                    self.handle(Input::TakeSnapshot);
+                }
+                return;
             }
             SnapshotOutcome::Unsupported => {
                 self.has_snapshots = false;
                 self.parts.logs.no_snapshots();
-                Err(SnapshotRequestError::Unsupported)
+                SnapshotRequestError::Unsupported
             }
             SnapshotOutcome::Failed(reason) => {
                 self.parts.logs.snapshot_failed(reason);
-                Err(SnapshotRequestError::Failed)
+                SnapshotRequestError::Failed
             }
         };
-        for reply in self.snapshots.drain(..) {
-            tell(reply, answer.clone());
+        for (_, reply) in self.snapshots.drain(..) {
+            tell(reply, Err(error));
         }
     }
 
