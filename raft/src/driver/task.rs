@@ -615,16 +615,7 @@ impl Task {
         }
         let Workers { log, apply, transfer, handles } = self.parts.workers;
         drop((log, transfer));
-        let join = tokio::task::spawn_blocking(move || {
-            // If the machine is ours, so is the thread that writes its snapshot, which is waited for here.
-            drop(apply);
-            for handle in handles {
-                // A thread that panicked has reported it.
-                drop(handle.join());
-            }
-        });
-        // One that hangs in the disk is left behind, as a crash would leave it.
-        drop(tokio::time::timeout(THREADS_MAX, join).await);
+        join(apply, handles).await;
         drop(queues);
         // The group's place is free before anybody hears that it has ended.
         drop(self.parts.watched.take());
@@ -637,6 +628,26 @@ impl Task {
         for reply in self.shutdowns {
             tell(reply, ());
         }
+    }
+}
+
+/// Waits until the threads have ended. One that hangs, in the disk or in the machine, is left behind, as a crash would leave it; so it is
+/// waited for by a thread of our own, which the end of the runtime does not wait for.
+#[expect(clippy::disallowed_methods, reason = "what it waits for are threads")]
+async fn join(apply: ApplySide, handles: Vec<JoinHandle<()>>) {
+    let (ended, have_ended) = oneshot::channel();
+    let join = move || {
+        // If the machine is ours, so is the thread that writes its snapshot, which is waited for here.
+        drop(apply);
+        for handle in handles {
+            // A thread that panicked has reported it.
+            drop(handle.join());
+        }
+        tell(ended, ());
+    };
+    // If there can be no other thread, they end by themselves: nobody asks them for anything any more.
+    if std::thread::Builder::new().name("raft-end".to_owned()).spawn(join).is_ok() {
+        drop(tokio::time::timeout(THREADS_MAX, have_ended).await);
     }
 }
 

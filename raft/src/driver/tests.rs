@@ -137,3 +137,27 @@ async fn a_node_that_has_applied_nothing_has_nothing_to_take_a_snapshot_of() {
     let node = start(2, Gate::new().0);
     assert_eq!(within(node.snapshot()).await, Err(SnapshotRequestError::Empty));
 }
+
+#[test]
+fn a_machine_that_hangs_does_not_hold_up_the_end_of_the_process() {
+    let (gate, mut is_reached, open) = Gate::new();
+    let (ended, has_ended) = channel();
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.enable_time().build().unwrap();
+            runtime.block_on(async {
+                let node = leader(gate).await;
+                let waits = node.clone();
+                tokio::spawn(async move { waits.propose(SLOW).await });
+                is_reached.recv().await.unwrap();
+                node.shutdown().await;
+            });
+            drop(runtime);
+            ended.send(()).unwrap();
+        });
+        let result = has_ended.recv_timeout(PATIENCE);
+        drop(open);
+        result.expect("the runtime ends while the machine hangs");
+    });
+}
