@@ -264,18 +264,21 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
     ///
     /// # Errors
     ///
-    /// [`ReadError::Unconfirmed`] if nobody could confirm a linearizable read within [`Timing::read_timeout`].
+    /// [`ReadError::Unconfirmed`] if nobody could confirm a linearizable read within [`Timing::read_timeout`]; [`ReadError::Stopped`] once
+    /// the node has stopped, whatever is demanded.
     pub async fn read(&self, consistency: Consistency) -> Result<R, ReadError> {
         if consistency == Consistency::Linearizable {
             let (reply, answer) = oneshot::channel();
             let sent = self.commands.send(Command::Read { reply }).await;
             sent.or(Err(ReadError::Stopped))?;
             answer.await.unwrap_or(Err(ReadError::Stopped))?;
+        } else if self.commands.is_closed() {
+            return Err(ReadError::Stopped);
         }
         Ok(self.reader.clone())
     }
 
-    /// A reader of the state machine as this node has it.
+    /// A reader of the state machine as this node has it, also when it has stopped.
     #[must_use]
     pub fn reader(&self) -> R {
         self.reader.clone()

@@ -178,6 +178,11 @@ impl<M: StateMachine> Simple<M> {
 
 impl<M> SimpleReader<M> {
     /// Calls `read` with the machine as it is now. Applying waits meanwhile, so be short.
+    ///
+    /// # Panics
+    ///
+    /// If the machine has panicked while it applied: its state may be half of one, and its node stops. `driver::Raft::read` gives out no
+    /// reader then, but one that was given out before comes here.
     pub fn with<T>(&self, read: impl FnOnce(&M) -> T) -> T {
         read(&self.machine.read().expect(POISON))
     }
@@ -189,7 +194,7 @@ impl<M> Clone for SimpleReader<M> {
     }
 }
 
-/// A panic in `apply` stops the node, so nobody goes on with a poisoned lock.
+/// A panic in `apply` stops the node: nobody may go on with what it left, a reader that was given out before no more than we.
 const POISON: &str = "the state machine panicked";
 
 struct SimpleView {

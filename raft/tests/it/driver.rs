@@ -9,8 +9,8 @@ use bytes::Bytes;
 use lattice_journal::MemoryDisk;
 use raft_consensus::driver::salvage::{SalvageError, begin_with, read_out};
 use raft_consensus::driver::{
-    Consistency, NodeOptions, ProposeError, ProposeOptions, Raft, Session, SnapshotRequestError,
-    Status,
+    Consistency, NodeOptions, ProposeError, ProposeOptions, Raft, ReadError, Session,
+    SnapshotRequestError, Status,
 };
 use raft_consensus::effects::FatalError;
 use raft_consensus::membership::{Member, Membership};
@@ -198,6 +198,9 @@ async fn a_fatal_error_or_a_panic_of_the_machine_stops_the_node() {
         let fatal = node.stopped().await.unwrap().to_string();
         assert!(fatal.contains("as asked"), "{fatal}");
         assert!(matches!(node.propose("more").await, Err(ProposeError::Stopped)));
+        for consistency in [Consistency::Linearizable, Consistency::Stale] {
+            assert_eq!(node.read(consistency).await.err(), Some(ReadError::Stopped));
+        }
     }
 }
 
