@@ -33,6 +33,7 @@ use crate::types::{EntryId, NodeId, SessionId, SnapshotMeta, Term};
 mod apply_thread;
 mod clock;
 mod groups;
+mod inbox;
 mod log_thread;
 mod logs;
 mod options;

@@ -201,3 +201,40 @@ pub enum Message {
         epoch: NodeEpoch,
     },
 }
+
+#[cfg(feature = "driver")]
+impl Message {
+    /// What it weighs against bounds of bytes: its payload and a constant for the rest.
+    pub(crate) fn weight(&self) -> usize {
+        const OVERHEAD: usize = 128;
+        OVERHEAD + self.payload().unwrap_or_default()
+    }
+
+    /// The bytes of its entries or of its snapshot data, if it is of a kind that has such.
+    pub(crate) fn payload(&self) -> Option<usize> {
+        match self {
+            Self::Append { entries, .. } if entries.is_empty() => None,
+            Self::Append { entries, .. } => Some(entries.iter().map(Entry::size).sum()),
+            Self::FetchedEntries { entries, .. } => Some(entries.iter().map(Entry::size).sum()),
+            Self::SnapshotChunk { data, .. } => Some(data.len()),
+            Self::PreVote { .. }
+            | Self::PreVoteReply { .. }
+            | Self::Vote { .. }
+            | Self::VoteReply { .. }
+            | Self::AppendAccepted { .. }
+            | Self::AppendRejected { .. }
+            | Self::Heartbeat { .. }
+            | Self::HeartbeatReply { .. }
+            | Self::ReadIndex { .. }
+            | Self::ReadIndexReply { .. }
+            | Self::SnapshotAck { .. }
+            | Self::TimeoutNow
+            | Self::Removed
+            | Self::FetchEntries { .. }
+            | Self::Quiet { .. }
+            | Self::QuietAgreed { .. }
+            | Self::NodeAlive { .. }
+            | Self::WrongStore { .. } => None,
+        }
+    }
+}

@@ -30,6 +30,8 @@ pub struct Limits {
     pub commands: usize,
     /// Messages of peers that wait to be looked at; more are dropped.
     pub messages: usize,
+    /// Bytes of such messages, more or less; one that is larger waits alone.
+    pub message_bytes: usize,
     /// Bytes of one command.
     pub command_bytes: usize,
     /// Bytes of commands that a leader takes without having committed them.
@@ -91,6 +93,7 @@ impl Default for Limits {
         Self {
             commands: 4096,
             messages: 4096,
+            message_bytes: 256 << 20,
             command_bytes: 16 << 20,
             uncommitted_bytes: 64 << 20,
             tail_bytes: 16 << 20,

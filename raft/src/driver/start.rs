@@ -22,7 +22,7 @@ use super::logs::Logs;
 use super::options::{NodeOptions, random};
 use super::status::{Status, SyncCounters};
 use super::task::{self, ApplySide, LogSide, Parts, Queues, Task, TransferSide, Workers};
-use super::{Raft, apply_thread, clock, log_thread, transfer_thread};
+use super::{Raft, apply_thread, clock, inbox, log_thread, transfer_thread};
 
 /// Why a node did not start. Nothing was changed, unless the text says otherwise.
 #[derive(Debug, Error)]
@@ -137,7 +137,8 @@ pub(super) fn start<M: DurableStateMachine>(
     let mut logs = Logs::new(id);
     logs.started(replica.node().term(), replica.node().log().last());
     logs.damage(replica.node().log().damaged());
-    let (messages, dropped) = task::inbox(&options, transport.as_ref());
+    let (inbox, messages, dropped) = inbox::open(&options.limits);
+    transport.register(options.group, inbox);
     let workers = Workers { log, apply, transfer, handles };
     let read_timeout = options.timing.read_timeout;
     let task = Task::new(

@@ -8,23 +8,23 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{oneshot, watch};
 
 use crate::effects::{FatalError, IoToken, OrderError, ProposalId};
-use crate::message::{Envelope, Message};
+use crate::message::Message;
 use crate::raft_node::{Proposal, QuietStanding};
 use crate::replica::{Input, Output, Replica, Request, RequestId, SnapshotOutcome};
 use crate::storage::{DataDirectory, JournalLog, LogStore, SnapshotStore, StorageError};
 use crate::trace::TraceEvent;
-use crate::transport::{Inbox, Transport};
+use crate::transport::Transport;
 use crate::types::{LogIndex, SnapshotMeta};
 
 use super::apply_thread::{Apply, ApplyJob};
 use super::groups::Watched;
+use super::inbox::Messages;
 use super::log_thread::{LogJob, with_causes};
 use super::logs::Logs;
-use super::options::NodeOptions;
 use super::status::{Counters, Status, SyncCounters};
 use super::transfer_thread::{TransferFailed, TransferJob};
 use super::waiters::Waiters;
@@ -100,7 +100,7 @@ pub(super) struct Parts {
 #[derive(Debug)]
 pub(super) struct Queues {
     pub(super) commands: Receiver<Command>,
-    pub(super) messages: Receiver<Envelope>,
+    pub(super) messages: Messages,
     /// Bounded by the work that the core lets be under way.
     pub(super) completed: UnboundedReceiver<Input>,
     pub(super) failed: UnboundedReceiver<TransferFailed>,
@@ -136,23 +136,6 @@ pub(super) struct Task {
     /// The node is to stop, and why if nobody asked.
     stopping: Option<Option<FatalError>>,
     shutdowns: Vec<oneshot::Sender<()>>,
-}
-
-/// The bounded queue into which the transport delivers, and how many it had no room for.
-pub(super) fn inbox(
-    options: &NodeOptions,
-    transport: &dyn Transport,
-) -> (Receiver<Envelope>, Arc<AtomicU64>) {
-    let (sender, messages) = mpsc::channel(options.limits.messages.max(1));
-    let dropped = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&dropped);
-    let deliver = move |envelope| {
-        if sender.try_send(envelope).is_err() {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    };
-    transport.register(options.group, Inbox::new(deliver));
-    (messages, dropped)
 }
 
 impl Task {
@@ -205,8 +188,8 @@ impl Task {
                 }
                 count = queues.messages.recv_many(&mut messages, TAKEN_AT_A_TIME), if is_inbox_open => {
                     is_inbox_open = count > 0;
-                    for envelope in messages.drain(..) {
-                        self.handle(Input::Receive(envelope));
+                    for message in messages.drain(..) {
+                        self.handle(Input::Receive(queues.messages.take(message)));
                     }
                 }
                 count = queues.commands.recv_many(&mut commands, TAKEN_AT_A_TIME) => {

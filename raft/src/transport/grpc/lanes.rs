@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::frame::Lane;
 use crate::message::{Envelope, Message};
-use crate::types::{Entry, GroupId};
+use crate::types::GroupId;
 
 /// Bounds of one lane. One message may exceed those of bytes if nothing else waits.
 #[derive(Clone, Copy, Debug)]
@@ -147,13 +147,13 @@ impl Lanes {
 impl Fair {
     fn has_room_for(&self, envelope: &Envelope, limits: &LaneLimits) -> bool {
         let Some(waiting) = self.groups.get(&envelope.group) else { return true };
-        let bytes = waiting.bytes.saturating_add(weight(&envelope.message));
+        let bytes = waiting.bytes.saturating_add(envelope.message.weight());
         waiting.envelopes.is_empty()
             || (waiting.envelopes.len() < limits.group_messages && bytes <= limits.group_bytes)
     }
 
     fn push(&mut self, envelope: Envelope) {
-        let (group, bytes) = (envelope.group, weight(&envelope.message));
+        let (group, bytes) = (envelope.group, envelope.message.weight());
         let waiting = self.groups.entry(group).or_default();
         if waiting.envelopes.is_empty() {
             self.turns.push_back(group);
@@ -168,14 +168,14 @@ impl Fair {
         let group = self.turns.pop_front()?;
         let waiting = self.groups.get_mut(&group).expect("who has a turn has spoken");
         let envelope = waiting.envelopes.pop_front().expect("who has a turn waits");
-        waiting.bytes -= weight(&envelope.message);
+        waiting.bytes -= envelope.message.weight();
         if waiting.envelopes.is_empty() {
             waiting.is_empty_now();
         } else {
             self.turns.push_back(group);
         }
         self.messages -= 1;
-        self.bytes -= weight(&envelope.message);
+        self.bytes -= envelope.message.weight();
         Some(envelope)
     }
 
@@ -189,54 +189,20 @@ impl Fair {
         let (&group, waiting) = others.max_by_key(|(_, waiting)| waiting.bytes)?;
         // Nothing, if only the process has something.
         let lost = waiting.envelopes.pop_back()?;
-        waiting.bytes -= weight(&lost.message);
+        waiting.bytes -= lost.message.weight();
         if waiting.envelopes.is_empty() {
             waiting.is_empty_now();
             self.turns.retain(|&turn| turn != group);
         }
         self.messages -= 1;
-        self.bytes -= weight(&lost.message);
+        self.bytes -= lost.message.weight();
         Some(lost)
     }
 }
 
 /// The lane of a message: everything without entries or snapshot data is urgent.
 pub(super) fn lane_of(message: &Message) -> Lane {
-    if payload(message).is_some() { Lane::Bulk } else { Lane::Urgent }
-}
-
-/// What a message weighs against a lane's bytes: its payload and a constant for the rest.
-fn weight(message: &Message) -> usize {
-    const OVERHEAD: usize = 128;
-    OVERHEAD + payload(message).unwrap_or_default()
-}
-
-/// The bytes of a message's entries or of its snapshot data, if it is of a kind that has such.
-fn payload(message: &Message) -> Option<usize> {
-    match message {
-        Message::Append { entries, .. } if entries.is_empty() => None,
-        Message::Append { entries, .. } => Some(entries.iter().map(Entry::size).sum()),
-        Message::FetchedEntries { entries, .. } => Some(entries.iter().map(Entry::size).sum()),
-        Message::SnapshotChunk { data, .. } => Some(data.len()),
-        Message::PreVote { .. }
-        | Message::PreVoteReply { .. }
-        | Message::Vote { .. }
-        | Message::VoteReply { .. }
-        | Message::AppendAccepted { .. }
-        | Message::AppendRejected { .. }
-        | Message::Heartbeat { .. }
-        | Message::HeartbeatReply { .. }
-        | Message::ReadIndex { .. }
-        | Message::ReadIndexReply { .. }
-        | Message::SnapshotAck { .. }
-        | Message::TimeoutNow
-        | Message::Removed
-        | Message::FetchEntries { .. }
-        | Message::Quiet { .. }
-        | Message::QuietAgreed { .. }
-        | Message::NodeAlive { .. }
-        | Message::WrongStore { .. } => None,
-    }
+    if message.payload().is_some() { Lane::Bulk } else { Lane::Urgent }
 }
 
 #[cfg(test)]
@@ -245,7 +211,7 @@ mod tests {
     use lattice_trace::Cause;
 
     use super::*;
-    use crate::types::{ClusterId, EntryId, LogIndex, NodeId, Payload, StoreId, Term};
+    use crate::types::{ClusterId, Entry, EntryId, LogIndex, NodeId, Payload, StoreId, Term};
 
     const LIMITS: LaneLimits =
         LaneLimits { group_messages: 3, group_bytes: 4096, messages: 8, bytes: 1 << 20 };
