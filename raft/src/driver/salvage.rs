@@ -6,7 +6,8 @@
 //! the worse one. What others acknowledged without this node is gone.
 //!
 //! The new cluster begins with a snapshot of that state and an empty log. Nothing that was signed with the old store's or the old cluster's id
-//! goes into it.
+//! goes into it. But its log goes on at the next place, which a lost entry may have had: what clients of the old cluster hold that is a place in
+//! the log, such as the id of a session, means nothing in the new one.
 
 use std::ops::RangeInclusive;
 use std::path::Path;

@@ -6,8 +6,10 @@
 //! has it. A repetition gets the reply of the first time. All of that is part of the replicated state: it is changed by
 //! logged commands alone and travels in snapshots.
 //!
-//! - **A session's id** is the place of the entry that opened it. No other session ever has it, so a late repetition of anything meets
-//!   the session it belongs to, or none. Opening twice leaves a session that nobody uses, until it expires.
+//! - **A session's id** is the place of the entry that opened it. No other session of the cluster ever has it, so a late repetition of
+//!   anything meets the session it belongs to, or none. (A cluster that was begun from what a survivor had, by `driver::salvage`, is another
+//!   one, and gives the places of entries that are lost again: its clients open new sessions.) Opening twice leaves a session that nobody
+//!   uses, until it expires.
 //! - **Numbers** may arrive in any order within [`OUTSTANDING_MAX`] of what is acknowledged, so a client may have several commands under way.
 //! - **What is remembered is bounded**: a number that runs too far ahead is refused, and replies beyond [`REPLY_BYTES_MAX`] are dropped,
 //!   oldest first. That the command was applied is remembered all the same; a repetition is told [`SessionError::ReplyDropped`].
