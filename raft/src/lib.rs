@@ -77,6 +77,19 @@
 //!
 //! [`NodeOptions::on_disk`](driver::NodeOptions::on_disk) keeps the log on disk, [`transport::grpc`] takes it to other machines.
 //!
+//! # What else is there
+//!
+//! - Reads on any node: linearizable ones, which write nothing, and stale ones ([`driver::Raft::read`](driver)). Leases, off by default:
+//!   [`raft_node::ReadPolicy`].
+//! - Members that come and go while the cluster runs, learners, handing over leadership: the example `members` shows all that an embedder
+//!   has to do over gRPC. A new cluster needs all its founders up, once; from then on a majority is enough ([`membership`]).
+//! - Commands that take effect once though they are sent again: [`state_machine::Sessions`].
+//! - Snapshots as parts that travel and are written only where they changed, resumed after any break ([`state_machine`]).
+//! - Damage on disk is found, told, and put back from the other nodes, entry by entry. A node that lost its disk does not vote
+//!   twice: it is refused until it is replaced.
+//! - Many groups in one process ([`driver::Process`](driver)), which share connections, and cost nothing while they have nothing to do.
+//! - Your own state machine in the simulator that found this library's bugs (feature `sim`, example `simulate_your_own`).
+//!
 //! # Features
 //!
 //! | Feature | Brings |
@@ -90,8 +103,10 @@
 //!
 //! # What is missing
 //!
-//! Changing the members of a running cluster, learners, handing over leadership, leases, exactly-once sessions (their place in the entries
-//! is reserved), the cause of a message in traces (its place is reserved as well), repair of a damaged log from peers (damage is found, named, and the node refuses to start). A disk that says "durable" and lies is outside what any protocol survives.
+//! TLS and authentication between nodes: put the peers into a network of their own, or write a [`transport::Transport`]; the encoding of
+//! messages is public (`transport::wire`). A log store of your own under the driver: it writes the journal, and the core alone
+//! can be driven otherwise. Proposals are not forwarded: [`ProposeError::NotLeader`](driver) names the leader, and the caller asks there. The cause of
+//! a message in traces. A disk that says "durable" and lies is outside what any protocol survives.
 
 #[cfg(feature = "driver")]
 pub mod driver;

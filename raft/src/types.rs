@@ -69,9 +69,8 @@ pub struct EntryId {
     pub index: LogIndex,
 }
 
-/// Exactly-once identity of a command: a client's session and its sequence number in it (Raft thesis §6.3).
-///
-/// Reserved in every entry; the machinery that uses it comes later.
+/// Exactly-once identity of a command: a client's session and its sequence number in it (Raft thesis §6.3). What it is for, and what
+/// makes it one: [`Sessions`](crate::state_machine::Sessions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {
     /// The session.

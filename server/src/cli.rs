@@ -81,8 +81,8 @@ pub(crate) struct Connection {
     )]
     pub(crate) endpoints: Vec<Url>,
 
-    /// Seconds to wait for a connection, and for an answer
-    #[arg(long, env = "LATTICE_TIMEOUT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    /// Seconds to wait for a connection, and for an answer: longer than a member itself waits for a leader, so that it can say so
+    #[arg(long, env = "LATTICE_TIMEOUT", value_name = "SECONDS", default_value = "8", value_parser = seconds)]
     pub(crate) timeout: Duration,
 }
 

@@ -144,15 +144,19 @@ impl Members {
         let mut peers: BTreeMap<NodeId, Vec<Url>> =
             self.seeds.iter().map(|(id, contact)| (*id, contact.peer_urls.clone())).collect();
         let mut lingering: VecDeque<(NodeId, Vec<Url>)> = VecDeque::new();
-        let mut silent = Vec::new();
+        let (mut silent, mut is_first) = (Vec::new(), true);
         loop {
             let membership = status.borrow_and_update().membership.clone();
             if !membership.is_empty() {
                 let ids = membership.members().map(|(id, _)| id);
                 let now = ids.map(|id| (id, self.contact_in(&membership, id).peer_urls)).collect();
                 let before = std::mem::replace(&mut peers, now);
-                lingering.extend(before);
-                lingering.retain(|(id, _)| !membership.contains(*id));
+                // Where another member is reached now, nobody else is. And who was known to be gone from the start has had its time.
+                lingering.extend(before.into_iter().filter(|_| !is_first));
+                let is_taken = |url: &Url| peers.values().flatten().any(|taken| taken == url);
+                lingering
+                    .retain(|(id, urls)| !membership.contains(*id) && !urls.iter().any(is_taken));
+                is_first = false;
                 lingering.drain(..lingering.len().saturating_sub(LINGERING_MAX));
             }
             let all = peers.iter().chain(lingering.iter().map(|(id, urls)| (id, urls)));

@@ -60,6 +60,8 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(60);
 const CLIENT_STREAMS_MAX: u32 = 256;
 /// Streams on one connection of a peer: the lanes of each group, calls that carry writes, and questions of nodes that start.
 const PEER_STREAMS_MAX: u32 = 4096;
+/// Between two attempts to leave office because the disk is nearly full.
+const LOW_SPACE_PAUSE: Duration = Duration::from_secs(5);
 /// How long requests under way may take once the node is stopping.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to hand leadership over: a little longer than the longest election timeout.
@@ -371,6 +373,7 @@ impl Node {
         client_thread
             .handle()
             .spawn(publish(Arc::clone(&shared), attributes(id, &config, &advertised)));
+        client_thread.handle().spawn(leave_office_without_room(Arc::clone(&shared)));
         if is_founder {
             let warning = join::warn_until_founded(Arc::clone(&shared), config.clone());
             client_thread.handle().spawn(warning);
@@ -572,6 +575,25 @@ fn attributes(id: NodeId, config: &Config, client_urls: &[Url]) -> MemberAttribu
     }
 }
 
+/// Hands leadership over while this node's disk is nearly full: a leader without room refuses all writes, though others may have plenty.
+/// Where nobody has, leadership goes round, at this pace, and nothing is the worse for it.
+async fn leave_office_without_room(node: Arc<Shared>) {
+    let mut status = node.raft.watch();
+    loop {
+        let is_due = |now: &Status| now.low_space && now.leader == Some(node.id);
+        if status.wait_for(is_due).await.is_err() {
+            return;
+        }
+        match node.raft.transfer_leader(None).await {
+            Ok(()) => tracing::warn!("handed leadership over, as the disk is nearly full"),
+            Err(reason) => {
+                tracing::debug!(%reason, "nobody takes over from a disk that is nearly full");
+            }
+        }
+        tokio::time::sleep(LOW_SPACE_PAUSE).await;
+    }
+}
+
 /// Tells the cluster this member's name and addresses, unless it knows them already.
 async fn publish(node: Arc<Shared>, attributes: MemberAttributes) {
     loop {
@@ -595,6 +617,8 @@ async fn publish(node: Arc<Shared>, attributes: MemberAttributes) {
 /// HTTP/2 as the clients' port speaks it. The library's own windows of 64 KiB would throttle large values.
 fn server() -> Server {
     Server::builder()
+        // For probes and scrapers: see `admin::beside`.
+        .accept_http1(true)
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .initial_stream_window_size(2 << 20)
         .initial_connection_window_size(4 << 20)
@@ -625,12 +649,14 @@ async fn serve_clients(
         .fold(reflection, |reflection, service| reflection.with_service_name(service))
         .build_v1()
         .expect("the descriptor set is generated with the code");
-    let others = Routes::new(api.cluster())
+    let mut others = Routes::new(api.cluster())
         .add_service(api.members())
         .add_service(api.maintenance())
         .add_service(health.max_decoding_message_size(DECODE_MAX))
-        .add_service(reflection.max_decoding_message_size(DECODE_MAX))
-        .prepare();
+        .add_service(reflection.max_decoding_message_size(DECODE_MAX));
+    let router = others.axum_router_mut();
+    *router = admin::beside(std::mem::take(router), Arc::clone(&node));
+    let others = others.prepare();
     let port = ClientPort { kv: api.kv(), others };
     let report = report_health(reporter, Arc::clone(&node), stop.clone());
     let served = match connections(listener, limit, CLIENT_PATIENCE) {

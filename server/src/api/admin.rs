@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use raft_consensus::driver::Consistency;
@@ -33,6 +33,21 @@ pub(crate) fn router(node: Arc<Shared>) -> Router {
         .with_state(node)
 }
 
+/// The same on the clients' port, where etcd has them and probes and scrapers look for them, beside what else is served there.
+pub(crate) fn beside(others: Router, node: Arc<Shared>) -> Router {
+    others.merge(router(node)).fallback(nothing_here)
+}
+
+/// A method that gRPC does not find, or a path that HTTP does not.
+async fn nothing_here(headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if kind.starts_with(b"application/grpc") {
+        return tonic::Status::unimplemented("").into_http();
+    }
+    (StatusCode::NOT_FOUND, "there are /health, /livez, /readyz, /version and /metrics here\n")
+        .into_response()
+}
+
 /// The outcome of one check: its name, and what is wrong.
 type Check = (&'static str, Result<(), String>);
 
@@ -50,6 +65,9 @@ async fn readyz(State(node): State<Arc<Shared>>, RawQuery(query): RawQuery) -> R
 async fn health(State(node): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
     let local = query.as_deref().is_some_and(|query| has(query, "serializable"));
     let mut checks = vec![running(&node)];
+    if !query.as_deref().is_some_and(|query| query.split('&').any(|it| it == "exclude=NOSPACE")) {
+        checks.push(space(&node));
+    }
     if !local {
         checks.push(leader(&node));
         checks.push(read(&node).await);
@@ -95,6 +113,11 @@ async fn event_loop(node: &Shared) -> Check {
 
 fn serving(node: &Shared) -> Check {
     ("serving", if node.is_draining() { Err("the node is stopping".into()) } else { Ok(()) })
+}
+
+fn space(node: &Shared) -> Check {
+    let is_low = node.raft.watch().borrow().low_space;
+    ("space", if is_low { Err("ALARM NOSPACE".into()) } else { Ok(()) })
 }
 
 fn leader(node: &Shared) -> Check {

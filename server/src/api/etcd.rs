@@ -22,12 +22,14 @@ use tonic::{Code, Request, Response, Status};
 use crate::metrics::{Metrics, Operation as Measured};
 use crate::node::Shared;
 use crate::proto::cluster::members_server::MembersServer;
+use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::{Kv, KvServer};
 use crate::proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use crate::proto::etcdserverpb::{
-    DeleteRangeRequest, DeleteRangeResponse, MoveLeaderRequest, MoveLeaderResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, ResponseHeader, StatusRequest, StatusResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DeleteRangeRequest, DeleteRangeResponse,
+    MoveLeaderRequest, MoveLeaderResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    ResponseHeader, StatusRequest, StatusResponse,
 };
 use crate::relay::{Lost, WriteError};
 
@@ -79,10 +81,16 @@ impl EtcdApi {
         MaintenanceServer::new(self.clone()).max_decoding_message_size(DECODE_MAX)
     }
 
-    /// When the answer is due: after the time that the client gives, but no later than after our own.
-    fn deadline<T>(&self, request: &Request<T>) -> Instant {
+    /// When the answer is due: after the time that the client gives, but no later than after our own. A client that would rather have no
+    /// answer than wait for a leader says so, and has it at once.
+    fn deadline<T>(&self, request: &Request<T>) -> Result<Instant, Status> {
+        let wants_leader =
+            request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
+        if wants_leader && self.node.raft.watch().borrow().leader.is_none() {
+            return Err(no_leader());
+        }
         let own = self.node.request_timeout;
-        Instant::now() + given_time(request).map_or(own, |given| given.min(own))
+        Ok(Instant::now() + given_time(request).map_or(own, |given| given.min(own)))
     }
 
     /// A reader of a state that is new enough.
@@ -131,7 +139,7 @@ impl EtcdApi {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let request = request.into_inner();
         let serializable = request.serializable;
         let request = convert::range_request(request)?;
@@ -146,7 +154,7 @@ impl EtcdApi {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<PutResponse, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let put = Operation::Put(convert::put(request.into_inner()));
         let Outcome { revision, response } = self.write(put, deadline).await?;
         let KvResponse::Put { prev_kv } = response else {
@@ -159,7 +167,7 @@ impl EtcdApi {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<DeleteRangeResponse, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let delete = Operation::DeleteRange(convert::delete_range(request.into_inner()));
         let Outcome { revision, response } = self.write(delete, deadline).await?;
         let KvResponse::DeleteRange { deleted, prev_kvs } = response else {
@@ -230,6 +238,27 @@ impl Kv for EtcdApi {
 
 #[tonic::async_trait]
 impl Maintenance for EtcdApi {
+    /// This member's own alarms. They follow what is the case, so nobody needs to end them.
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        let asked = request.into_inner();
+        if asked.action != i32::from(AlarmAction::Get) {
+            return Err(Status::unimplemented(
+                "alarms end by themselves, when the disk has room again: they are neither raised nor disarmed",
+            ));
+        }
+        let mut alarms = Vec::new();
+        if self.node.raft.watch().borrow().low_space {
+            let (member_id, alarm) = (self.node.id.0, AlarmType::Nospace.into());
+            alarms.push(AlarmMember { member_id, alarm });
+        }
+        alarms.retain(|it| asked.member_id == 0 || it.member_id == asked.member_id);
+        alarms.retain(|it| asked.alarm == i32::from(AlarmType::None) || it.alarm == asked.alarm);
+        Ok(Response::new(AlarmResponse { header: self.header(0), alarms }))
+    }
+
     async fn status(
         &self,
         _request: Request<StatusRequest>,
@@ -266,7 +295,7 @@ impl Maintenance for EtcdApi {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         self.hand_over_to(NodeId(request.into_inner().target_id), deadline).await?;
         Ok(Response::new(MoveLeaderResponse { header: self.header(0) }))
     }

@@ -10,6 +10,7 @@ use lattice::proto::etcdserverpb::{Member, StatusResponse};
 use lattice::url::Url;
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::{Connection, Exit, Format, Output};
 
@@ -42,6 +43,9 @@ pub(crate) struct Common {
     output: Format,
 }
 
+/// How long the members may take to say who they are of one accord.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+
 /// A member, and what it said when asked.
 struct Asked {
     member: Member,
@@ -52,7 +56,7 @@ struct Asked {
 #[derive(Debug, PartialEq, Eq)]
 enum Health {
     /// A majority follows a leader; so many more members may fail before that ends.
-    Working { margin: usize, all_up: bool },
+    Working { margin: usize, all_up: bool, refuses_writes: bool },
     /// No member knows a leader that answers, or too few follow it.
     NoQuorum,
 }
@@ -71,9 +75,32 @@ impl Cluster {
     }
 }
 
+/// The members: of this moment, or, if nobody confirms that, as the endpoint knows them that has applied most.
+async fn known_members(connection: &Connection) -> anyhow::Result<Vec<Member>> {
+    let client = connection.client().await?;
+    if let Ok(Ok(answer)) = timeout(CONFIRMED_WITHIN, client.members(true)).await {
+        return Ok(answer.members);
+    }
+    let mut best =
+        (client.status().await?.raft_applied_index, client.members(false).await?.members);
+    for endpoint in &connection.endpoints {
+        let known = async {
+            let one = std::slice::from_ref(endpoint);
+            let client =
+                Client::connect(one, connection.timeout.min(CONFIRMED_WITHIN)).await.ok()?;
+            let applied = client.status().await.ok()?.raft_applied_index;
+            Some((applied, client.members(false).await.ok()?.members))
+        };
+        best = match known.await {
+            Some(known) if known.0 > best.0 => known,
+            Some(_) | None => best,
+        };
+    }
+    Ok(best.1)
+}
+
 async fn status(common: Common) -> anyhow::Result<Exit> {
-    let client = common.connection.client().await?;
-    let members = client.members(false).await?.members;
+    let members = known_members(&common.connection).await?;
     let asking: Vec<_> = members
         .into_iter()
         .map(|member| tokio::spawn(ask(member, common.connection.timeout)))
@@ -176,15 +203,18 @@ fn health(asked: &[Asked]) -> Health {
         .filter(|answer| answer.leader == leader.leader && answer.raft_term == leader.raft_term)
         .count();
     let majority = voters().count() / 2 + 1;
-    let all_up = following == voters().count() && asked.iter().all(|asked| asked.answer.is_ok());
+    let is_well = |asked: &Asked| matches!(&asked.answer, Ok(answer) if answer.errors.is_empty());
+    let all_up = following == voters().count() && asked.iter().all(is_well);
+    let refuses_writes = leader.errors.iter().any(|error| error.contains("NOSPACE"));
     match following.checked_sub(majority) {
-        Some(margin) => Health::Working { margin, all_up },
+        Some(margin) => Health::Working { margin, all_up, refuses_writes },
         None => Health::NoQuorum,
     }
 }
 
 fn sentence(health: &Health) -> String {
     match health {
+        Health::Working { refuses_writes: true, .. } => "Reads work. Writes are refused: the leader's disk is nearly full.".into(),
         Health::Working { margin: 0, .. } => "Working. One more failure stops it.".into(),
         Health::Working { margin: 1, .. } => "Working. Tolerates 1 more failure.".into(),
         Health::Working { margin, .. } => format!("Working. Tolerates {margin} more failures."),
@@ -269,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_margin_counts_those_who_follow_the_leader() {
-        let working = |margin, all_up| Health::Working { margin, all_up };
+        let working = |margin, all_up| Health::Working { margin, all_up, refuses_writes: false };
         assert_eq!(health(&[up(1, 1, 2), up(2, 1, 2), up(3, 1, 2)]), working(1, true));
         assert_eq!(health(&[up(1, 1, 2), up(2, 1, 2), down()]), working(0, false));
         assert_eq!(health(&[up(1, 1, 2), down(), down()]), Health::NoQuorum);
@@ -281,7 +311,20 @@ mod tests {
     #[test]
     fn a_leader_of_the_past_does_not_count() {
         let asked = [up(1, 1, 2), up(2, 3, 4), up(3, 3, 4)];
-        assert_eq!(health(&asked), Health::Working { margin: 0, all_up: false });
+        let working = Health::Working { margin: 0, all_up: false, refuses_writes: false };
+        assert_eq!(health(&asked), working);
         assert_eq!(health(&[up(2, 1, 2), up(3, 1, 2), down()]), Health::NoQuorum);
+    }
+
+    #[test]
+    fn a_full_disk_is_no_health() {
+        let low = |mut asked: Asked| {
+            let alarm = "memberID:1 alarm:NOSPACE ".to_owned();
+            asked.answer.as_mut().unwrap().errors.push(alarm);
+            asked
+        };
+        let found = |refuses_writes| Health::Working { margin: 1, all_up: false, refuses_writes };
+        assert_eq!(health(&[low(up(1, 1, 2)), up(2, 1, 2), up(3, 1, 2)]), found(true));
+        assert_eq!(health(&[up(1, 1, 2), low(up(2, 1, 2)), up(3, 1, 2)]), found(false));
     }
 }

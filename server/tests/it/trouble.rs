@@ -86,6 +86,7 @@ async fn the_admin_port_tells_health_version_and_metrics() {
     let cluster = Cluster::start(1).await;
     put(&cluster.client(0).await, "key", "value").await.unwrap();
     let admin = cluster.nodes[0].as_ref().unwrap().admin_url().unwrap();
+    let clients = &cluster.urls()[0];
     for (path, expected) in [
         ("/livez", "ok"),
         ("/livez?verbose", "[+]event-loop ok"),
@@ -97,10 +98,14 @@ async fn the_admin_port_tells_health_version_and_metrics() {
         ("/metrics", "lattice_raft_proposals_committed_total"),
     ] {
         let (code, body) = http_get(admin, path);
+        // Where etcd has them.
+        assert_eq!(http_get(clients, path).0, code, "{path} on the clients' port");
         assert_eq!(code, 200, "{path}: {body}");
         assert!(body.contains(expected), "{path}: {body}");
     }
-    assert_eq!(http_get(admin, "/nothing").0, 404);
+    for port in [admin, clients] {
+        assert_eq!(http_get(port, "/nothing").0, 404);
+    }
 }
 
 #[tokio::test]

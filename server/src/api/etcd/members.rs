@@ -88,7 +88,7 @@ impl Cluster for EtcdApi {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         let change = Change::Add { peer_urls: peer_urls(&peer_ur_ls)?, is_learner };
         let (id, members) = self.change(change, deadline).await?;
@@ -107,7 +107,7 @@ impl Cluster for EtcdApi {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let change = Change::Remove(NodeId(request.into_inner().id));
         let (_, members) = self.change(change, deadline).await?;
         Ok(Response::new(MemberRemoveResponse { header: self.header(0), members }))
@@ -117,7 +117,7 @@ impl Cluster for EtcdApi {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let change = Change::Update { id: NodeId(id), peer_urls: peer_urls(&peer_ur_ls)? };
         let (_, members) = self.change(change, deadline).await?;
@@ -128,7 +128,7 @@ impl Cluster for EtcdApi {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let change = Change::Promote(NodeId(request.into_inner().id));
         let (_, members) = self.change(change, deadline).await?;
         Ok(Response::new(MemberPromoteResponse { header: self.header(0), members }))
@@ -138,7 +138,7 @@ impl Cluster for EtcdApi {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let serializable = !request.into_inner().linearizable;
         let reader = self.reader(serializable, deadline).await?;
         // As of the read: what is committed. As of this node: whom it counts with, which is what an operator wants to know while there is no
@@ -156,7 +156,7 @@ impl Members for EtcdApi {
         &self,
         request: Request<ReplaceRequest>,
     ) -> Result<Response<ReplaceResponse>, Status> {
-        let deadline = self.deadline(&request);
+        let deadline = self.deadline(&request)?;
         let ReplaceRequest { id, peer_urls: urls } = request.into_inner();
         let change = Change::Replace { id: NodeId(id), peer_urls: peer_urls(&urls)? };
         let new = self.node.relay.change(&change, deadline).await?;

@@ -76,6 +76,8 @@ pub(crate) enum Conflict {
     Ambiguous { name: String, candidates: Vec<Member> },
     /// Somebody else has this peer URL.
     UrlTaken { url: Url, by: Box<Member> },
+    /// Somebody else has this name.
+    NameTaken(Box<Member>),
     /// Somebody else answers for it.
     Unseen { lost: Box<Member>, other: u64 },
 }
@@ -84,6 +86,13 @@ impl Add {
     pub(crate) async fn run(self) -> anyhow::Result<Exit> {
         let Self { new, learner, common } = self;
         let client = common.connection.client().await?;
+        let members = client.members(true).await?.members;
+        let has_name = |member: &&Member| member.name == new.name;
+        if let Some(member) = members.iter().find(has_name)
+            && !same_urls(member, &new.peer_urls)
+        {
+            return Err(Conflict::NameTaken(Box::new(member.clone())).into());
+        }
         let answer = match client.add_member(&new.peer_urls, learner).await {
             Ok(answer) => answer,
             // Perhaps by this very command, whose answer was lost.
@@ -206,6 +215,10 @@ impl Transfer {
         let Some((leader, _)) = leads.max_by_key(|(_, answer)| answer.raft_term) else {
             return Ok(Exit::NoLeader);
         };
+        if leader.member.id == target.id {
+            let value = json!({ "to": hex(target.id), "name": target.name });
+            return self.common.tell(&format!("{} leads already.", shown(&target)), value);
+        }
         let urls: Vec<Url> =
             leader.member.client_ur_ls.iter().filter_map(|url| url.parse().ok()).collect();
         let client = Client::connect(&urls, self.common.connection.timeout).await?;
@@ -356,6 +369,11 @@ impl fmt::Display for Conflict {
                 let list: Vec<String> = candidates.iter().map(list).collect();
                 write!(f, "`{name}` may be any of {}: say which by its id", list.join(", "))
             }
+            Self::NameTaken(member) => write!(
+                f,
+                "{} has this name: give the new member another, or its place (`lattice cluster replace`); nothing was changed",
+                shown(member)
+            ),
             Self::Unseen { lost, other } => write!(
                 f,
                 "member {} answers at the client URL of {}, so nobody can tell whether that one still runs; if it is lost for good, \

@@ -208,6 +208,32 @@ async fn a_full_disk_refuses_writes_and_serves_reads_until_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_room_lets_another_one_lead_and_writes_go_on() {
+    if !SmallDisk::is_possible() {
+        return;
+    }
+    let mut cluster = Processes::new(3);
+    let _disk = SmallDisk::under(&mut cluster.nodes[2]);
+    cluster.start_all();
+    let small = cluster.nodes[2].client().await;
+    until("the node with the small disk to lead", async || {
+        let leader = cluster.leader().await;
+        if leader != 2 {
+            let id = small.status().await.ok()?.header?.member_id;
+            // It may be too early for that.
+            cluster.nodes[leader].client().await.move_leader(id).await.ok()?;
+        }
+        Some(())
+    })
+    .await;
+    let client = cluster.nodes[0].client().await;
+    for number in 0..VALUES {
+        until("a write to be taken", async || put(&client, number).await.ok()).await;
+    }
+    assert_ne!(cluster.leader().await, 2, "it has no room for all that");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_with_a_full_disk_holds_up_nobody_and_catches_up() {
     if !SmallDisk::is_possible() {
         return;
