@@ -8,6 +8,7 @@ use std::time::Duration;
 use lattice::client::{Client, ClientError};
 use lattice::founders::Founders;
 use lattice::proto::etcdserverpb::RangeRequest;
+use lattice::proto::etcdserverpb::kv_client::KvClient;
 use lattice::url::Url;
 use lattice::{Listeners, Node};
 use tokio::sync::watch;
@@ -74,6 +75,23 @@ async fn without_a_majority_only_serializable_reads_and_livez_answer() {
             Ok(()) => panic!("answered without a majority"),
         }
     }
+    // Who requires a leader is not even told what is old, once the node knows that there is none.
+    let channel = tonic::transport::Endpoint::from_shared(cluster.urls()[0].to_string());
+    let mut kv = KvClient::new(channel.unwrap().connect().await.unwrap());
+    let mut demanding = async || {
+        let mut request = tonic::Request::new(read(true));
+        request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        kv.range(request).await
+    };
+    let refused = async {
+        loop {
+            if let Err(status) = demanding().await {
+                return status;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    assert_eq!(refused.message(), "etcdserver: no leader");
     let admin = cluster.nodes[0].as_ref().unwrap().admin_url().unwrap();
     assert_eq!(http_get(admin, "/livez").0, 200);
     let (code, body) = http_get(admin, "/readyz");
