@@ -71,28 +71,22 @@ async fn main() -> Result<(), BoxError> {
     let context = listener.local_addr()?.to_string().into();
     let joins =
         MemberChange::AddLearner { node: NEW, store: None, promote_when_ready: true, context };
-    nodes[&leader].raft.change_membership(ConfChange::Members(vec![joins])).await?;
+    order(|| nodes[&leader].raft.change_membership(ConfChange::Members(vec![joins.clone()])))
+        .await?;
     nodes.insert(NEW, start(NEW, &[], directory.path(), listener, addresses)?);
     until(&nodes[&NEW], |status| status.membership.is_voter(NEW)).await?;
     println!("{NEW} has caught up and votes");
 
-    // Right after a change the leader may want to hear from a node again before it hands over.
-    while let Err(error) = nodes[&leader].raft.transfer_leader(Some(NEW)).await {
-        if !matches!(error, OrderError::NotInSync(_)) {
-            return Err(error.into());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    order(|| nodes[&leader].raft.transfer_leader(Some(NEW))).await?;
     until(&nodes[&NEW], |status| status.leader == Some(NEW)).await?;
     println!("{NEW} leads");
 
-    // A leader changes the members once an entry of its own term is committed.
-    nodes[&NEW].raft.propose("2").await?;
     let leaves = MemberChange::Remove(FOUNDERS[0]);
-    nodes[&NEW].raft.change_membership(ConfChange::Members(vec![leaves])).await?;
+    order(|| nodes[&NEW].raft.change_membership(ConfChange::Members(vec![leaves.clone()]))).await?;
     until(&nodes[&FOUNDERS[0]], |status| status.is_removed).await?;
     println!("{} is removed, and knows it", FOUNDERS[0]);
 
+    nodes[&NEW].raft.propose("2").await?;
     let total = nodes[&FOUNDERS[1]].raft.read(Consistency::Linearizable).await?;
     let total = total.with(|counter| counter.0);
     println!("the counter is at {total}");
@@ -152,6 +146,26 @@ async fn follow(
         }
         if status.wait_for(|now| now.membership != membership).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Gives an order, again for as long as it comes too early: one change of the members goes on at a time, a new leader has to have committed
+/// something first, and wants to have heard from whom it hands over to.
+async fn order<F: Future<Output = Result<(), OrderError>>>(
+    mut order: impl FnMut() -> F,
+) -> Result<(), BoxError> {
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match order().await {
+            Err(
+                OrderError::ChangeInProgress
+                | OrderError::TermNotCommitted
+                | OrderError::NotInSync(_),
+            ) if tokio::time::Instant::now() < patience => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            result => return Ok(result?),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::types::{EntryId, SessionId};
 mod cut;
 pub mod sessions;
 
-pub use sessions::Sessions;
+pub use sessions::{SessionReader, Sessions};
 
 use cut::Cuts;
 

@@ -1,6 +1,7 @@
 //! A client's session: commands that are sent again until their outcome is known, and take effect once.
 //!
-//! The other half is [`Sessions`](crate::state_machine::Sessions), which every node's machine must be wrapped in. A session belongs to the
+//! The other half is [`Sessions`](crate::state_machine::Sessions), which every node's machine must be wrapped in: the type of its reader says
+//! that it is. A session belongs to the
 //! cluster and not to a node: it goes on at whichever node leads.
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::raft_node::Role;
+use crate::state_machine::SessionReader;
 use crate::state_machine::sessions::{SessionCommand, SessionError};
 use crate::types::SessionId;
 
@@ -20,7 +22,7 @@ use super::{Applied, ProposeError, ProposeOptions, Raft, Status, clock};
 /// Dropping it leaves it to expire; [`Self::close`] is tidier.
 #[derive(Debug)]
 pub struct Session<R> {
-    nodes: Vec<Raft<R>>,
+    nodes: Vec<Raft<SessionReader<R>>>,
     /// Whom it takes for the leader, as a place in `nodes`.
     leader: usize,
     id: u64,
@@ -43,7 +45,7 @@ impl<R: Clone + Send + Sync + 'static> Session<R> {
     ///
     /// See [`ProposeError`]. If the outcome is unknown, a session that nobody uses may have been opened; it expires.
     pub async fn open(
-        nodes: impl IntoIterator<Item = Raft<R>>,
+        nodes: impl IntoIterator<Item = Raft<SessionReader<R>>>,
         idle: Duration,
         patience: Duration,
     ) -> Result<Self, ProposeError> {
@@ -52,7 +54,6 @@ impl<R: Clone + Send + Sync + 'static> Session<R> {
         let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let open = |time_ms| SessionCommand::Open { time_ms, idle_ms };
         let reply = session.send(0, open).await?.reply;
-        // A machine without sessions has answered something else.
         let id = reply.first_chunk::<8>().filter(|_| reply.len() == 8);
         session.id = id.map(|id| u64::from_le_bytes(*id)).ok_or(ProposeError::Unknown)?;
         Ok(session)
@@ -208,7 +209,7 @@ mod tests {
             let (sender, commands) = mpsc::channel(8);
             let (status, watch) =
                 watch::channel(Status { role: Role::Leader, ..Status::default() });
-            nodes.push(Raft { commands: sender, status: watch, reader: () });
+            nodes.push(Raft { commands: sender, status: watch, reader: SessionReader::default() });
             Node { commands, status }
         });
         (Session { nodes, leader: 0, id: 7, number: 0, patience: PATIENCE }, answered)

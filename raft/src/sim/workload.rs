@@ -11,7 +11,7 @@ use lattice_sim::random::{Rng, below};
 use super::judge::{self, ClientHistory};
 use crate::state_machine::sessions::SessionCommand;
 use crate::state_machine::{
-    BoxError, DurableStateMachine, Sessions, Simple, SimpleReader, StateMachine,
+    BoxError, DurableStateMachine, SessionReader, Sessions, Simple, SimpleReader, StateMachine,
 };
 
 /// One request of a client, in the user's own encoding.
@@ -173,7 +173,7 @@ impl Workload for Retried {
         self.swaps.operation(client, rng)
     }
 
-    fn read(&self, machine: &SimpleReader<Registers>, query: &[u8]) -> Vec<u8> {
+    fn read(&self, machine: &SessionReader<SimpleReader<Registers>>, query: &[u8]) -> Vec<u8> {
         self.swaps.read(machine, query)
     }
 

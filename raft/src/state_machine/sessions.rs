@@ -29,6 +29,7 @@
 //! replicas refuse alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -384,11 +385,26 @@ impl<M: DurableStateMachine> Sessions<M> {
     }
 }
 
-impl<M: DurableStateMachine> DurableStateMachine for Sessions<M> {
-    type Reader = M::Reader;
+/// Reads a machine that [`Sessions`] is around: the machine's own reader, which this gives out wherever that is wanted.
+///
+/// That it has another type is what lets nobody open a session with a node whose machine knows of none: it would take the command that opens
+/// one for a command of its user's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionReader<R>(R);
 
-    fn reader(&self) -> M::Reader {
-        self.machine.reader()
+impl<R> Deref for SessionReader<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.0
+    }
+}
+
+impl<M: DurableStateMachine> DurableStateMachine for Sessions<M> {
+    type Reader = SessionReader<M::Reader>;
+
+    fn reader(&self) -> SessionReader<M::Reader> {
+        SessionReader(self.machine.reader())
     }
 
     fn apply(&mut self, entries: &[Committed], replies: &mut Vec<Reply>) -> Result<(), Fatal> {

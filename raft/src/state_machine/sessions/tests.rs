@@ -31,7 +31,7 @@ impl StateMachine for Sum {
 /// A machine, and the log that it is given.
 struct Bench {
     machine: Sessions<Simple<Sum>>,
-    reader: SimpleReader<Sum>,
+    reader: SessionReader<SimpleReader<Sum>>,
     index: u64,
     now: u64,
 }
