@@ -629,7 +629,7 @@ impl RaftNode {
         self.trace(TraceEvent::SnapshotInstalled { last: meta.last });
         self.trace(TraceEvent::DamageCovered { through: index });
         if self.applied < index {
-            self.applying = index;
+            // What is being applied may take the machine past it before this is durable: see `restore_if_durable`.
             self.restoring = Some((self.last_token, meta));
         }
         self.repair.since = self.now;

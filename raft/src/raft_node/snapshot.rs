@@ -375,9 +375,16 @@ impl RaftNode {
     }
 
     /// The installed snapshot is recorded: the state machine may follow.
+    ///
+    /// One that has come as far by itself meanwhile, with a run that was under way when a snapshot covered damage before its end, stays
+    /// where it is: reads have been served of what it has applied, and must not see it go back. One that has not goes on behind the
+    /// snapshot, whatever of the run is still to come.
     pub(super) fn restore_if_durable(&mut self) {
         let durable = self.log.durable_token();
-        if let Some((_, meta)) = self.restoring.take_if(|(after, _)| *after <= durable) {
+        let recorded = self.restoring.take_if(|(after, _)| *after <= durable);
+        let Some((_, meta)) = recorded else { return };
+        if self.applied < meta.last.index || self.is_older_installed() {
+            self.applying = meta.last.index;
             self.outbox.push(Effect::Restore(meta));
         }
     }

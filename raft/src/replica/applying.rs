@@ -88,9 +88,7 @@ impl Replica {
         // That was another one.
         self.latest_is_damaged = false;
         self.given = meta.last;
-        // The machine may be further, and goes back to where the snapshot is: a read of what comes after it has to wait again.
-        self.applied = self.applied.min(meta.last);
-        // A run under way ends first: the machine has one worker. Its completion is awaited no more.
+        // A run under way ends first: the machine has one worker. Its completion is awaited no more, and no read has been served of it.
         self.is_applying = false;
         self.answer_passed_over(meta.last.index, ProposalError::Unknown, out);
         out.push(Output::Restore(meta));

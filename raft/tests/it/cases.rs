@@ -1571,10 +1571,9 @@ fn a_log_that_is_damaged_from_its_beginning_knows_no_strangers() {
     assert_eq!(only(&damaged.receive(9, 2, vote(id(3, 1)))).message, yes());
 }
 
-/// Damage behind what is being applied is covered by a snapshot from the leader that ends before it: the machine goes back to there, and is no
-/// further than that until it has applied the rest again.
-#[test]
-fn a_machine_that_goes_back_to_a_snapshot_is_not_taken_for_as_far_as_it_was() {
+/// A follower that was given the entries 1 to 6 to apply, lost 2 and 3 meanwhile, and has a snapshot up to 4 for them from its leader. The
+/// token is of the write that records it.
+fn covered_while_applying() -> (Bench, u64) {
     let state = recovered(3, &[1, 1, 1, 1, 1, 1], HardState { term: Term(1), voted_for: None });
     let mut replica = replica(state);
     let out = replica.receive(2, 1, heartbeat(6));
@@ -1582,15 +1581,54 @@ fn a_machine_that_goes_back_to_a_snapshot_is_not_taken_for_as_far_as_it_was() {
     replica.handle(Input::EntriesDamaged { first: LogIndex(2), last: LogIndex(3) });
     let meta = snapshot(id(4, 1));
     replica.receive(2, 1, chunk(&meta));
-    let out =
-        replica.handle(Input::SnapshotWritten { meta: meta.clone(), offset: 4, is_complete: true });
+    let out = replica.handle(Input::SnapshotWritten { meta, offset: 4, is_complete: true });
     let write = out.iter().find_map(|output| match output {
-        Output::Persist(batch) => Some(batch.token),
+        Output::Persist(batch) => Some(batch.token.0),
         _ => None,
     });
+    (replica, write.expect("the snapshot is recorded"))
+}
+
+fn restores(out: &[Output]) -> bool {
+    out.iter().any(|output| matches!(output, Output::Restore(_)))
+}
+
+/// The end of what it applied has been read: if it went back, a read that is under way would not see what an earlier one saw.
+#[test]
+fn a_machine_that_has_passed_a_snapshot_does_not_go_back_to_it() {
+    let (mut replica, write) = covered_while_applying();
     replica.apply(6, 1);
     assert_eq!(replica.replica.applied(), id(6, 1));
-    let out = replica.handle(Input::Persisted(write.expect("the snapshot is recorded")));
-    assert!(out.iter().any(|output| matches!(output, Output::Restore(_))), "{out:?}");
+    // A snapshot of what it has applied is as good as ever.
+    let own = SnapshotOutcome::Taken(snapshot(id(6, 1)));
+    replica.handle(Input::SnapshotTaken(own));
+    let out = replica.persist(write);
+    assert!(!restores(&out), "{out:?}");
+    assert_eq!(replica.replica.applied(), id(6, 1));
+    // What comes behind is applied behind it.
+    let entries = vec![entry(7, 1)].into();
+    replica.receive(2, 1, Message::Append { previous: id(6, 1), entries, commit: LogIndex(7) });
+    let out = replica.persist(write + 2);
+    let run = out.iter().find_map(|output| match output {
+        Output::Apply(run) => Some(run.range.clone()),
+        _ => None,
+    });
+    assert_eq!(run, Some(LogIndex(7)..=LogIndex(7)));
+}
+
+/// The run under way may stop at the next damage, so nobody waits for it.
+#[test]
+fn a_machine_that_has_not_come_to_a_snapshot_goes_on_behind_it() {
+    let (mut replica, write) = covered_while_applying();
+    let out = replica.persist(write);
+    assert!(restores(&out), "{out:?}");
+    replica.apply(6, 1);
+    assert_eq!(replica.replica.applied(), id(0, 0), "that run is awaited no more");
+    let out = replica.handle(Input::Restored(id(4, 1)));
     assert_eq!(replica.replica.applied(), id(4, 1));
+    let run = out.iter().find_map(|output| match output {
+        Output::Apply(run) => Some(run.range.clone()),
+        _ => None,
+    });
+    assert_eq!(run, Some(LogIndex(5)..=LogIndex(6)));
 }
