@@ -21,10 +21,11 @@
 //!   (`frame.rs`). No declared length is believed, and what does not parse ends that one
 //!   stream with a status that says why (`wire.rs`).
 //! - A connection has to be admitted by a valid greeting within seconds, handshakes are
-//!   rate-limited by address, and connections and streams are counted (`grpc/listen.rs`,
-//!   `grpc/reception.rs`).
-//! - A link that fails is tried again with exponential backoff and jitter; what waited meanwhile is
-//!   dropped, since Raft sends anew what still matters (`grpc/link.rs`).
+//!   rate-limited by address, and connections and streams are counted: no address can hold the
+//!   places of all others by saying nothing (`grpc/listen.rs`, `grpc/reception.rs`).
+//! - A link that fails, or whose stream does not last, is tried again with exponential backoff and
+//!   jitter; what waited meanwhile is dropped, since Raft sends anew what still matters
+//!   (`grpc/link.rs`).
 //!
 //! Not here yet: TLS. Without it, whoever reaches the port can claim to be a peer: bind loopback or
 //! a private network.
@@ -134,7 +135,7 @@ pub struct Timing {
     pub keep_alive: Duration,
     /// Until the answer to a probe, else the connection is dead.
     pub keep_alive_answer: Duration,
-    /// Before the second try to connect. Doubles with every try after that.
+    /// Before the second try to connect. Doubles with every try after that, until a stream has lasted for `backoff_max`.
     pub backoff_min: Duration,
     /// The longest time between two tries.
     pub backoff_max: Duration,

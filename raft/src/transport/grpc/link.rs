@@ -1,6 +1,7 @@
 //! One stream to one peer: connects, greets, sends what waits, and begins again when it breaks.
 
 use std::error::Error as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::types::{ClusterId, NodeId};
 
 /// A greeting and nothing more is what an acceptor answers.
 pub(super) const GREETING_MAX: usize = 4096;
-/// Of the tries to reach a peer that is away, every so many is logged as a warning.
+/// Of the tries to reach a peer that is away, or that does not stay, every so many is logged where an operator looks.
 const WARN_EVERY: u32 = 32;
 /// HTTP/2 windows: the default of 64 KiB would throttle a stream of entries.
 pub(super) const STREAM_WINDOW: u32 = 2 << 20;
@@ -104,30 +105,36 @@ impl Link {
     }
 
     /// Keeps the stream open for ever. Stopped by aborting the task.
+    ///
+    /// A welcome alone proves little: a peer may refuse the first message after it, or two nodes that take each other's place may be
+    /// welcomed in turn. Only a stream that has lasted lets the next try come soon.
     pub(super) async fn run(mut self) {
+        // Tries since a stream has lasted.
         let mut failures = 0_u32;
         loop {
             if self.kind == StreamKind::Snapshot {
                 self.queue.ready().await;
             }
-            let mut connected = false;
+            let (mut connected, mut has_lasted) = (false, false);
             for address in self.addresses.clone() {
                 match self.open(&address).await {
                     Ok((answers, open)) => {
                         connected = true;
-                        self.converse(&address, answers, open).await;
+                        has_lasted = self.converse(&address, answers, open, failures).await;
                         break;
                     }
                     Err(failure) => self.report(&address, failure, failures),
                 }
             }
-            if connected {
+            if !connected {
+                // What waits was meant for a moment that has passed.
+                self.drop_waiting();
+            }
+            if has_lasted {
                 failures = 0;
                 self.backoff.reset();
             } else {
                 failures = failures.wrapping_add(1);
-                // What waits was meant for a moment that has passed.
-                self.drop_waiting();
             }
             tokio::time::sleep(self.backoff.next()).await;
         }
@@ -202,43 +209,68 @@ impl Link {
         Ok(())
     }
 
-    /// Lets messages flow until the stream ends.
+    /// Lets messages flow until the stream ends. Returns whether it has lasted: longer than the longest time between two tries.
+    ///
+    /// Of streams that do not last, the first is logged and every so many after it. One that does is logged once that is clear, and so
+    /// is its end.
     async fn converse(
         &self,
         address: &Address,
         mut answers: Streaming<pb::Welcome>,
         open: oneshot::Sender<()>,
-    ) {
-        let node = self.shared.identity.node;
+        failures: u32,
+    ) -> bool {
+        let (node, peer) = (self.shared.identity.node, self.peer);
         let messages = self.kind == StreamKind::Messages;
         let shown = &address.shown;
+        let connected =
+            || tracing::info!(target: TARGET, %node, "Connected to peer {shown} ({peer})");
+        let (mut is_told, mut has_lasted) = (failures.is_multiple_of(WARN_EVERY), false);
         if messages {
-            tracing::info!(target: TARGET, %node, "Connected to peer {shown} ({})", self.peer);
+            if is_told {
+                connected();
+            }
             self.counters.connected.store(true, Ordering::Relaxed);
         }
         self.counters.connects.fetch_add(1, Ordering::Relaxed);
         // The stream may have ended already; then so does the loop below.
         let _ = open.send(());
+        let mut lasts = pin!(tokio::time::sleep(self.shared.timing.backoff_max));
         let end = loop {
-            match answers.message().await {
-                Ok(Some(_welcome)) => {}
-                Ok(None) if messages => break End::Lost("closed by the peer".to_owned()),
-                Ok(None) => break End::Idle,
-                Err(status) => break End::Lost(status.message().to_owned()),
+            tokio::select! {
+                answer = answers.message() => match answer {
+                    Ok(Some(_welcome)) => {}
+                    Ok(None) if messages => break End::Lost("closed by the peer".to_owned()),
+                    Ok(None) => break End::Idle,
+                    Err(status) => break End::Lost(status.message().to_owned()),
+                },
+                () = &mut lasts, if !has_lasted => {
+                    has_lasted = true;
+                    if messages && !std::mem::replace(&mut is_told, true) {
+                        connected();
+                    }
+                }
             }
         };
         if messages {
             self.counters.connected.store(false, Ordering::Relaxed);
         }
         if let End::Lost(text) = end {
-            let peer = self.peer;
-            tracing::warn!(
-                target: TARGET, %node,
-                "Lost connection to peer {shown} ({peer}): {text}"
-            );
+            if is_told || has_lasted {
+                tracing::warn!(
+                    target: TARGET, %node,
+                    "Lost connection to peer {shown} ({peer}): {text}"
+                );
+            } else {
+                tracing::debug!(
+                    target: TARGET, %node,
+                    "Lost connection to peer {shown} ({peer}): {text}"
+                );
+            }
             *lock(&self.counters.last_error) = Some(text);
             self.drop_waiting();
         }
+        has_lasted
     }
 
     fn drop_waiting(&self) {
@@ -441,7 +473,88 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use futures::StreamExt as _;
+    use futures::stream::BoxStream;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+    use tonic::{Request, Response};
+
+    use super::super::{GrpcOptions, GrpcTransport, Identity};
     use super::*;
+    use crate::types::StoreId;
+
+    const US: Identity = Identity { cluster: ClusterId(7), node: NodeId(1), store: StoreId(11) };
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A peer that welcomes whoever greets, notes when, and ends the stream.
+    struct Fickle(mpsc::UnboundedSender<Instant>);
+
+    type Answers = BoxStream<'static, Result<pb::Welcome, Status>>;
+
+    #[tonic::async_trait]
+    impl pb::peer_server::Peer for Fickle {
+        type MessagesStream = Answers;
+        type SnapshotStream = Answers;
+
+        async fn messages(
+            &self,
+            _frames: Request<Streaming<pb::Frame>>,
+        ) -> Result<Response<Answers>, Status> {
+            // The test may have seen enough.
+            let _ = self.0.send(Instant::now());
+            let welcome = pb::Welcome {
+                cluster: US.cluster.0,
+                node: 2,
+                store: wire::store_to_wire(StoreId(22)),
+                protocol_version: PROTOCOL_VERSION,
+            };
+            Ok(Response::new(futures::stream::iter([Ok(welcome)]).boxed()))
+        }
+
+        async fn snapshot(
+            &self,
+            frames: Request<Streaming<pb::Frame>>,
+        ) -> Result<Response<Answers>, Status> {
+            pb::peer_server::Peer::messages(self, frames).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_welcomes_and_hangs_up_is_tried_less_and_less_often() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (welcomes, mut welcomed) = mpsc::unbounded_channel();
+        let accepted = futures::stream::unfold(listener, |listener| async {
+            Some((listener.accept().await.map(|(stream, _)| stream), listener))
+        });
+        let peer = pb::peer_server::PeerServer::new(Fickle(welcomes));
+        let server = tonic::transport::Server::builder();
+        let served = server.serve_with_incoming_shutdown(peer, accepted, std::future::pending());
+        let served = tokio::spawn(served);
+        let mut options = GrpcOptions::new(US);
+        options.peers = BTreeMap::from([(NodeId(2), vec![address])]);
+        options.timing.backoff_min = Duration::from_millis(1);
+        // No stream lasts as long as this.
+        options.timing.backoff_max = Duration::from_secs(3600);
+        let transport = GrpcTransport::bind(options).unwrap();
+        let mut next = async || {
+            let welcome = tokio::time::timeout(PATIENCE, welcomed.recv()).await;
+            welcome.expect("another try").expect("the peer runs")
+        };
+        let first = next().await;
+        let mut last = first;
+        for _ in 0..10 {
+            last = next().await;
+        }
+        // At least half of 1, 2, 4 and so on up to 512 ms.
+        let waited = last - first;
+        assert!(waited >= Duration::from_millis(500), "ten tries within {waited:?}");
+        transport.shutdown().await;
+        served.abort();
+    }
 
     #[test]
     fn backoff_doubles_up_to_its_bound_and_starts_over() {
