@@ -49,7 +49,7 @@ use tonic::codegen::{Context, Poll, Service, http};
 use self::lanes::LaneLimits;
 use self::link::{Address, Link};
 pub use self::listen::Connection;
-use self::listen::HandshakeRates;
+use self::listen::{HandshakeRates, Shares};
 use self::queue::Queue;
 use self::reception::{PeerServer, Throttle};
 use super::{Inbox, Transport, frame, generated, wire};
@@ -118,8 +118,12 @@ pub struct Limits {
     pub connections: usize,
     /// Streams of one connection.
     pub streams: u32,
+    /// Connections from one address that nobody has admitted yet.
+    pub strangers_per_address: usize,
     /// Greetings that are being waited for.
     pub handshakes: usize,
+    /// Of these, from one address.
+    pub handshakes_per_address: usize,
     /// Handshakes per second from one address; twice as many may come at once.
     pub handshakes_per_second: u32,
 }
@@ -196,7 +200,7 @@ pub struct PeerStats {
 pub struct TransportStats {
     /// By peer.
     pub peers: BTreeMap<NodeId, PeerStats>,
-    /// Connections refused because there were too many.
+    /// Connections refused because there were too many, in all or from one address.
     pub connections_refused: u64,
     /// Streams refused: a wrong greeting, or too many of them.
     pub handshakes_refused: u64,
@@ -233,7 +237,11 @@ struct Shared {
     /// other half.
     heard: Mutex<BTreeMap<(NodeId, StreamKind), oneshot::Sender<()>>>,
     connections: Arc<Semaphore>,
+    /// Of them, those that nobody has admitted.
+    strangers: Arc<Shares>,
     handshakes: Semaphore,
+    /// Whose these are.
+    greeters: Arc<Shares>,
     rates: Mutex<HandshakeRates>,
     complaints: Throttle,
     closing: watch::Sender<bool>,
@@ -298,7 +306,9 @@ impl Default for Limits {
             peer_bytes: 128 << 20,
             connections: 256,
             streams: 64,
+            strangers_per_address: 64,
             handshakes: 16,
+            handshakes_per_address: 4,
             handshakes_per_second: 64,
         }
     }
@@ -559,7 +569,9 @@ impl Shared {
             peers: RwLock::default(),
             heard: Mutex::default(),
             connections: Arc::new(Semaphore::new(limits.connections)),
+            strangers: Shares::new(limits.strangers_per_address),
             handshakes: Semaphore::new(limits.handshakes),
+            greeters: Shares::new(limits.handshakes_per_address),
             rates: Mutex::new(HandshakeRates::new(limits.handshakes_per_second)),
             complaints: Throttle::default(),
             closing: watch::Sender::new(false),

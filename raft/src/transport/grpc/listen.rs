@@ -2,12 +2,13 @@
 //! shown who they are.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::link::{CONNECTION_WINDOW, STREAM_WINDOW};
-use super::{Shared, TARGET};
+use super::{Shared, TARGET, lock};
 
 /// Headers of a call, all together; a peer sends a handful of short ones.
 const HEADERS_MAX: u32 = 16 << 10;
@@ -72,10 +73,12 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> Guarded {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                if let Ok(slot) = Arc::clone(&shared.connections).try_acquire_owned() {
+                let slot = Arc::clone(&shared.connections).try_acquire_owned().ok();
+                let share = shared.strangers.take(remote.ip());
+                if let (Some(slot), Some(share)) = (slot, share) {
                     // Without it messages are late, not lost.
                     let _ = stream.set_nodelay(true);
-                    return Guarded::new(shared, stream, remote, slot);
+                    return Guarded::new(shared, stream, remote, slot, share);
                 }
                 shared.connections_refused.fetch_add(1, Ordering::Relaxed);
             }
@@ -96,7 +99,8 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> Guarded {
 #[derive(Clone, Debug)]
 pub struct Connection {
     remote: SocketAddr,
-    admitted: Arc<AtomicBool>,
+    /// Its place among those of its address that nobody has admitted yet.
+    stranger: Arc<Mutex<Option<Share>>>,
 }
 
 impl Connection {
@@ -107,7 +111,7 @@ impl Connection {
 
     /// The other end has shown who it is: the connection may stay.
     pub fn admit(&self) {
-        self.admitted.store(true, Ordering::Relaxed);
+        drop(lock(&self.stranger).take());
     }
 }
 
@@ -128,14 +132,15 @@ impl Guarded {
         stream: TcpStream,
         remote: SocketAddr,
         slot: OwnedSemaphorePermit,
+        share: Share,
     ) -> Self {
-        let admitted = Arc::new(AtomicBool::new(false));
-        let connection = Connection { remote, admitted: Arc::clone(&admitted) };
+        let stranger = Arc::new(Mutex::new(Some(share)));
+        let connection = Connection { remote, stranger: Arc::clone(&stranger) };
         let (closed, limit) = (shared.closed(), shared.timing.handshake);
         let end = Box::pin(async move {
             let late = async {
                 tokio::time::sleep(limit).await;
-                if admitted.load(Ordering::Relaxed) {
+                if lock(&stranger).is_none() {
                     std::future::pending::<()>().await;
                 }
             };
@@ -154,6 +159,13 @@ impl Guarded {
             self.ended = Some(reason);
         }
         self.ended.map_or(Ok(()), |reason| Err(reason.into()))
+    }
+}
+
+impl Drop for Guarded {
+    /// Requests that came on it may still know the connection.
+    fn drop(&mut self) {
+        self.connection.admit();
     }
 }
 
@@ -206,6 +218,49 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Places of a kind of which each address holds a few at most, so that none can take them all. There is an entry for each address that
+/// holds one: as many as there are places.
+#[derive(Debug)]
+pub(super) struct Shares {
+    each_max: usize,
+    held: Mutex<BTreeMap<IpAddr, usize>>,
+}
+
+/// A place that an address holds until this is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    shares: Arc<Shares>,
+    address: IpAddr,
+}
+
+impl Shares {
+    pub(super) fn new(each_max: usize) -> Arc<Self> {
+        Arc::new(Self { each_max, held: Mutex::default() })
+    }
+
+    /// A place for this address, unless it has its share.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Share> {
+        let mut held = lock(&self.held);
+        let count = held.get(&address).copied().unwrap_or_default();
+        if count >= self.each_max {
+            return None;
+        }
+        held.insert(address, count + 1);
+        Some(Share { shares: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut held) = lock(&self.shares.held).entry(self.address) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 }
 
@@ -272,6 +327,21 @@ mod tests {
         assert!(take(two, now));
         let later = now + Duration::from_millis(210);
         assert!(take(one, later) && !take(one, later), "one more after a fifth of a second");
+    }
+
+    #[test]
+    fn an_address_that_holds_its_share_gets_no_more_and_takes_none_from_others() {
+        let shares = Shares::new(2);
+        let [one, two] = [[127_u8, 0, 0, 1], [127, 0, 0, 2]].map(IpAddr::from);
+        let held = [one, one].map(|address| shares.take(address).unwrap());
+        assert!(shares.take(one).is_none());
+        assert!(shares.take(two).is_some());
+        let [first, second] = held;
+        drop(first);
+        let third = shares.take(one);
+        assert!(third.is_some() && shares.take(one).is_none());
+        drop((third, second));
+        assert!(lock(&shares.held).is_empty(), "nobody is remembered for nothing");
     }
 
     #[test]

@@ -101,10 +101,18 @@ async fn greet(
     connection: Option<&Connection>,
     frames: &mut Streaming<pb::Frame>,
 ) -> Result<(NodeId, StoreId), Status> {
-    if let Some(connection) = connection
-        && !lock(&shared.rates).take(connection.address(), Instant::now())
+    let address = connection.map(Connection::address);
+    if let Some(address) = address
+        && !lock(&shared.rates).take(address, Instant::now())
     {
         return Err(Status::resource_exhausted("too many handshakes from your address: slow down"));
+    }
+    // Whoever says nothing holds its place until it is late. No address may hold the places of all others in that way.
+    let share = address.map(|address| shared.greeters.take(address));
+    if matches!(share, Some(None)) {
+        return Err(Status::resource_exhausted(
+            "too many handshakes at once from your address: try again later",
+        ));
     }
     let Ok(_place) = shared.handshakes.try_acquire() else {
         return Err(Status::resource_exhausted("too many handshakes: try again later"));
@@ -348,20 +356,42 @@ mod tests {
     }
 
     async fn target() -> Target {
+        target_with(|_| ()).await
+    }
+
+    async fn target_with(change: impl FnOnce(&mut GrpcOptions)) -> Target {
         let identity = Identity { cluster: ClusterId(7), node: NodeId(2), store: StoreId(22) };
         let mut options = GrpcOptions::new(identity);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         options.listeners.push(listener.into_std().unwrap());
         // Known, and never reached: only its own words matter here.
         options.peers = BTreeMap::from([(NodeId(1), Vec::new())]);
+        change(&mut options);
         let transport = GrpcTransport::bind(options).unwrap();
         let (sender, heard) = mpsc::unbounded_channel();
         transport.register(GroupId(0), Inbox::new(move |envelope| drop(sender.send(envelope))));
         transport.serve().unwrap();
-        let url = format!("http://{}", transport.local_addresses()[0]);
-        let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
-        let client = PeerClient::new(channel);
+        let client = client(&transport, "127.0.0.1").await;
         Target { transport, client, heard }
+    }
+
+    /// A client at this address.
+    async fn client(transport: &GrpcTransport, at: &str) -> PeerClient<Channel> {
+        let url = format!("http://{}", transport.local_addresses()[0]);
+        let endpoint = Channel::from_shared(url).unwrap();
+        let endpoint = endpoint.local_address(Some(at.parse().unwrap()));
+        PeerClient::new(endpoint.connect().await.unwrap())
+    }
+
+    /// Lets other tasks run until the condition holds.
+    async fn until(mut condition: impl FnMut() -> bool) {
+        let wait = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        waited.expect("the condition does not come true");
     }
 
     impl Target {
@@ -456,6 +486,56 @@ mod tests {
         let refused = target.open(first).await.err().unwrap();
         assert_eq!(refused.message(), "a stream begins with a greeting");
         assert_eq!(target.transport.stats().handshakes_refused, 5);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_keeps_no_other_address_from_greeting() {
+        let patient = |options: &mut GrpcOptions| {
+            options.timing.handshake = Duration::from_secs(600);
+        };
+        let mut target = target_with(patient).await;
+        let shared = Arc::clone(&target.transport.shared);
+        let places = shared.limits.handshakes;
+        for _ in 0..places {
+            let mut client = target.client.clone();
+            tokio::spawn(async move {
+                let silence = futures::stream::pending::<pb::Frame>();
+                drop(client.messages(silence).await);
+            });
+        }
+        // Each of them is waited for, or has been refused.
+        until(|| {
+            let waiting = places - shared.handshakes.available_permits();
+            let refused = shared.handshakes_refused.load(Ordering::Relaxed);
+            waiting + usize::try_from(refused).unwrap() == places
+        })
+        .await;
+        target.client = client(&target.transport, "127.0.0.2").await;
+        target.greeted().await;
+    }
+
+    #[tokio::test]
+    async fn connections_that_show_nothing_leave_room_for_those_of_other_addresses() {
+        let few = |options: &mut GrpcOptions| {
+            options.timing.handshake = Duration::from_secs(600);
+            (options.limits.connections, options.limits.strangers_per_address) = (4, 2);
+        };
+        let mut target = target_with(few).await;
+        // Who has been admitted is no stranger.
+        target.greeted().await;
+        let at = target.transport.local_addresses()[0];
+        let refused = || target.transport.stats().connections_refused;
+        let mut silent = Vec::new();
+        while refused() == 0 {
+            silent.push(tokio::net::TcpStream::connect(at).await.unwrap());
+            // Each is taken or refused before the next one comes.
+            let taken = || 4 - target.transport.shared.connections.available_permits();
+            let count = u64::try_from(silent.len()).unwrap() + 1;
+            until(|| u64::try_from(taken()).unwrap() + refused() == count).await;
+        }
+        assert_eq!(silent.len(), 3);
+        target.client = client(&target.transport, "127.0.0.2").await;
+        target.greeted().await;
     }
 
     #[tokio::test]
