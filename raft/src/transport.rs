@@ -49,6 +49,11 @@ pub trait Transport: Debug + Send + Sync + 'static {
     fn gathers(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// The longest message that it carries, in bytes; a longer one is dropped, however often it is sent. Without bound by default.
+    fn message_max(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// Where a transport puts what arrives for a group. Bounded: a full inbox drops, as a network would.

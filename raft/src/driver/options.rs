@@ -24,6 +24,9 @@ pub struct Timing {
 }
 
 /// How much a node takes on at once. Everything that waits is bounded by one of these.
+///
+/// What they let in has to fit into the log and through the transport, else the node does not start: see
+/// [`StartError::Limits`](super::StartError::Limits).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Commands and reads that wait to be looked at; more wait at the caller's.

@@ -61,7 +61,27 @@ pub enum StartError {
         /// The time between two heartbeats.
         heartbeat: Duration,
     },
+    /// A limit of the node lets in what another one refuses. What was let in would stop one leader after another, or would never reach a
+    /// follower, for good.
+    #[error(
+        "{setting} of {bytes} bytes is too much for {limit} of {max} bytes, \
+         which has to hold what stands around it too"
+    )]
+    Limits {
+        /// The setting that lets in too much.
+        setting: &'static str,
+        /// Its value.
+        bytes: usize,
+        /// The setting that refuses it.
+        limit: &'static str,
+        /// Its value.
+        max: u64,
+    },
 }
+
+/// Bytes that stand around commands in an item of the log, in a batch of it, or in a message: ids, checksums, the log's state with the
+/// members.
+const AROUND: u64 = 64 << 10;
 
 pub(super) fn start<M: DurableStateMachine>(
     options: NodeOptions,
@@ -73,6 +93,7 @@ pub(super) fn start<M: DurableStateMachine>(
     if gather > heartbeat / 4 {
         return Err(StartError::Gathers { gather, heartbeat });
     }
+    check_limits(&options, transport.message_max())?;
     let (directory, group) = (&options.directory, options.group);
     let disk = directory.disk();
     let log_options = options.log.clone();
@@ -172,6 +193,37 @@ pub(super) fn start<M: DurableStateMachine>(
     Ok(Raft { commands, status: status_watch, reader })
 }
 
+/// Whether all that the node's limits let in fits into its log and through the transport. The leader's own log would refuse it too late: the
+/// command is taken by then, and a write that fails is the end of a node.
+fn check_limits(options: &NodeOptions, message_max: usize) -> Result<(), StartError> {
+    let (limits, log) = (&options.limits, &options.log.journal);
+    let needs = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+    // One command is taken whatever waits, others up to the limit; all of them may come in one batch. The core counts 32 bytes beside each,
+    // and the log takes up to 35 of them.
+    let waiting = needs(limits.uncommitted_bytes);
+    let waiting = waiting.saturating_add(waiting / 8);
+    let command = ("command_bytes", limits.command_bytes, needs(limits.command_bytes));
+    let uncommitted = ("uncommitted_bytes", limits.uncommitted_bytes, waiting);
+    let chunk_bytes = limits.snapshot_chunk_bytes;
+    let chunk = ("snapshot_chunk_bytes", chunk_bytes, needs(chunk_bytes));
+    let item_max = ("the log's item_size_max", log.item_size_max);
+    let batch_max = ("the log's batch_size_max", log.batch_size_max);
+    let message_max = ("the transport's message_max", needs(message_max));
+    let pairs = [
+        (command, item_max),
+        (command, message_max),
+        (chunk, message_max),
+        (command, batch_max),
+        (uncommitted, batch_max),
+    ];
+    for ((setting, bytes, needed), (limit, max)) in pairs {
+        if needed.saturating_add(AROUND) > max {
+            return Err(StartError::Limits { setting, bytes, limit, max });
+        }
+    }
+    Ok(())
+}
+
 /// A machine in memory begins with the latest snapshot; one that kept more by itself begins where it is.
 fn restore_if_behind<M: DurableStateMachine>(
     machine: &mut M,
@@ -225,4 +277,59 @@ fn replica<M: DurableStateMachine>(
         ..ReplicaConfig::default()
     };
     Ok(Replica::new(node, config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    const MIB: usize = 1 << 20;
+
+    fn refusal(message_max: usize, change: impl FnOnce(&mut NodeOptions)) -> Option<String> {
+        let mut options = NodeOptions::in_memory(NodeId(1), [NodeId(1)]);
+        change(&mut options);
+        check_limits(&options, message_max).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_usual_limits_fit_the_usual_log_and_any_transport() {
+        assert_eq!(refusal(usize::MAX, |_| ()), None);
+        assert_eq!(refusal(64 * MIB, |_| ()), None, "the gRPC transport's");
+    }
+
+    #[test]
+    fn limits_that_let_in_what_another_refuses_are_named_with_it() {
+        let refused = |message_max: usize, change: fn(&mut NodeOptions)| {
+            let text = refusal(message_max, change).expect("it is refused");
+            text.split(", ").next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            refused(usize::MAX, |options| options.limits.command_bytes = 64 * MIB),
+            "command_bytes of 67108864 bytes is too much for the log's item_size_max of 67108864 \
+             bytes"
+        );
+        assert_eq!(
+            refused(16 * MIB + 60, |_| ()),
+            "command_bytes of 16777216 bytes is too much for the transport's message_max of \
+             16777276 bytes"
+        );
+        assert_eq!(
+            refused(MIB, |options| {
+                (options.limits.command_bytes, options.limits.snapshot_chunk_bytes) = (1000, MIB);
+            }),
+            "snapshot_chunk_bytes of 1048576 bytes is too much for the transport's message_max of \
+             1048576 bytes"
+        );
+        assert_eq!(
+            refused(usize::MAX, |options| options.log.journal.batch_size_max = 16 << 20),
+            "command_bytes of 16777216 bytes is too much for the log's batch_size_max of 16777216 \
+             bytes"
+        );
+        assert_eq!(
+            refused(usize::MAX, |options| options.limits.uncommitted_bytes = 120 * MIB),
+            "uncommitted_bytes of 125829120 bytes is too much for the log's batch_size_max of \
+             134217728 bytes"
+        );
+    }
 }

@@ -518,6 +518,10 @@ impl Transport for GrpcTransport {
         self.shared.timing.gather
     }
 
+    fn message_max(&self) -> usize {
+        self.shared.limits.message_max
+    }
+
     fn send(&self, envelope: Envelope) {
         let peers = self.shared.peers.read().unwrap_or_else(PoisonError::into_inner);
         let Some(peer) = peers.get(&envelope.to) else { return };
