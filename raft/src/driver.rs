@@ -336,7 +336,8 @@ impl<R: Clone + Send + Sync + 'static> Raft<R> {
     ///
     /// # Errors
     ///
-    /// See [`OrderError`]; this node then leads on, or never did.
+    /// See [`OrderError`]; this node then leads on, or never did. [`OrderError::NotLeader`] also comes if it lost its office on the way, to
+    /// whomever: `leader` tells to whom.
     pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<(), OrderError> {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::TransferLeader { to, reply }).await;

@@ -90,7 +90,7 @@ pub trait SnapshotParts {
     fn next_part(&mut self) -> Result<Option<Part>, BoxError>;
 }
 
-/// Makes applied entries durable beside `apply`; returns the last of them.
+/// Makes applied entries durable beside `apply`; returns the last of them, for whoever calls it: the node only asks whether it failed.
 pub type SyncJob = Box<dyn FnOnce() -> Result<EntryId, BoxError> + Send>;
 
 /// The state machine as the driver runs it: on one worker, beside the node's own task.
@@ -109,10 +109,13 @@ pub trait DurableStateMachine: Send + 'static {
     fn applied(&self) -> EntryId;
 
     /// The last entry whose effect survives a crash of the machine by itself. A machine in memory says
-    /// [`EntryId::ZERO`]: it lives on the node's snapshots, and the log is kept from the latest of them on.
+    /// [`EntryId::ZERO`]: it lives on the node's snapshots.
+    ///
+    /// The node does not go by it. Its log is compacted only behind the latest snapshot, before which [`Self::sync`] is done, and a
+    /// machine that [has applied](Self::applied) less than that when the node starts is restored from it.
     fn durable(&self) -> EntryId;
 
-    /// A job that makes what is applied now durable; `None` if there is nothing to do.
+    /// A job that makes what is applied now durable; `None` if there is nothing to do. Done before each snapshot, beside the machine.
     fn sync(&mut self) -> Option<SyncJob> {
         None
     }

@@ -116,20 +116,8 @@ pub trait LogStore: Debug + Send + 'static {
     fn reader(&self) -> Self::Reader;
 
     /// Takes a batch into the queue of writes. After [`StorageError::NoSpace`] nothing has changed and the same batch may be
-    /// given again; nor after [`StorageError::Damaged`], which comes if repaired entries cannot be written because what stands behind
-    /// them is damaged too. See [`Self::append_without_repair`].
+    /// given again.
     fn append(&mut self, batch: &PersistBatch) -> Result<(), StorageError>;
-
-    /// What is left of a batch whose repaired entries could not be written.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::append`].
-    fn append_without_repair(&mut self, batch: &PersistBatch) -> Result<(), StorageError> {
-        let rest = PersistBatch { repaired: Vec::new(), ..batch.clone() };
-        let is_empty = rest == PersistBatch { token: rest.token, ..PersistBatch::default() };
-        if is_empty { Ok(()) } else { self.append(&rest) }
-    }
 
     /// Makes all that was appended durable.
     fn sync(&mut self) -> Result<(), StorageError>;

@@ -160,14 +160,6 @@ impl<L: LogStore> Worker<L> {
             let token = batch.token;
             match self.log.append(batch) {
                 Err(StorageError::NoSpace(_)) => break,
-                // Told first: the node must not take the repair for written when the write is durable.
-                Err(StorageError::Damaged { first, last, .. }) => {
-                    self.report(Input::EntriesDamaged { first, last })?;
-                    match self.log.append_without_repair(batch) {
-                        Err(StorageError::NoSpace(_)) => break,
-                        result => self.check(token, result)?,
-                    }
-                }
                 result => self.check(token, result)?,
             }
             highest = Some(token);

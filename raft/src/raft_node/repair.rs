@@ -159,17 +159,7 @@ impl RaftNode {
             self.log.compact(through);
             self.trace(TraceEvent::DamageCovered { through });
         }
-        // A repair takes along what stands behind it. If that is damaged too the repair cannot be written: it comes later, for ranges are
-        // repaired from the last to the first.
-        let is_behind = |&(_, repaired, _): &(_, DamagedEntries, _)| repaired.last < first;
-        let is_given_up = self.repair.writing.filter(is_behind).is_some();
-        if is_given_up {
-            self.repair.writing = None;
-        }
         if !self.log.mark_damaged(first, last) {
-            if is_given_up {
-                self.seek_repair();
-            }
             return;
         }
         self.trace(TraceEvent::DamageFound { first, last });

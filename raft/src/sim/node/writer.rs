@@ -29,8 +29,6 @@ pub(super) struct Writer {
     is_idle: bool,
     /// There was no space; not before this time again.
     retry_at: Option<Duration>,
-    /// Damage that a repair has met, until the node is told.
-    found: Option<(LogIndex, LogIndex)>,
     /// What the replica was told last.
     is_low: bool,
     /// When it last looked for space.
@@ -46,7 +44,6 @@ impl Writer {
             writes: 0,
             is_idle: true,
             retry_at: None,
-            found: None,
             is_low: false,
             looked: Duration::ZERO,
         }
@@ -89,27 +86,6 @@ impl Writer {
                 Err(StorageError::NoSpace(_)) => {
                     self.retry_at = Some(now + SPACE_RETRY);
                     break;
-                }
-                // What the node has not heard of yet stands in the way of a repair.
-                Err(StorageError::Damaged { first, last, .. }) => {
-                    self.found = Some((first, last));
-                    let rest = batch.clone();
-                    match self.log.append_without_repair(&rest) {
-                        Ok(()) => {
-                            token = Some(rest.token);
-                            self.queue.pop_front();
-                        }
-                        Err(StorageError::NoSpace(_)) => {
-                            self.retry_at = Some(now + SPACE_RETRY);
-                            break;
-                        }
-                        Err(error) => {
-                            token = Some(rest.token);
-                            self.queue.pop_front();
-                            result = Err(reason(&error));
-                            break;
-                        }
-                    }
                 }
                 Err(error) => {
                     token = Some(batch.token);
@@ -158,9 +134,6 @@ impl<W: Workload> Running<W> {
             return;
         }
         writer.write(context.now());
-        if let Some((first, last)) = writer.found.take() {
-            self.inputs.push_back(Input::EntriesDamaged { first, last });
-        }
         let writer = &mut self.writer;
         if writer.retry_at.is_some() {
             context.mark(markers::DISK_FULL);
