@@ -190,6 +190,8 @@ impl fmt::Display for FatalError {
     }
 }
 
+impl std::error::Error for FatalError {}
+
 /// Something for the outside world to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {

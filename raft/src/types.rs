@@ -196,9 +196,14 @@ impl Entry {
     }
 }
 
+/// Small ids are counted by people, and shown as such; large ones are hashes, and shown as etcd's tools show them.
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node{}", self.0)
+        if self.0 <= u64::from(u32::MAX) {
+            write!(f, "node{}", self.0)
+        } else {
+            write!(f, "node-{:x}", self.0)
+        }
     }
 }
 

@@ -120,7 +120,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let exit = result.unwrap_or_else(|error| {
         let exit = exit_of(&error);
         if !is_broken_pipe(&error) {
-            output::complain(&format!("{error:#}"));
+            output::complain(&with_causes(&error));
         }
         exit
     });
@@ -210,6 +210,19 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     }
 }
 
+/// An error and its causes, but for those that it names itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -279,6 +292,14 @@ mod tests {
         let connect = ClientError::Connect { tried: Vec::new() };
         assert_eq!(exit_of(&anyhow::Error::new(connect)), Exit::CannotConnect);
         assert_eq!(exit_of(&anyhow::anyhow!("other")), Exit::Failed);
+    }
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let full = || anyhow::anyhow!("the disk is full");
+        assert_eq!(with_causes(&full().context("cannot write")), "cannot write: the disk is full");
+        let named = full().context("cannot write, the disk is full; make room").context("put");
+        assert_eq!(with_causes(&named), "put: cannot write, the disk is full; make room");
     }
 
     #[test]
