@@ -462,9 +462,13 @@ impl Replica {
     }
 
     /// Proposals whose place is no longer in the log: a later leader removed it and has put nothing there, perhaps for a long time.
-    /// Another node may still have the entry.
+    /// Another node may still have the entry. To a node that is no member any more nobody says what became of entries that it does not
+    /// know to be committed.
     fn answer_removed(&mut self, out: &mut Vec<Output>) {
-        let last = self.node.log().last().index;
+        let last = match self.node.is_removed() {
+            true => self.node.commit(),
+            false => self.node.log().last().index,
+        };
         while let Some(id) = self.proposals.pop_last(last) {
             out.push(Output::Answer { id, result: Err(ProposalError::Unknown) });
         }

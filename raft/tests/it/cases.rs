@@ -1268,6 +1268,21 @@ fn a_proposal_that_was_removed_from_the_log_is_answered_at_once() {
     assert_eq!(replica.replica.pending_proposals(), 1, "the first one's place is taken");
 }
 
+/// Removed while it was cut off. Nobody sends it what stands in its entries' places now.
+#[test]
+fn a_removed_node_answers_for_what_it_does_not_know_to_be_committed() {
+    let mut replica = led();
+    for number in 1..=2 {
+        replica.propose(number);
+    }
+    replica.persist(4);
+    replica.receive(2, 2, Message::AppendAccepted { matched: LogIndex(3) });
+    assert_eq!(replica.replica.node().commit(), LogIndex(3));
+    let unknown = [(ProposalId(2), Err(ProposalError::Unknown))];
+    assert_eq!(answers(replica.receive(2, 2, Message::Removed)), unknown);
+    assert_eq!(answers(replica.apply(3, 2)), [(ProposalId(1), Ok(id(3, 2)))]);
+}
+
 /// The others' disks may be faster: what our own has not written is in memory still.
 #[test]
 fn what_waits_for_our_own_disk_counts_against_the_bytes_that_are_under_way() {
