@@ -175,7 +175,8 @@ pub enum ClusterState {
     Existing,
 }
 
-/// How a leader makes sure that it still leads when it answers a linearizable read; see [`ReadPolicy`].
+/// How a leader makes sure that it still leads when it answers a linearizable read; see
+/// [`ReadPolicy`](raft_consensus::raft_node::ReadPolicy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
