@@ -108,7 +108,8 @@ async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartEr
     let Identity { cluster, node, founders, .. } = identity;
     let me = config.me();
     let is_founding_list = cluster == config.founders.cluster();
-    if is_founding_list && me.id != node {
+    // Who took a founder's place at its address has that list too, and another id.
+    if is_founding_list && !founders.is_empty() && me.id != node {
         return Err(StartError::AnotherMember { node, name: me.name.clone() });
     }
     // An entry that was a founder's has that founder's id, whatever else the list says. One that is wrong has nobody's.
@@ -125,12 +126,15 @@ async fn come_back(config: &Config, identity: Identity) -> Result<Place, StartEr
         if found != cluster {
             return Err(StartError::OtherCluster { found, own: cluster });
         }
-        let mut listed = answer.members.iter();
-        if question == Ask::Confirmed && is_removed(&answer, node) {
-            return Err(StartError::Removed { node });
-        }
-        if listed.any(|member| member.id != node.0 && has_urls_of(member, me)) {
-            return Err(StartError::AnotherMember { node, name: me.name.clone() });
+        // What one member knows may be old: it may not have heard of who came, or of who went and left an address to this node.
+        if question == Ask::Confirmed {
+            if is_removed(&answer, node) {
+                return Err(StartError::Removed { node });
+            }
+            let mut listed = answer.members.iter();
+            if listed.any(|member| member.id != node.0 && has_urls_of(member, me)) {
+                return Err(StartError::AnotherMember { node, name: me.name.clone() });
+            }
         }
         seeds.extend(contacts_of(&answer));
         break;

@@ -149,6 +149,10 @@ async fn a_wiped_node_is_refused_until_it_is_replaced() {
     let before = ids(&processes, ask).await;
     done(&processes, ask, &["replace", &name, &name, &url]).await;
     assert_eq!(ids(&processes, ask).await, before);
+    // It has the founders' list, and is none of them.
+    processes.nodes[wiped].kill();
+    processes.nodes[wiped].start();
+    processes.caught_up(wiped).await;
     let summary = load.stop().await.check_at_the_end(&processes).await;
     println!("{summary}");
 }
